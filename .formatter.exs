@@ -1,0 +1,7 @@
+[
+  inputs: [
+    "{mix,.formatter}.exs",
+    "native/*.exs",
+    "{config,lib,test,bench}/**/*.{ex,exs}"
+  ]
+]

@@ -1,0 +1,221 @@
+defmodule OOM do
+  @moduledoc """
+  Keeps a BEAM node alive when memory runs out.
+
+  A native thread watches every limit that would kill this VM: each cgroup above it, the host,
+  its rlimits. When the tightest of them comes close, OOM hands unused memory back, tells you,
+  and then kills the least important workers, only as many as needed, and holds them back until
+  there is room again.
+
+      defmodule MyApp.Application do
+        use Application
+
+        def start(_type, _args) do
+          children = [
+            OOM.child_spec(MyApp.Billing, priority: :protected),
+            MyApp.Cache,
+            OOM.child_spec({MyApp.Importer, []}, priority: :low)
+          ]
+
+          OOM.Supervisor.start_link(children, strategy: :one_for_one)
+        end
+      end
+
+  A worker can also speak for itself, from its `init/1`:
+
+      OOM.set_priority(:low)
+
+  ## The ladder
+
+  | level | begins when | what happens |
+  |---|---|---|
+  | `:normal` | | held workers come back, one at a time |
+  | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
+  | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away |
+  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark |
+
+  Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
+  restarted into the pressure, and not counted towards `max_restarts`.
+
+  ## Configuration
+
+  All of it is optional. `config :oom` takes:
+
+  #{OOM.Config.docs()}
+
+  Unknown options and wrong values raise `ArgumentError` when the application starts.
+  """
+
+  alias OOM.{Child, Config, Heap, Level, Native, Notifier, Priority, Snapshot, Tables, Workers}
+
+  @typedoc """
+  Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
+  for a priority of your own, and a higher one dies later. `:protected` is never killed.
+  """
+  @type priority :: :low | :normal | :high | :protected | 0..1000
+
+  @typedoc "How close the tightest limit is; see the ladder."
+  @type level :: :normal | :elevated | :high | :critical
+
+  @typedoc """
+  What the heap of one process may grow to: bytes, a percentage of the limit that binds when it is
+  set, or no bound. The VM checks it at each garbage collection and kills the process that would
+  pass it, before the memory is taken. It counts the heap and, during a collection, its copy;
+  a process can so hold about half of it. Off-heap binaries do not count.
+  """
+  @type max_heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
+
+  @typedoc "Run once when nothing is left that would help."
+  @type on_exhausted :: (Snapshot.t() -> term()) | {module(), atom(), [term()]} | nil
+
+  @doc """
+  Declares what the calling worker is worth.
+
+  Usually called in `init/1`. It may be called again at any time; the last call counts, and it
+  wins over what the supervisor was told.
+
+  ## Options
+
+    * `:max_heap_size` - see `t:max_heap_size/0`. Without it, the flag stays as it is
+
+  Raises `ArgumentError` for another priority or option, and where the `:oom` application does not
+  run.
+
+      iex> OOM.set_priority(:normal)
+      :ok
+
+      iex> OOM.set_priority(-1)
+      ** (ArgumentError) expected priority to be :low, :normal, :high, :protected or an integer from 0 to 1000, got: -1
+  """
+  @spec set_priority(priority(), max_heap_size: max_heap_size()) :: :ok
+  @spec set_priority(pid(), priority()) :: :ok
+  def set_priority(priority, options \\ [])
+
+  def set_priority(pid, priority) when is_pid(pid) do
+    rank = Priority.rank!(priority)
+    running!()
+
+    unless node(pid) == node() and Process.alive?(pid) do
+      raise ArgumentError, "expected a live process of this node, got: #{inspect(pid)}"
+    end
+
+    Workers.declare(pid, rank)
+  end
+
+  def set_priority(priority, options) do
+    rank = Priority.rank!(priority)
+    running!()
+    cap_self(options)
+    Workers.declare(self(), rank)
+  end
+
+  @doc """
+  A child specification, as `Supervisor.child_spec/2` makes it, with what OOM should know.
+
+  ## Options
+
+  Those of `Supervisor.child_spec/2`, and:
+
+    * `:priority` - see `t:priority/0`. Default: what the supervisor says, else `:normal`
+    * `:max_heap_size` - see `t:max_heap_size/0`. Default: from `config :oom`
+    * `:backoff` - `[initial_ms: i, max_ms: m]`, how long the child is held at least when it was
+      killed. Default: from `config :oom`
+
+  The result can be used under any supervisor; under others than `OOM.Supervisor`, a kill is a
+  crash to the supervisor, and the child is not held.
+
+      iex> %{id: Agent, restart: :transient} =
+      ...>   OOM.child_spec({Agent, fn -> 0 end}, priority: :low, restart: :transient)
+
+  Raises `ArgumentError` for a wrong option.
+  """
+  @spec child_spec(Supervisor.child_spec() | {module(), term()} | module(), keyword()) ::
+          Supervisor.child_spec()
+  def child_spec(child, options) do
+    {ours, theirs} = Child.split!(options)
+    child |> Supervisor.child_spec(theirs) |> Child.wrap(ours)
+  end
+
+  @doc """
+  How close the tightest limit is.
+
+  Reads one atomic word; takes no lock and sends no message. `:normal` while no limit is known or
+  the `:oom` application does not run.
+
+      iex> OOM.level() in [:normal, :elevated, :high, :critical]
+      true
+  """
+  @spec level() :: level()
+  defdelegate level(), to: Level, as: :get
+
+  @doc """
+  Whether new work of this class should be let in.
+
+  `:low` is turned away from the level `:high` on, `:normal` at `:critical`, `:high` never. Costs
+  what `level/0` costs.
+
+      iex> OOM.admit?(:high)
+      true
+
+  Raises `ArgumentError` for another class.
+  """
+  @spec admit?(:low | :normal | :high) :: boolean()
+  def admit?(class \\ :normal)
+  def admit?(:high), do: true
+  def admit?(:normal), do: level() != :critical
+  def admit?(:low), do: level() in [:normal, :elevated]
+
+  def admit?(other) do
+    raise ArgumentError, "expected class to be :low, :normal or :high, got: #{inspect(other)}"
+  end
+
+  @doc """
+  What is known about memory now: the limit that binds, usage, headroom, growth. See
+  `OOM.Snapshot`.
+
+  It is the watcher's last sample, at most `sample_interval_ms[:max]` old; `age_us` tells.
+  """
+  @spec snapshot() :: Snapshot.t()
+  def snapshot do
+    with watcher when watcher != nil <- Tables.watcher(),
+         report when is_map(report) <- Native.watcher_report(watcher) do
+      Snapshot.from_report(report)
+    else
+      _ -> %Snapshot{}
+    end
+  end
+
+  @doc """
+  Sends `{:oom, level, %OOM.Snapshot{}}` to the calling process on each change of level, once
+  each, until `unsubscribe/0` or its end.
+
+  Subscribing twice is the same as once. Exits where the `:oom` application does not run.
+  """
+  @spec subscribe() :: :ok
+  defdelegate subscribe(), to: Notifier
+
+  @doc "Ends a subscription; there need not be one."
+  @spec unsubscribe() :: :ok
+  defdelegate unsubscribe(), to: Notifier
+
+  defp cap_self(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    case Keyword.pop(options, :max_heap_size) do
+      {nil, []} ->
+        :ok
+
+      {size, []} ->
+        size |> Config.max_heap_size!() |> Heap.bytes(snapshot().limit_bytes) |> Heap.cap_self()
+
+      {_, unknown} ->
+        raise ArgumentError, "unknown option, expected :max_heap_size, got: #{inspect(unknown)}"
+    end
+  end
+
+  defp running! do
+    Tables.config() || raise ArgumentError, "the :oom application is not started"
+  end
+end

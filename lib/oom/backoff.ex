@@ -1,0 +1,15 @@
+defmodule OOM.Backoff do
+  @moduledoc false
+  # How long to wait before the n-th return: exponential, capped, with full jitter over the upper
+  # half, so that workers killed together do not come back together and none comes back at once.
+
+  import Bitwise
+
+  @doc "`random` gives a float in 0..1, as `:rand.uniform/0` does."
+  @spec delay_ms(pos_integer(), keyword(), (() -> float())) :: pos_integer()
+  def delay_ms(kills, [initial_ms: initial, max_ms: max], random) when kills >= 1 do
+    # Beyond 2^30 times anything the cap has long decided.
+    ceiling = min(max, initial <<< min(kills - 1, 30))
+    max(1, trunc(ceiling * (0.5 + random.() / 2)))
+  end
+end

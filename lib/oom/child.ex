@@ -1,0 +1,124 @@
+defmodule OOM.Child do
+  @moduledoc false
+  # The start of a child, wrapped: runs in the supervisor, starts what the child specification
+  # says, and registers the result. Works under any supervisor.
+
+  alias OOM.{Config, Heap, Priority, Tables, Workers}
+  alias OOM.Supervisor.Children
+
+  @options [:priority, :max_heap_size, :backoff]
+
+  @type option ::
+          {:priority, OOM.priority()}
+          | {:max_heap_size, OOM.max_heap_size()}
+          | {:backoff, keyword()}
+
+  @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
+  @spec split!(keyword()) :: {keyword(), keyword()}
+  def split!(options) do
+    {ours, rest} = Keyword.split(options, @options)
+    {check!(ours), rest}
+  end
+
+  @doc "Checks options that must all be ours."
+  @spec check!(keyword()) :: keyword()
+  def check!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected :oom to be a keyword list, got: #{inspect(options)}"
+    end
+
+    Enum.map(options, fn
+      {:priority, priority} ->
+        _ = Priority.rank!(priority)
+        {:priority, priority}
+
+      {:max_heap_size, size} ->
+        {:max_heap_size, Config.max_heap_size!(size)}
+
+      {:backoff, backoff} ->
+        {:backoff, Config.backoff!(backoff)}
+
+      {name, value} ->
+        raise ArgumentError,
+              "unknown option #{inspect(name)}, expected one of " <>
+                "#{Enum.map_join(@options, ", ", &inspect/1)}, got: #{inspect([{name, value}])}"
+    end)
+  end
+
+  @doc "Wraps the start of a child specification; options already wrapped in win over `options`."
+  @spec wrap(Supervisor.child_spec(), keyword()) :: Supervisor.child_spec()
+  def wrap(%{start: {__MODULE__, :start_link, [mfa, id, inner]}} = spec, options),
+    do: %{spec | start: {__MODULE__, :start_link, [mfa, id, Keyword.merge(options, inner)]}}
+
+  def wrap(%{start: {_, _, args} = mfa} = spec, options) when is_list(args) do
+    facts = spec |> Map.take([:type, :shutdown, :restart]) |> Map.to_list()
+    %{spec | start: {__MODULE__, :start_link, [mfa, Map.get(spec, :id), facts ++ options]}}
+  end
+
+  # Erlang's tuple form.
+  def wrap({id, {_, _, args} = mfa, restart, shutdown, type, modules}, options)
+      when is_list(args) do
+    facts = [type: type, shutdown: shutdown, restart: restart]
+    {id, {__MODULE__, :start_link, [mfa, id, facts ++ options]}, restart, shutdown, type, modules}
+  end
+
+  # Anything else is the supervisor's to refuse.
+  def wrap(other, _options), do: other
+
+  @doc "The specification as the user gave it."
+  @spec unwrap(Supervisor.child_spec()) :: Supervisor.child_spec()
+  def unwrap(%{start: {__MODULE__, :start_link, [mfa, _id, _options]}} = spec),
+    do: %{spec | start: mfa}
+
+  def unwrap(spec), do: spec
+
+  @doc false
+  @spec start_link({module(), atom(), [term()]}, term(), keyword()) :: term()
+  def start_link(mfa, id, options) do
+    case Tables.config() do
+      nil -> apply_mfa(mfa)
+      config -> mfa |> start_capped(options, config) |> registered(id, options)
+    end
+  end
+
+  defp start_capped(mfa, options, config) do
+    bytes = cap_bytes(options, config)
+    result = mfa |> Heap.wrap(bytes) |> apply_mfa()
+
+    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks.
+    with pid when is_pid(pid) <- started(result),
+         true <- bytes != nil,
+         do: spawn(Heap, :cap, [pid, bytes])
+
+    result
+  end
+
+  defp registered(result, id, options) do
+    with pid when is_pid(pid) <- started(result) do
+      Children.put(pid, id, options)
+
+      if worker?(options) do
+        rank = Priority.rank!(Keyword.get(options, :priority, :normal))
+        Workers.attach(pid, rank, self(), id, options)
+      end
+    end
+
+    result
+  end
+
+  # A supervisor grows no heap of its own worth a cap, and must never die of one.
+  defp cap_bytes(options, config) do
+    if worker?(options) do
+      size = Keyword.get(options, :max_heap_size, config.max_heap_size)
+      Heap.bytes(size, OOM.snapshot().limit_bytes)
+    end
+  end
+
+  defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
+
+  defp started({:ok, pid}) when is_pid(pid), do: pid
+  defp started({:ok, pid, _info}) when is_pid(pid), do: pid
+  defp started(_), do: nil
+
+  defp apply_mfa({module, function, args}), do: apply(module, function, args)
+end

@@ -1,0 +1,232 @@
+defmodule OOM.Config do
+  @moduledoc false
+  # The options of `config :oom`: validated once, when the application starts, and passed on as a
+  # struct. The docs of the options are written from the same table that checks them.
+
+  @type t :: %__MODULE__{}
+
+  @options [
+    limit: {
+      nil,
+      :limit,
+      "a limit in bytes of your own, besides those the system sets; the tightest binds. It is " <>
+        "compared with this VM's resident memory"
+    },
+    watermarks: {
+      :auto,
+      :watermarks,
+      "`[elevated: 0.42, high: 0.51, critical: 0.61]`: the share of the limit at which each level " <>
+        "begins. `:auto` derives them from the limit, so that the headroom is large enough for a " <>
+        "leak at full speed and no larger"
+    },
+    time_to_exhaustion_ms: {
+      [elevated: 4_000, high: 1_000, critical: 100],
+      :exhaustion,
+      "a level also begins when the present growth would pass the limit within this time"
+    },
+    sample_interval_ms: {
+      [min: 1, max: 1_000],
+      :interval,
+      "bounds of the time between two looks at the limits; in between it follows the headroom"
+    },
+    max_heap_size: {
+      {:percent_of_limit, 35},
+      :max_heap_size,
+      "the default `max_heap_size` of workers under an `OOM.Supervisor`: bytes, " <>
+        "`{:percent_of_limit, p}` or `:infinity`"
+    },
+    backoff: {
+      [initial_ms: 1_000, max_ms: 60_000],
+      :backoff,
+      "how long a killed worker is held at least: exponential from `initial_ms` to `max_ms`, " <>
+        "with jitter"
+    },
+    stable_ms: {
+      60_000,
+      :positive,
+      "a worker that has lived this long after its return starts again at `initial_ms`"
+    },
+    grace_ms: {
+      100,
+      :positive,
+      "how long a victim that traps exits may take to leave before it gets `:kill`"
+    },
+    min_victim_bytes: {
+      16_384,
+      :positive,
+      "a worker known to hold less is never killed: it would free nothing"
+    },
+    trim: {
+      :auto,
+      {:in, [:auto, true, false]},
+      "whether cached, unused segments are handed back to the system. `:auto`: on the OTP " <>
+        "releases it was proven on (25 and 27); `true`: wherever the VM exports the function"
+    },
+    kill: {
+      true,
+      {:in, [true, false]},
+      "`false` watches, trims and reports, and kills nobody"
+    },
+    on_exhausted: {
+      nil,
+      :callback,
+      "called once with an `OOM.Snapshot` when nothing is left that would help: a function of " <>
+        "one argument or `{module, function, args}` (the snapshot is put first)"
+    }
+  ]
+
+  defstruct Enum.map(@options, fn {name, {default, _, _}} -> {name, default} end) ++
+              [root: "/"]
+
+  @doc "Checks a keyword list and returns the struct; raises `ArgumentError` naming the option."
+  @spec new!(keyword()) :: t()
+  def new!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected :oom options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    Enum.reduce(options, %__MODULE__{}, fn {name, value}, config ->
+      case @options[name] do
+        {_default, type, _doc} ->
+          Map.replace!(config, name, check!(type, name, value))
+
+        nil ->
+          names = @options |> Keyword.keys() |> Enum.map_join(", ", &inspect/1)
+
+          raise ArgumentError,
+                "unknown option #{inspect(name)} for :oom, expected one of #{names}, " <>
+                  "got: #{inspect([{name, value}])}"
+      end
+    end)
+  end
+
+  @doc """
+  Refuses a `limit:` this VM has passed already: nothing could ever free enough.
+
+  `status` is the file that tells our resident memory; where there is none, nothing is refused.
+  """
+  @spec reachable!(t(), Path.t()) :: t()
+  def reachable!(config, status \\ "/proc/self/status")
+  def reachable!(%__MODULE__{limit: nil} = config, _status), do: config
+
+  def reachable!(%__MODULE__{limit: limit} = config, status) do
+    with {:ok, text} <- File.read(status),
+         [_, kib] <- Regex.run(~r/^VmRSS:\s+(\d+) kB$/m, text),
+         rss when rss >= limit <- String.to_integer(kib) * 1024 do
+      wrong!(:limit, "more than the #{rss} bytes this VM uses already", limit)
+    else
+      _ -> config
+    end
+  end
+
+  @doc "The options as a Markdown list, for the public docs."
+  @spec docs() :: String.t()
+  def docs do
+    Enum.map_join(@options, "\n", fn {name, {default, _type, doc}} ->
+      "  * `#{inspect(name)}` - #{doc}. Default: `#{inspect(default)}`"
+    end)
+  end
+
+  @doc "Checks one `max_heap_size`, wherever it is given."
+  @spec max_heap_size!(term()) :: OOM.max_heap_size()
+  def max_heap_size!(value), do: check!(:max_heap_size, :max_heap_size, value)
+
+  @doc "Checks one `backoff`, wherever it is given, filling in what is left out."
+  @spec backoff!(term()) :: keyword()
+  def backoff!(value), do: check!(:backoff, :backoff, value)
+
+  defp check!(:limit, _name, nil), do: nil
+  defp check!(:limit, _name, limit) when is_integer(limit) and limit > 0, do: limit
+  defp check!(:limit, name, other), do: wrong!(name, "a positive number of bytes", other)
+
+  defp check!(:positive, _name, n) when is_integer(n) and n > 0, do: n
+  defp check!(:positive, name, other), do: wrong!(name, "a positive integer", other)
+
+  defp check!({:in, values}, name, value) do
+    if value in values,
+      do: value,
+      else: wrong!(name, "one of #{Enum.map_join(values, ", ", &inspect/1)}", value)
+  end
+
+  defp check!(:watermarks, _name, :auto), do: :auto
+
+  defp check!(:watermarks, name, value) do
+    with {:ok, [e, h, c]} <- fetch_all(value, [:elevated, :high, :critical]),
+         true <- Enum.all?([e, h, c], &is_number/1),
+         true <- 0 < e and e < h and h < c and c <= 1 do
+      [elevated: e, high: h, critical: c]
+    else
+      _ ->
+        wrong!(
+          name,
+          ":auto or [elevated: e, high: h, critical: c] with 0 < e < h < c <= 1",
+          value
+        )
+    end
+  end
+
+  defp check!(:exhaustion, name, value) do
+    with {:ok, [e, h, c]} <- fetch_all(value, [:elevated, :high, :critical]),
+         true <- Enum.all?([e, h, c], &is_integer/1),
+         true <- e >= h and h >= c and c >= 0 do
+      [elevated: e, high: h, critical: c]
+    else
+      _ ->
+        wrong!(name, "[elevated: e, high: h, critical: c] in ms with e >= h >= c >= 0", value)
+    end
+  end
+
+  defp check!(:interval, name, value) do
+    with {:ok, [min, max]} <- fetch_all(value, [:min, :max]),
+         true <- is_integer(min) and is_integer(max) and 1 <= min and min <= max do
+      [min: min, max: max]
+    else
+      _ -> wrong!(name, "[min: min, max: max] in ms with 1 <= min <= max", value)
+    end
+  end
+
+  defp check!(:max_heap_size, _name, :infinity), do: :infinity
+  defp check!(:max_heap_size, _name, bytes) when is_integer(bytes) and bytes > 0, do: bytes
+
+  defp check!(:max_heap_size, _name, {:percent_of_limit, p} = value)
+       when is_number(p) and p > 0 and p <= 100,
+       do: value
+
+  defp check!(:max_heap_size, name, other) do
+    wrong!(name, "bytes, {:percent_of_limit, p} with 0 < p <= 100, or :infinity", other)
+  end
+
+  defp check!(:backoff, name, value) do
+    defaults = [initial_ms: 1_000, max_ms: 60_000]
+
+    with true <- Keyword.keyword?(value),
+         {:ok, [initial, max]} <-
+           fetch_all(Keyword.merge(defaults, value), [:initial_ms, :max_ms]),
+         true <- is_integer(initial) and is_integer(max) and 0 < initial and initial <= max do
+      [initial_ms: initial, max_ms: max]
+    else
+      _ -> wrong!(name, "[initial_ms: i, max_ms: m] with 0 < i <= m", value)
+    end
+  end
+
+  defp check!(:callback, _name, nil), do: nil
+  defp check!(:callback, _name, fun) when is_function(fun, 1), do: fun
+
+  defp check!(:callback, _name, {m, f, a} = mfa) when is_atom(m) and is_atom(f) and is_list(a),
+    do: mfa
+
+  defp check!(:callback, name, other) do
+    wrong!(name, "a function of one argument or {module, function, args}", other)
+  end
+
+  # Exactly these keys, no others: a misspelt one must not pass silently.
+  defp fetch_all(value, keys) do
+    if Keyword.keyword?(value) and Enum.sort(Keyword.keys(value)) == Enum.sort(keys),
+      do: {:ok, Enum.map(keys, &value[&1])},
+      else: :error
+  end
+
+  defp wrong!(name, expected, got) do
+    raise ArgumentError, "expected #{inspect(name)} to be #{expected}, got: #{inspect(got)}"
+  end
+end

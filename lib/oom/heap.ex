@@ -1,0 +1,89 @@
+defmodule OOM.Heap do
+  @moduledoc false
+  # `max_heap_size` for workers. One process that grows a heap is caught by no sampling: its
+  # collection needs the old heap and the new one at once and cannot be interrupted. The VM's own
+  # check runs before the new heap is taken, and that is what saves the node.
+  #
+  # Ways in, because the flag is not inherited and a supervisor does not spawn its children:
+  #   * a process itself: `cap_self/1`, from `OOM.set_priority/2`;
+  #   * a Task: its function is wrapped, `wrap/2`;
+  #   * what speaks `sys` and was started with proc_lib's `init/1` (GenServer, Agent, gen_statem,
+  #     GenStage ...): `cap/2`, a system message served before anything else in its loop.
+  # A plain `spawn_link` or a special process with a loop of its own is not reached from outside;
+  # it can call `OOM.set_priority/2`, and sampling covers it otherwise.
+
+  @word 8
+
+  @doc "The size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
+  @spec bytes(OOM.max_heap_size(), non_neg_integer() | nil) :: pos_integer() | nil
+  def bytes(:infinity, _limit_bytes), do: nil
+  def bytes(bytes, _limit_bytes) when is_integer(bytes), do: bytes
+  def bytes({:percent_of_limit, _}, nil), do: nil
+  def bytes({:percent_of_limit, p}, limit_bytes), do: trunc(limit_bytes * p / 100)
+
+  @spec cap_self(pos_integer() | nil) :: :ok
+  def cap_self(bytes) do
+    Process.flag(:max_heap_size, flag(bytes))
+    :ok
+  end
+
+  @doc "Caps a process from outside, without waiting for it; `true` if it can be reached."
+  @spec cap(pid(), pos_integer() | nil) :: boolean()
+  def cap(_pid, nil), do: false
+
+  def cap(pid, bytes) do
+    if serves_system_messages?(pid) do
+      # The fun throws: a normal return would send a copy of the state back to us. What `sys`
+      # replies goes to an alias that is already void.
+      void = :erlang.alias()
+      :erlang.unalias(void)
+      flag = flag(bytes)
+      set = fn _state -> Process.flag(:max_heap_size, flag) && throw(:capped) end
+      send(pid, {:system, {self(), [:alias | void]}, {:replace_state, set}})
+      true
+    else
+      false
+    end
+  end
+
+  @doc "Wraps the start of a Task so that it caps itself first."
+  @spec wrap({module(), atom(), [term()]}, pos_integer() | nil) :: {module(), atom(), [term()]}
+  def wrap({Task, start, [fun]}, bytes)
+      when bytes != nil and start in [:start_link, :start] and is_function(fun, 0),
+      do: {Task, start, [__MODULE__, :run, [bytes, fun]]}
+
+  def wrap({Task, start, [module, function, args]}, bytes)
+      when bytes != nil and start in [:start_link, :start] and is_list(args),
+      do: {Task, start, [__MODULE__, :run, [bytes, module, function, args]]}
+
+  def wrap(mfa, _bytes), do: mfa
+
+  @doc false
+  @spec run(pos_integer(), (() -> term())) :: term()
+  def run(bytes, fun) do
+    cap_self(bytes)
+    fun.()
+  end
+
+  @doc false
+  @spec run(pos_integer(), module(), atom(), [term()]) :: term()
+  def run(bytes, module, function, args) do
+    cap_self(bytes)
+    apply(module, function, args)
+  end
+
+  # Asked of a child that has just started and is idle, so it costs microseconds. A process that
+  # is no OTP process must not get a message it does not know.
+  defp serves_system_messages?(pid) do
+    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
+         {:"$initial_call", {_module, :init, 1}} <-
+           List.keyfind(dictionary, :"$initial_call", 0) do
+      true
+    else
+      _ -> false
+    end
+  end
+
+  defp flag(nil), do: %{size: 0}
+  defp flag(bytes), do: %{size: max(div(bytes, @word), 1), kill: true, error_logger: true}
+end

@@ -1,0 +1,70 @@
+defmodule OOM.Hold do
+  @moduledoc false
+  # One child (with what its strategy takes along) that is held back, as pure state: when it may
+  # come back, and what it needs for that. The clock is passed in.
+
+  alias OOM.Backoff
+
+  @enforce_keys [:supervisor, :id, :ids, :backoff]
+  defstruct [
+    :supervisor,
+    :id,
+    # in start order
+    :ids,
+    :backoff,
+    :due_ms,
+    # when it was last released
+    :released_ms,
+    bytes: 0,
+    kills: 0,
+    state: :held
+  ]
+
+  @type t :: %__MODULE__{
+          supervisor: pid(),
+          id: term(),
+          ids: [term()],
+          backoff: keyword(),
+          due_ms: integer() | nil,
+          released_ms: integer() | nil,
+          bytes: non_neg_integer(),
+          kills: non_neg_integer(),
+          # :held; :releasing while its supervisor is asked to start it; :running afterwards, kept
+          # for a while to tell a relapse from a first time
+          state: :held | :releasing | :running
+        }
+
+  @doc "Killed, for the first time or again."
+  @spec killed(t(), non_neg_integer(), integer(), (() -> float())) :: t()
+  def killed(%__MODULE__{} = hold, bytes, now_ms, random) do
+    kills = hold.kills + 1
+    due = now_ms + Backoff.delay_ms(kills, hold.backoff, random)
+    %{hold | state: :held, kills: kills, bytes: bytes, due_ms: due}
+  end
+
+  @doc "Could not be started: waits again, longer."
+  @spec failed(t(), integer(), (() -> float())) :: t()
+  def failed(%__MODULE__{} = hold, now_ms, random), do: killed(hold, hold.bytes, now_ms, random)
+
+  @spec released(t(), integer()) :: t()
+  def released(%__MODULE__{} = hold, now_ms), do: %{hold | state: :running, released_ms: now_ms}
+
+  @doc "Whether it has lived long enough for its past to be forgotten."
+  @spec stable?(t(), integer(), pos_integer()) :: boolean()
+  def stable?(%__MODULE__{state: :running} = hold, now_ms, stable_ms),
+    do: now_ms - hold.released_ms >= stable_ms
+
+  def stable?(_hold, _now_ms, _stable_ms), do: false
+
+  @doc """
+  The next to come back, of those that are due: the one that waits longest, if what it last held
+  fits into `room_bytes`. `nil` room means that no limit is known, and everything fits.
+  """
+  @spec next([t()], integer(), integer() | nil) :: t() | nil
+  def next(holds, now_ms, room_bytes) do
+    holds
+    |> Enum.filter(&(&1.state == :held and &1.due_ms <= now_ms))
+    |> Enum.filter(&(room_bytes == nil or &1.bytes <= room_bytes))
+    |> Enum.min_by(& &1.due_ms, fn -> nil end)
+  end
+end

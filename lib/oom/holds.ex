@@ -1,0 +1,196 @@
+defmodule OOM.Holds do
+  @moduledoc false
+  # Brings held children back: one at a time, when the level is normal and they fit. The holds
+  # themselves are in a table that outlives this process.
+
+  use GenServer
+
+  alias OOM.{Hold, Snapshot, Tables, Victims}
+
+  # How often to look while anything is held. Also the least time between two returns, in which
+  # the watcher sees what the first one did.
+  @tick_ms 20
+  # While nothing is held, to forget what has become stable.
+  @idle_ms 1_000
+  # A returned worker needs time to grow back to the size it was killed at; until then its bytes
+  # are booked.
+  @booking_ms 5_000
+
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc """
+  Called in the supervisor: `pid` was killed, and `ids` (in start order) are down with it.
+
+  Written into the table here and now, so that no crash of this module's process can lose it.
+  """
+  @spec hold(pid(), term(), [term()], pid(), keyword()) :: :ok
+  def hold(supervisor, id, ids, pid, options) do
+    hold =
+      lookup({supervisor, id}) ||
+        %Hold{
+          supervisor: supervisor,
+          id: id,
+          ids: ids,
+          backoff: options[:backoff] || Tables.config().backoff
+        }
+
+    store(Hold.killed(%{hold | ids: ids}, Victims.bytes(pid), now(), &:rand.uniform/0))
+    wake(supervisor)
+  end
+
+  @doc "Called in the supervisor: the user has decided about this child."
+  @spec forget(pid(), term()) :: :ok
+  def forget(supervisor, id) do
+    with %Hold{state: :held} <- lookup({supervisor, id}),
+         do: :ets.delete(__MODULE__, {supervisor, id})
+
+    :ok
+  end
+
+  @doc "How many children are held at the moment."
+  @spec count() :: non_neg_integer()
+  def count do
+    :ets.select_count(__MODULE__, [{{:_, %{state: :"$1"}}, [{:"/=", :"$1", :running}], [true]}])
+  end
+
+  @impl true
+  def init(nil) do
+    state = %{monitors: %{}, releasing: nil, bookings: [], timer: nil}
+    # After a crash: take up what the table knows. A release under way is asked for again, and
+    # its supervisor answers `:running` where it had succeeded.
+    state =
+      Enum.reduce(all(), state, fn hold, state ->
+        if hold.state == :releasing, do: store(%{hold | state: :held})
+        monitor(state, hold.supervisor)
+      end)
+
+    {:ok, schedule(state, @tick_ms)}
+  end
+
+  @impl true
+  def handle_info({:held, supervisor}, state),
+    do: {:noreply, state |> monitor(supervisor) |> schedule(@tick_ms)}
+
+  def handle_info(:tick, state) do
+    state = %{state | timer: nil} |> forget_stable() |> release_next()
+    {:noreply, schedule(state, if(count() > 0, do: @tick_ms, else: @idle_ms))}
+  end
+
+  def handle_info({:released, key, result}, state) do
+    # Unless it was killed again in the meantime.
+    with %Hold{state: :releasing} = hold <- lookup(key), do: released(hold, result)
+    {:noreply, state}
+  end
+
+  def handle_info({:DOWN, ref, :process, _pid, _}, %{releasing: {ref, key}} = state) do
+    # A releaser that died without a word, and its supervisor with it or not: try again later.
+    with %Hold{state: :releasing} = hold <- lookup(key),
+         do: store(Hold.failed(hold, now(), &:rand.uniform/0))
+
+    {:noreply, schedule(%{state | releasing: nil}, @tick_ms)}
+  end
+
+  def handle_info({:DOWN, _ref, :process, pid, _}, state) do
+    # The supervisor is gone, and its next incarnation starts all its children itself.
+    :ets.match_delete(__MODULE__, {{pid, :_}, :_})
+    {:noreply, %{state | monitors: Map.delete(state.monitors, pid)}}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp release_next(%{releasing: nil} = state) do
+    now = now()
+    bookings = Enum.filter(state.bookings, fn {until, _} -> until > now end)
+    state = %{state | bookings: bookings}
+
+    with :normal <- OOM.level(),
+         %Hold{} = hold <- Hold.next(all(), now, room(OOM.snapshot(), bookings)) do
+      store(%{hold | state: :releasing})
+      key = {hold.supervisor, hold.id}
+      {_pid, ref} = spawn_monitor(__MODULE__, :release, [self(), key, hold.ids])
+      %{state | releasing: {ref, key}, bookings: [{now + @booking_ms, hold.bytes} | bookings]}
+    else
+      _ -> state
+    end
+  end
+
+  defp release_next(state), do: state
+
+  # Down to the first watermark, less what others that have just come back will need.
+  defp room(%Snapshot{headroom_bytes: nil}, _bookings), do: nil
+
+  defp room(%Snapshot{} = snapshot, bookings) do
+    booked = bookings |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    snapshot.headroom_bytes - snapshot.elevated_headroom_bytes - booked
+  end
+
+  # In a process of its own: a start may take as long as it likes.
+  @doc false
+  @spec release(pid(), {pid(), term()}, [term()]) :: term()
+  def release(holds, {supervisor, _id} = key, ids) do
+    results = Enum.map(ids, &:supervisor.restart_child(supervisor, &1))
+    send(holds, {:released, key, Enum.find(results, :ok, &failed?/1)})
+  end
+
+  defp failed?({:error, reason}), do: reason not in [:running, :restarting, :not_found]
+  defp failed?(_), do: false
+
+  defp released(hold, :ok), do: store(Hold.released(hold, now()))
+
+  defp released(hold, {:error, _reason}),
+    do: store(Hold.failed(hold, now(), &:rand.uniform/0))
+
+  defp forget_stable(state) do
+    now = now()
+    stable_ms = Tables.config().stable_ms
+
+    for hold <- all(), Hold.stable?(hold, now, stable_ms) do
+      :ets.delete(__MODULE__, {hold.supervisor, hold.id})
+    end
+
+    state
+  end
+
+  # At most one timer: `due_ms` tells whether an earlier one is needed.
+  defp schedule(state, delay_ms) do
+    due = now() + delay_ms
+
+    cond do
+      :ets.info(__MODULE__, :size) == 0 -> state
+      state.timer != nil and elem(state.timer, 1) <= due -> state
+      true -> %{cancel(state) | timer: {Process.send_after(self(), :tick, delay_ms), due}}
+    end
+  end
+
+  defp cancel(%{timer: nil} = state), do: state
+
+  defp cancel(%{timer: {timer, _due}} = state) do
+    Process.cancel_timer(timer)
+    %{state | timer: nil}
+  end
+
+  defp monitor(state, supervisor) do
+    monitors = Map.put_new_lazy(state.monitors, supervisor, fn -> Process.monitor(supervisor) end)
+    %{state | monitors: monitors}
+  end
+
+  defp store(hold), do: :ets.insert(__MODULE__, {{hold.supervisor, hold.id}, hold})
+  defp all, do: :ets.select(__MODULE__, [{{:_, :"$1"}, [], [:"$1"]}])
+
+  defp lookup(key) do
+    case :ets.lookup(__MODULE__, key) do
+      [{_, hold}] -> hold
+      [] -> nil
+    end
+  rescue
+    ArgumentError -> nil
+  end
+
+  defp wake(supervisor) do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, {:held, supervisor})
+    :ok
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

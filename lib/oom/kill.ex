@@ -1,0 +1,27 @@
+defmodule OOM.Kill do
+  @moduledoc false
+  # One throw-away process at top priority for each victim. An exit signal alone does not raise
+  # the victim's priority, and would take effect only when its turn comes; asking whether it is
+  # alive does. The question waits for a victim in a long collection, so the guard never asks.
+
+  @spec start(pid(), pos_integer()) :: pid()
+  def start(pid, grace_ms),
+    do: :erlang.spawn_opt(__MODULE__, :run, [pid, grace_ms], priority: :max)
+
+  @doc false
+  @spec run(pid(), pos_integer()) :: boolean()
+  def run(pid, grace_ms) do
+    ref = Process.monitor(pid)
+    Process.exit(pid, {:shutdown, :memory_pressure})
+
+    if Process.alive?(pid) do
+      receive do
+        {:DOWN, ^ref, :process, ^pid, _} -> true
+      after
+        grace_ms ->
+          Process.exit(pid, :kill)
+          Process.alive?(pid)
+      end
+    end
+  end
+end

@@ -1,0 +1,33 @@
+defmodule OOM.Level do
+  @moduledoc false
+  # The level as one atomic word, so that reading it costs a few nanoseconds and waits for nobody.
+  # The reference is put into a persistent term once per VM and never replaced.
+
+  @key {__MODULE__, :word}
+  @levels {:normal, :elevated, :high, :critical}
+
+  @spec setup() :: :ok
+  def setup do
+    if :persistent_term.get(@key, nil) == nil,
+      do: :persistent_term.put(@key, :atomics.new(1, signed: false))
+
+    put(:normal)
+  end
+
+  @spec put(OOM.level()) :: :ok
+  def put(level), do: :atomics.put(:persistent_term.get(@key), 1, number(level))
+
+  @spec get() :: OOM.level()
+  def get do
+    case :persistent_term.get(@key, nil) do
+      nil -> :normal
+      word -> elem(@levels, :atomics.get(word, 1))
+    end
+  end
+
+  @spec number(OOM.level()) :: 0..3
+  def number(:normal), do: 0
+  def number(:elevated), do: 1
+  def number(:high), do: 2
+  def number(:critical), do: 3
+end

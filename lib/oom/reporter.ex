@@ -1,0 +1,145 @@
+defmodule OOM.Reporter do
+  @moduledoc false
+  # Says what happened: in the log, and to `on_exhausted`. At normal priority and in its own time;
+  # the guard only leaves it a message. Kills are gathered for a moment and told in one line, with
+  # what they freed: a thousand victims must not become a thousand reports.
+
+  use GenServer
+
+  require Logger
+
+  alias OOM.{Priority, Snapshot}
+
+  # Long enough for a round to end and its memory to be back.
+  @gather_ms 200
+  @named 5
+
+  @spec start_link(term()) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @spec started(map() | nil, OOM.Config.t()) :: :ok
+  def started(report, config), do: tell({:started, report, config})
+
+  @spec level(OOM.level(), Snapshot.t()) :: :ok
+  def level(from, snapshot), do: tell({:level, from, snapshot})
+
+  @spec killed([OOM.Plan.victim()], pos_integer(), map()) :: :ok
+  def killed(victims, need_bytes, report), do: tell({:killed, victims, need_bytes, report})
+
+  @spec exhausted(map(), OOM.on_exhausted()) :: :ok
+  def exhausted(report, callback), do: tell({:exhausted, report, callback})
+
+  @spec problem(String.t()) :: :ok
+  def problem(message), do: tell({:problem, message})
+
+  @impl true
+  def init(nil), do: {:ok, %{round: nil, problems: MapSet.new()}}
+
+  @impl true
+  def handle_cast({:started, report, config}, state) do
+    started_message(report, config)
+    {:noreply, state}
+  end
+
+  def handle_cast({:level, from, snapshot}, state) do
+    level = if snapshot.level in [:high, :critical], do: :warning, else: :info
+    Logger.log(level, "OOM: memory #{from} -> #{snapshot.level}: #{describe(snapshot)}")
+    {:noreply, state}
+  end
+
+  def handle_cast({:killed, victims, need, report}, %{round: nil} = state) do
+    Process.send_after(self(), :tell_round, @gather_ms)
+    {:noreply, %{state | round: %{victims: victims, need: need, report: report}}}
+  end
+
+  def handle_cast({:killed, victims, _need, _report}, %{round: round} = state),
+    do: {:noreply, %{state | round: %{round | victims: round.victims ++ victims}}}
+
+  def handle_cast({:exhausted, report, callback}, state) do
+    snapshot = Snapshot.from_report(report)
+
+    Logger.error(
+      "OOM: exhausted: nothing is left that would help, no more workers are killed. " <>
+        describe(snapshot)
+    )
+
+    run(callback, snapshot)
+    {:noreply, state}
+  end
+
+  # Each problem once; a file that flickers must not fill the log.
+  def handle_cast({:problem, message}, state) do
+    unless MapSet.member?(state.problems, message) or MapSet.size(state.problems) > 100,
+      do: Logger.warning("OOM: " <> message)
+
+    {:noreply, %{state | problems: MapSet.put(state.problems, message)}}
+  end
+
+  @impl true
+  def handle_info(:tell_round, %{round: round} = state) do
+    Logger.warning(fn -> round_message(round, OOM.snapshot()) end)
+    {:noreply, %{state | round: nil}}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp started_message(%{source: source} = report, _config) when source != nil,
+    do: Logger.info("OOM: watching #{describe(Snapshot.from_report(report))}")
+
+  defp started_message(_report, _config) do
+    Logger.warning(
+      "OOM: no limit was found (source: :none); nothing is watched unless `config :oom, limit:` " <>
+        "is set"
+    )
+  end
+
+  defp round_message(%{victims: victims, need: need, report: report}, after_snapshot) do
+    bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
+    freed = freed(report.rss_bytes, after_snapshot.rss_bytes)
+    ranks = victims |> Enum.frequencies_by(&Priority.name(&1.rank)) |> inspect()
+
+    "OOM: killed #{length(victims)} of priority #{ranks} holding #{mib(bytes)}, to free " <>
+      "#{mib(need)}: headroom was #{mib(report.headroom_bytes)} of #{mib(report.limit_bytes)}" <>
+      growth(report.growth_bytes_per_s) <>
+      "; resident memory has since #{freed}. " <> names(victims)
+  end
+
+  defp freed(before, now) when is_integer(before) and is_integer(now) and now <= before,
+    do: "fallen by #{mib(before - now)}"
+
+  defp freed(before, now) when is_integer(before) and is_integer(now),
+    do: "grown by #{mib(now - before)}"
+
+  defp freed(_before, _now), do: "changed by an unknown amount"
+
+  defp growth(rate) when is_integer(rate) and rate > 0, do: ", growing by #{mib(rate)}/s"
+  defp growth(_rate), do: ""
+
+  defp names(victims) do
+    largest = victims |> Enum.sort_by(&(-&1.bytes)) |> Enum.take(@named)
+
+    "The largest: " <>
+      Enum.map_join(largest, ", ", fn victim ->
+        id = if victim.id, do: " (#{inspect(victim.id, limit: 5, printable_limit: 80)})", else: ""
+        "#{inspect(victim.pid)}#{id} #{mib(victim.bytes)}"
+      end)
+  end
+
+  defp describe(%Snapshot{limit_bytes: nil}), do: "no limit known"
+
+  defp describe(%Snapshot{} = snapshot) do
+    "#{mib(snapshot.working_set_bytes)} of #{mib(snapshot.limit_bytes)} " <>
+      "(#{snapshot.source}#{if snapshot.file, do: ", #{snapshot.file}"})" <>
+      growth(snapshot.growth_bytes_per_s)
+  end
+
+  defp mib(nil), do: "?"
+  defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
+
+  # The user's code runs apart: it may take its time, or crash.
+  defp run(nil, _snapshot), do: :ok
+  defp run({m, f, a}, snapshot), do: spawn(m, f, [snapshot | a])
+  defp run(fun, snapshot), do: spawn(fn -> fun.(snapshot) end)
+
+  defp tell(message), do: GenServer.cast(__MODULE__, message)
+end

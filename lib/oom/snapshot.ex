@@ -1,0 +1,102 @@
+defmodule OOM.Snapshot do
+  @moduledoc """
+  What OOM knows about memory at one moment.
+
+  All `_bytes` fields are bytes, `_ms` fields milliseconds. A field is `nil` where the figure is
+  unknown; 0 always means zero.
+
+    * `:level` - `:normal`, `:elevated`, `:high` or `:critical`
+    * `:source` - the limit that binds, which is the one with the least headroom:
+      `:cgroup_v2` (`memory.max`), `:cgroup_v2_high` (`memory.high`), `:cgroup_v1`, `:host`
+      (MemAvailable), `:rlimit_as`, `:rlimit_data`, `:commit` (CommitLimit, in overcommit mode 2),
+      `:configured` (`limit:`), or `:none`
+    * `:file` - the file the limit was read from
+    * `:cgroup` - the cgroup the limit belongs to; it may be an ancestor of our own
+    * `:limit_bytes`, `:usage_bytes` - the limit, and what is charged against it at the same place
+    * `:working_set_bytes` - usage less the page cache the kernel takes back by itself
+      (`inactive_file`)
+    * `:headroom_bytes` - limit less working set
+    * `:elevated_headroom_bytes`, `:high_headroom_bytes`, `:critical_headroom_bytes` - the
+      watermarks: the level begins when the headroom is smaller
+    * `:growth_bytes_per_s` - how fast the working set grows; negative when it shrinks
+    * `:time_to_exhaustion_ms` - headroom at that growth; `nil` when it does not grow
+    * `:rss_bytes` - resident memory of this VM
+    * `:swap_limit_bytes`, `:swap_usage_bytes`
+    * `:psi_some_avg10`, `:psi_full_avg10` - percent of the last 10 s in which some or all tasks
+      stalled on memory; `:psi_some_total_us`, `:psi_full_total_us` - since boot
+    * `:interval_us` - until the next sample; `:age_us` - since the last; `:samples` - how many
+  """
+
+  @fields [
+    :level,
+    :source,
+    :file,
+    :cgroup,
+    :limit_bytes,
+    :usage_bytes,
+    :working_set_bytes,
+    :headroom_bytes,
+    :elevated_headroom_bytes,
+    :high_headroom_bytes,
+    :critical_headroom_bytes,
+    :growth_bytes_per_s,
+    :time_to_exhaustion_ms,
+    :rss_bytes,
+    :swap_limit_bytes,
+    :swap_usage_bytes,
+    :psi_some_avg10,
+    :psi_some_total_us,
+    :psi_full_avg10,
+    :psi_full_total_us,
+    :interval_us,
+    :age_us,
+    :samples
+  ]
+
+  defstruct [level: :normal, source: :none] ++ (@fields -- [:level, :source])
+
+  @type bytes :: non_neg_integer()
+  @type source ::
+          :cgroup_v2
+          | :cgroup_v2_high
+          | :cgroup_v1
+          | :host
+          | :rlimit_as
+          | :rlimit_data
+          | :commit
+          | :configured
+          | :none
+
+  @type t :: %__MODULE__{
+          level: OOM.level(),
+          source: source(),
+          file: String.t() | nil,
+          cgroup: String.t() | nil,
+          limit_bytes: bytes() | nil,
+          usage_bytes: bytes() | nil,
+          working_set_bytes: bytes() | nil,
+          headroom_bytes: bytes() | nil,
+          elevated_headroom_bytes: bytes() | nil,
+          high_headroom_bytes: bytes() | nil,
+          critical_headroom_bytes: bytes() | nil,
+          growth_bytes_per_s: integer() | nil,
+          time_to_exhaustion_ms: non_neg_integer() | nil,
+          rss_bytes: bytes() | nil,
+          swap_limit_bytes: bytes() | nil,
+          swap_usage_bytes: bytes() | nil,
+          psi_some_avg10: float() | nil,
+          psi_some_total_us: non_neg_integer() | nil,
+          psi_full_avg10: float() | nil,
+          psi_full_total_us: non_neg_integer() | nil,
+          interval_us: non_neg_integer() | nil,
+          age_us: non_neg_integer() | nil,
+          samples: non_neg_integer() | nil
+        }
+
+  @doc false
+  # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds.
+  @spec from_report(map()) :: t()
+  def from_report(report) do
+    struct!(__MODULE__, %{report | source: report.source || :none})
+  end
+end

@@ -1,0 +1,130 @@
+defmodule OOM.Supervisor do
+  @moduledoc """
+  A drop-in for `Supervisor` whose children can be taken back when memory runs out.
+
+      children = [
+        OOM.child_spec(MyApp.Connections, priority: :low),
+        MyApp.Billing
+      ]
+
+      OOM.Supervisor.start_link(children, strategy: :one_for_one, oom: [priority: :normal])
+
+  It is OTP's supervisor: the same options, return values, strategies and restart intensity, and
+  every function of `Supervisor` works on its pid. What is different:
+
+    * Its workers are registered with the guard: under memory pressure, those of the lowest
+      priority end with `{:shutdown, :memory_pressure}`, the largest first, no more than needed.
+      (A worker that traps exits gets `:kill` after `grace_ms`.)
+    * Such a child is **held**: not restarted, not counted towards `max_restarts`. It is restarted
+      after a backoff, once the level is `:normal` again and what it last held fits the headroom.
+      With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
+      with it. Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a
+      held child ends the hold.
+    * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
+      grows its heap is faster than any sampling. One that is killed by it is held in the same
+      way. For that a child that ends with `:killed` is restarted up to 50 ms later than under
+      `Supervisor`. GenServer, Agent, Task, `:gen_statem` and whatever else runs on `proc_lib` and
+      answers `:sys` are reached; a process from a plain `spawn_link` is not, unless it calls
+      `OOM.set_priority/2`.
+
+  Temporary children are killed and forgotten, as ever. Children that are supervisors are neither
+  killed nor capped, and what runs below a plain supervisor is known to the guard only if it calls
+  `OOM.set_priority/1`; being killed is a crash to that supervisor.
+
+  ## Options under `:oom`
+
+  Defaults for the children, which `OOM.child_spec/2` and the worker's own `OOM.set_priority/2`
+  override:
+
+    * `:priority` - see `t:OOM.priority/0`. Default: `:normal`
+    * `:max_heap_size` - see `t:OOM.max_heap_size/0`. Default: from `config :oom`
+    * `:backoff` - `[initial_ms: i, max_ms: m]`. Default: from `config :oom`
+  """
+
+  alias OOM.Child
+  alias OOM.Supervisor.{Callback, Server}
+
+  @flags [:strategy, :max_seconds, :max_restarts, :auto_shutdown]
+
+  @type option :: Supervisor.option() | Supervisor.init_option() | {:oom, [Child.option()]}
+
+  defmacro __using__(opts) do
+    quote location: :keep, bind_quoted: [opts: opts] do
+      @behaviour Supervisor
+
+      @doc false
+      def child_spec(init_arg) do
+        default = %{
+          id: __MODULE__,
+          start: {__MODULE__, :start_link, [init_arg]},
+          type: :supervisor
+        }
+
+        Supervisor.child_spec(default, unquote(Macro.escape(opts)))
+      end
+
+      defoverridable child_spec: 1
+    end
+  end
+
+  @doc """
+  Starts a supervisor with the given children, as `Supervisor.start_link/2` does.
+
+  Or, with a module and its argument, as `Supervisor.start_link/2` does for modules. Raises
+  `ArgumentError` for a wrong option under `:oom`.
+  """
+  @spec start_link([:supervisor.child_spec() | {module(), term()} | module()], [option()]) ::
+          Supervisor.on_start()
+  @spec start_link(module(), term()) :: Supervisor.on_start()
+  def start_link(children, options) when is_list(children) do
+    {flags, start_options} = Keyword.split(options, @flags)
+    start_link(Supervisor.Default, Supervisor.init(children, flags), start_options)
+  end
+
+  def start_link(module, init_arg) when is_atom(module), do: start_link(module, init_arg, [])
+
+  @doc "Starts a module-based supervisor, as `Supervisor.start_link/3` does."
+  @spec start_link(module(), term(), [Supervisor.option() | {:oom, [Child.option()]}]) ::
+          Supervisor.on_start()
+  def start_link(module, init_arg, options) when is_atom(module) and is_list(options) do
+    {oom, options} = Keyword.pop(options, :oom, [])
+    callback_arg = {module, init_arg, Child.check!(oom)}
+
+    case Keyword.get(options, :name) do
+      nil ->
+        :gen_server.start_link(Server, {:self, Callback, callback_arg}, [])
+
+      name ->
+        name = name!(name)
+        :gen_server.start_link(name, Server, {name, Callback, callback_arg}, [])
+    end
+  end
+
+  @doc """
+  For the `init/1` of a module: as `Supervisor.init/2`, and takes `:oom` too.
+  """
+  @spec init([:supervisor.child_spec() | {module(), term()} | module()], [option()]) ::
+          {:ok, tuple()}
+  def init(children, options) do
+    {oom, options} = Keyword.pop(options, :oom, [])
+    {:ok, {flags, specs}} = Supervisor.init(children, options)
+    {:ok, {Map.put(flags, :oom, Child.check!(oom)), specs}}
+  end
+
+  defp name!(name) when is_atom(name), do: {:local, name}
+  defp name!({:global, _term} = name), do: name
+  defp name!({:via, module, _term} = name) when is_atom(module), do: name
+
+  defp name!(other) do
+    raise ArgumentError, """
+    expected :name option to be one of the following:
+
+      * nil
+      * atom
+      * {:global, term}
+      * {:via, module, term}
+
+    Got: #{inspect(other)}
+    """
+  end
+end

@@ -1,0 +1,43 @@
+defmodule OOM.Supervisor.Callback do
+  @moduledoc false
+  # The callback module `:supervisor` calls: asks the user's module and wraps the children it
+  # names. Also called on a hot code change, so it has no side effects but the strategy it notes.
+
+  alias OOM.Child
+
+  @type arg :: {module(), term(), keyword()}
+
+  @spec init(arg()) :: term()
+  def init({module, arg, options}) do
+    case module.init(arg) do
+      {:ok, {flags, specs}} when is_list(specs) ->
+        {inner, flags} = pop_options(flags)
+        options = Keyword.merge(options, Child.check!(inner))
+        strategy = strategy(flags)
+        Process.put({__MODULE__, :options}, options)
+        Process.put({__MODULE__, :strategy}, strategy)
+        {:ok, {flags, wrap(specs, strategy, options)}}
+
+      other ->
+        other
+    end
+  end
+
+  @doc "The options for children added later."
+  @spec options() :: keyword()
+  def options, do: Process.get({__MODULE__, :options}, [])
+
+  @spec strategy() :: atom()
+  def strategy, do: Process.get({__MODULE__, :strategy}, :one_for_one)
+
+  # A template takes further arguments at each start; it is left as it is.
+  defp wrap(specs, :simple_one_for_one, _options), do: specs
+  defp wrap(specs, _strategy, options), do: Enum.map(specs, &Child.wrap(&1, options))
+
+  defp pop_options(%{} = flags), do: Map.pop(flags, :oom, [])
+  defp pop_options(flags), do: {[], flags}
+
+  defp strategy(%{} = flags), do: Map.get(flags, :strategy, :one_for_one)
+  defp strategy(flags) when is_tuple(flags), do: elem(flags, 0)
+  defp strategy(_), do: :one_for_one
+end

@@ -1,0 +1,181 @@
+defmodule OOM.Supervisor.Server do
+  @moduledoc false
+  # OTP's `:supervisor` with one difference: a child that left because of memory is not restarted
+  # and not counted; it is held (OOM.Holds). Everything else, and the state of the process, is
+  # OTP's own: each callback is handed on.
+  #
+  # Why the exit and not a `terminate_child` sent ahead of the kill: the exit tells the whole
+  # story, whoever killed and however busy this process is, so there is no order to get wrong.
+
+  @behaviour :gen_server
+
+  alias OOM.{Child, Holds, Victims}
+  alias OOM.Supervisor.{Callback, Children}
+
+  # How long a `:killed` child may turn out to have met its max_heap_size, see `handle_info/2`.
+  @verdict_ms 50
+
+  @impl true
+  def init({_name, _callback, {module, _arg, _options}} = init_arg) do
+    # What observer and the release handler look for.
+    Process.put(:"$initial_call", {:supervisor, module, 1})
+    :supervisor.init(init_arg)
+  end
+
+  @impl true
+  def handle_call(request, from, state) do
+    case settle_verdicts(state) do
+      {:noreply, state} -> request(request, from, state)
+      stop -> stop
+    end
+  end
+
+  defp request({:start_child, spec}, from, state) when is_map(spec) or is_tuple(spec),
+    do: :supervisor.handle_call({:start_child, Child.wrap(spec, Callback.options())}, from, state)
+
+  defp request({:get_childspec, _id} = request, from, state) do
+    with {:reply, {:ok, spec}, state} <- :supervisor.handle_call(request, from, state),
+         do: {:reply, {:ok, Child.unwrap(spec)}, state}
+  end
+
+  # The user's own word on a held child ends the hold.
+  defp request({action, id} = request, from, state)
+       when action in [:terminate_child, :restart_child, :delete_child] do
+    reply = :supervisor.handle_call(request, from, state)
+
+    with {:reply, result, _state} when result == :ok or elem(result, 0) == :ok <- reply do
+      if action != :restart_child, do: Children.forget(id)
+      Holds.forget(self(), id)
+    end
+
+    reply
+  end
+
+  defp request(request, from, state), do: :supervisor.handle_call(request, from, state)
+
+  @impl true
+  def handle_cast(message, state), do: :supervisor.handle_cast(message, state)
+
+  @impl true
+  def handle_info({:EXIT, pid, reason} = exit, state) do
+    case Children.get(pid) do
+      nil ->
+        :supervisor.handle_info(exit, state)
+
+      {id, options} = child ->
+        case verdict(pid, reason, options) do
+          :memory ->
+            {:noreply, hold(pid, child, state)}
+
+          :unknown ->
+            Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
+            Process.send_after(self(), {__MODULE__, :verdicts}, @verdict_ms)
+            {:noreply, state}
+
+          :other ->
+            Children.forget(id)
+            :supervisor.handle_info(exit, state)
+        end
+    end
+  end
+
+  def handle_info({__MODULE__, :verdicts}, state), do: settle_verdicts(state)
+  def handle_info(message, state), do: :supervisor.handle_info(message, state)
+
+  @impl true
+  def terminate(reason, state), do: :supervisor.terminate(reason, state)
+
+  @impl true
+  def code_change(old, state, extra), do: :supervisor.code_change(old, state, extra)
+
+  # `:killed` says nothing of who killed. If it was the VM, because of max_heap_size, its report
+  # is on the way and marks the victim; until then, or until someone asks this supervisor
+  # anything, the restart waits.
+  defp verdict(pid, reason, options) do
+    cond do
+      reason == {:shutdown, :memory_pressure} -> :memory
+      Victims.marked?(pid) -> :memory
+      reason == :killed and Keyword.get(options, :type, :worker) == :worker -> :unknown
+      true -> :other
+    end
+  end
+
+  defp verdicts, do: Process.get({__MODULE__, :verdicts}, [])
+
+  defp settle_verdicts(state) do
+    case Process.delete({__MODULE__, :verdicts}) do
+      nil -> {:noreply, state}
+      verdicts -> verdicts |> Enum.reverse() |> settle_verdicts(state)
+    end
+  end
+
+  defp settle_verdicts([], state), do: {:noreply, state}
+
+  defp settle_verdicts([{pid, reason} | rest], state) do
+    case Children.get(pid) do
+      nil ->
+        settle_verdicts(rest, state)
+
+      {id, _options} = child ->
+        if Victims.marked?(pid) do
+          settle_verdicts(rest, hold(pid, child, state))
+        else
+          Children.forget(id)
+
+          case :supervisor.handle_info({:EXIT, pid, reason}, state) do
+            {:noreply, state} -> settle_verdicts(rest, state)
+            stop -> stop
+          end
+        end
+    end
+  end
+
+  # A temporary child is forgotten, as ever.
+  defp hold(pid, {id, options}, state) do
+    if options[:restart] == :temporary do
+      Children.forget(id)
+
+      {:noreply, state} =
+        :supervisor.handle_info({:EXIT, pid, {:shutdown, :memory_pressure}}, state)
+
+      state
+    else
+      unit = unit(id, state)
+      state = end_quietly(pid, id, options, state)
+      state = Enum.reduce(unit -- [id], state, &terminate_child/2)
+      Holds.hold(self(), id, Enum.reverse(unit), pid, options)
+      state
+    end
+  end
+
+  # What goes down together, last started first, as the strategy has it.
+  defp unit(id, state) do
+    case Callback.strategy() do
+      :one_for_all -> running_ids(state)
+      :rest_for_one -> Enum.take_while(running_ids(state), &(&1 != id)) ++ [id]
+      _ -> [id]
+    end
+  end
+
+  defp running_ids(state) do
+    {:reply, children, _} = :supervisor.handle_call(:which_children, {self(), nil}, state)
+    for {id, pid, _, _} <- children, is_pid(pid), do: id
+  end
+
+  # The child is dead and its exit already taken from the mailbox. `terminate_child` is what
+  # leaves a specification without a process and without a restart; put back as the exit that
+  # terminate_child expects, it also leaves no error report.
+  defp end_quietly(pid, id, options, state) do
+    expected = if options[:shutdown] == :brutal_kill, do: :killed, else: :shutdown
+    send(self(), {:EXIT, pid, expected})
+    terminate_child(id, state)
+  end
+
+  defp terminate_child(id, state) do
+    {:reply, _, state} =
+      :supervisor.handle_call({:terminate_child, id}, {self(), make_ref()}, state)
+
+    Children.forget(id)
+    state
+  end
+end

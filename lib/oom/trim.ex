@@ -1,0 +1,50 @@
+defmodule OOM.Trim do
+  @moduledoc false
+  # The first rung: each scheduler's cache of freed, unused segments goes back to the system.
+  # Loses nothing. The cache may only be touched on its own scheduler, so one throw-away process
+  # is bound to each; nobody waits for them.
+
+  require Logger
+
+  # Where the VM's source was read and the rung was proven.
+  @proven_otp [25, 27]
+
+  @doc "Whether the rung is on, for the value of the `:trim` option; logs once where it is off."
+  @spec enabled?(:auto | boolean()) :: boolean()
+  def enabled?(false), do: false
+
+  def enabled?(mode) do
+    cond do
+      not OOM.Native.loaded?() ->
+        false
+
+      not OOM.Native.trim_supported() ->
+        Logger.info(
+          "OOM: this VM does not export erts_mseg_clear_cache; freed segments stay cached " <>
+            "(consider +MMmcs 2 or lower)"
+        )
+
+        false
+
+      mode == :auto and otp() not in @proven_otp ->
+        Logger.info("OOM: trim is not proven on OTP #{otp()}; `trim: true` turns it on")
+        false
+
+      true ->
+        true
+    end
+  end
+
+  @doc "Starts a trim on every normal scheduler and returns at once."
+  @spec start() :: :ok
+  def start, do: start(:erlang.system_info(:schedulers_online))
+
+  defp start(0), do: :ok
+
+  defp start(scheduler) do
+    :erlang.spawn_opt(OOM.Native, :trim, [], scheduler: scheduler, priority: :max)
+    start(scheduler - 1)
+  end
+
+  defp otp, do: :otp_release |> :erlang.system_info() |> List.to_integer()
+end

@@ -1,0 +1,113 @@
+defmodule OOM.Workers do
+  @moduledoc false
+  # The registered workers: who they are, what they hold, what they are worth. A row is written by
+  # the worker itself (`OOM.set_priority/1`), by its supervisor (OOM.Child) and by the probes; the
+  # guard only reads. Nobody waits for anybody.
+  #
+  # Every function takes concurrent writers for granted: the plan may hold a key that no longer
+  # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/3`).
+
+  alias OOM.Plan
+
+  @rank 2
+  @bytes 3
+  @sampled 4
+  @state 5
+  @supervisor 6
+
+  @type state :: :new | :fresh | :stale
+  @type row ::
+          {pid(), OOM.Priority.rank(), bytes :: non_neg_integer(), sampled_ms :: integer() | nil,
+           state(), supervisor :: pid() | nil, id :: term(), options :: keyword()}
+
+  @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
+  @spec declare(pid(), OOM.Priority.rank()) :: :ok
+  def declare(pid, rank) do
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, nil, nil, []}) do
+      OOM.Accountant.watch(pid)
+    else
+      with [{_, old, bytes, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
+        :ets.update_element(__MODULE__, pid, {@rank, rank})
+        Plan.move(pid, {old, bytes}, {rank, bytes})
+      end
+
+      :ok
+    end
+  end
+
+  @doc "What a supervisor knows of the child it has just started."
+  @spec attach(pid(), OOM.Priority.rank(), pid(), term(), keyword()) :: :ok
+  def attach(pid, rank, supervisor, id, options) do
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options}) do
+      OOM.Accountant.watch(pid)
+    else
+      :ets.update_element(__MODULE__, pid, [
+        {@supervisor, supervisor},
+        {@supervisor + 1, id},
+        {@supervisor + 2, options}
+      ])
+
+      :ok
+    end
+  end
+
+  @doc "A new figure from a probe."
+  @spec sampled(pid(), non_neg_integer(), integer(), :fresh | :stale) :: :ok
+  def sampled(pid, bytes, now_ms, state) do
+    with [{_, rank, old, _, _, _, _, _}] <- :ets.lookup(__MODULE__, pid),
+         true <-
+           :ets.update_element(__MODULE__, pid, [
+             {@bytes, bytes},
+             {@sampled, now_ms},
+             {@state, state}
+           ]) do
+      Plan.move(pid, {rank, old}, {rank, bytes})
+    end
+
+    :ok
+  end
+
+  @doc """
+  Marks a worker that does not answer its probe. It keeps its last figure, raised by what it may
+  have grown since: one that is too busy to answer is more often the leak than not.
+  """
+  @spec stale(pid(), non_neg_integer(), integer()) :: :ok
+  def stale(pid, grown_bytes, now_ms) do
+    case :ets.lookup(__MODULE__, pid) do
+      [{_, _, bytes, _, _, _, _, _}] -> sampled(pid, bytes + grown_bytes, now_ms, :stale)
+      [] -> :ok
+    end
+  end
+
+  @spec delete(pid()) :: :ok
+  def delete(pid) do
+    with [{_, rank, bytes, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
+         do: Plan.delete(pid, {rank, bytes})
+
+    :ok
+  end
+
+  @spec lookup(pid()) :: row() | nil
+  def lookup(pid) do
+    case :ets.lookup(__MODULE__, pid) do
+      [row] -> row
+      [] -> nil
+    end
+  end
+
+  @spec count() :: non_neg_integer()
+  def count, do: :ets.info(__MODULE__, :size)
+
+  @doc "All pids, `chunk` at a time: `{pids, continuation}` or `:done`."
+  @spec pids(pos_integer() | term()) :: {[pid()], term()} | :done
+  def pids(chunk) when is_integer(chunk),
+    do:
+      chunked(
+        :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_, :_, :_, :_}, [], [:"$1"]}], chunk)
+      )
+
+  def pids(continuation), do: chunked(:ets.select(continuation))
+
+  defp chunked(:"$end_of_table"), do: :done
+  defp chunked({pids, continuation}), do: {pids, continuation}
+end

@@ -1,0 +1,39 @@
+Code.require_file("native/compiler.exs", __DIR__)
+
+defmodule OOM.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :oom,
+      version: @version,
+      elixir: "~> 1.14",
+      compilers: [:oom_native] ++ Mix.compilers(),
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      deps: [],
+      name: "OOM",
+      description: "Keeps a BEAM node alive when memory runs out",
+      package: package()
+    ]
+  end
+
+  def application do
+    [mod: {OOM.Application, []}, extra_applications: [:logger]]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_), do: ["lib"]
+
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      links: %{},
+      files: ~w(lib native/compiler.exs native/oom/src native/oom/Cargo.toml
+                native/oom_nif/src native/oom_nif/Cargo.toml Cargo.toml Cargo.lock
+                mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+    ]
+  end
+end

@@ -1,0 +1,195 @@
+defmodule Mix.Tasks.Compile.OomNative do
+  @moduledoc false
+  # Builds native/oom_nif with cargo and installs the library into the application's priv
+  # directory in the build (never into the source: that of a dependency is not ours to change).
+  #
+  # Cargo decides what is stale. The library is replaced by a rename, and only when it differs.
+  # With OOM_NATIVE_PATH set, the library it names is installed instead, and no cargo is needed.
+
+  use Mix.Task.Compiler
+
+  alias Mix.Task.Compiler.Diagnostic
+
+  @recursive true
+  @root Path.expand("..", __DIR__)
+  @manifest Path.join(@root, "Cargo.toml")
+  @library "oom_nif.so"
+
+  @impl true
+  def run(_args) do
+    with {:ok, library, diagnostics} <- library(System.get_env("OOM_NATIVE_PATH")),
+         {:ok, status} <- install(library) do
+      {status, diagnostics}
+    else
+      {:error, diagnostics} -> {:error, diagnostics}
+    end
+  end
+
+  @impl true
+  def manifests, do: [installed()]
+
+  @impl true
+  def clean do
+    File.rm(installed())
+    File.rm_rf(target_dir())
+    :ok
+  end
+
+  # Where the library comes from
+
+  defp library(unset) when unset in [nil, ""] do
+    case System.find_executable("cargo") do
+      nil -> failed(no_cargo())
+      cargo -> build(cargo)
+    end
+  end
+
+  defp library(prebuilt) do
+    if File.regular?(prebuilt) do
+      {:ok, prebuilt, []}
+    else
+      failed("OOM_NATIVE_PATH: expected the path of a built library, got: #{prebuilt}")
+    end
+  end
+
+  defp build(cargo) do
+    args =
+      ~w(build --release --locked --package oom_nif --color never) ++
+        ["--manifest-path", @manifest, "--target-dir", target_dir()]
+
+    {status, output} = run_cargo(cargo, args)
+    diagnostics = diagnostics(output)
+
+    case {status, built()} do
+      {0, [library | _]} -> {:ok, library, diagnostics}
+      {0, []} -> failed("cargo built no library in #{target_dir()}")
+      {_, _} -> {:error, why_failed(cargo, diagnostics, output)}
+    end
+  end
+
+  # Under <triple>/release when cargo is set up to build for another target.
+  defp built do
+    triples = Enum.map(File.ls!(target_dir()), &Path.join(target_dir(), &1))
+
+    libraries =
+      for dir <- [target_dir() | triples],
+          name <- ["liboom_nif.so", "liboom_nif.dylib"],
+          library = Path.join([dir, "release", name]),
+          File.regular?(library),
+          do: library
+
+    Enum.sort_by(libraries, &File.stat!(&1, time: :posix).mtime, :desc)
+  end
+
+  # Passes cargo's words on as they come, except that there was nothing to do.
+  defp run_cargo(cargo, args) do
+    options = [:binary, :exit_status, :stderr_to_stdout, :hide, line: 4096, cd: @root, args: args]
+    port = Port.open({:spawn_executable, cargo}, options)
+    collect(port, [], "")
+  end
+
+  defp collect(port, lines, begun) do
+    receive do
+      {^port, {:data, {:noeol, part}}} ->
+        collect(port, lines, begun <> part)
+
+      {^port, {:data, {:eol, part}}} ->
+        line = begun <> part
+        unless line =~ ~r/^\s+Finished /, do: IO.puts(:stderr, line)
+        collect(port, [line | lines], "")
+
+      {^port, {:exit_status, status}} ->
+        {status, [begun | lines] |> Enum.reverse() |> Enum.join("\n")}
+    end
+  end
+
+  # Where it goes
+
+  defp install(library) do
+    content = File.read!(library)
+    installed = installed()
+
+    if File.read(installed) == {:ok, content} do
+      {:ok, :noop}
+    else
+      ensure_dir!(Path.dirname(installed))
+      # Beside the target, so that the rename cannot cross file systems. A VM that has the old
+      # library mapped keeps it.
+      aside = "#{installed}.#{System.pid()}"
+      File.write!(aside, content)
+      File.rename!(aside, installed)
+      {:ok, :ok}
+    end
+  rescue
+    error in [File.Error, File.RenameError] -> failed(Exception.message(error))
+  end
+
+  # Mix links priv to a source directory of that name; a link left over from one leads nowhere.
+  defp ensure_dir!(dir) do
+    if match?({:ok, _}, File.read_link(dir)) and not File.dir?(dir), do: File.rm!(dir)
+    File.mkdir_p!(dir)
+  end
+
+  defp installed, do: Path.join([Mix.Project.app_path(), "priv", @library])
+
+  defp target_dir, do: Path.join(Mix.Project.build_path(), "oom_native")
+
+  # What went wrong
+
+  @said ~r/^(?<severity>error|warning)(?:\[\w+\])?: (?<message>.+)\n\s+--> (?<file>.+?):(?<line>\d+):/m
+
+  defp diagnostics(output) do
+    for [_, severity, message, file, line] <- Regex.scan(@said, output) do
+      diagnostic(message, Path.expand(file, @root), String.to_integer(line), severity)
+    end
+  end
+
+  defp why_failed(cargo, diagnostics, output) do
+    cond do
+      message = too_old(cargo) -> elem(failed(message), 1)
+      Enum.any?(diagnostics, &(&1.severity == :error)) -> diagnostics
+      true -> [diagnostic("cargo build failed:\n" <> String.trim(output)) | diagnostics]
+    end
+  end
+
+  # Asked only after a failure, so that a good build does not pay for it.
+  defp too_old(cargo) do
+    [_, needed] = Regex.run(~r/^rust-version = "([\d.]+)"/m, File.read!(@manifest))
+
+    with {output, 0} <- System.cmd(cargo, ["--version"], stderr_to_stdout: true),
+         [_, found] <- Regex.run(~r/cargo (\d+\.\d+)/, output),
+         true <- version(found) < version(needed) do
+      "cargo is too old: the native part of oom needs cargo #{needed} or newer, got: " <>
+        String.trim(output) <> "\n" <> how_to_install()
+    else
+      _ -> nil
+    end
+  end
+
+  defp version(text), do: text |> String.split(".") |> Enum.map(&String.to_integer/1)
+
+  defp no_cargo do
+    "cargo was not found in PATH: the native part of oom is written in Rust\n" <>
+      how_to_install()
+  end
+
+  defp how_to_install do
+    "Install Rust from https://rustup.rs or with your system's packages (cargo), or set " <>
+      "OOM_NATIVE_PATH to a built #{@library}"
+  end
+
+  defp failed(message) do
+    Mix.shell().error(message)
+    {:error, [diagnostic(message)]}
+  end
+
+  defp diagnostic(message, file \\ @manifest, line \\ nil, severity \\ "error") do
+    %Diagnostic{
+      compiler_name: "oom_native",
+      file: file,
+      message: message,
+      position: line || 0,
+      severity: if(severity == "error", do: :error, else: :warning)
+    }
+  end
+end

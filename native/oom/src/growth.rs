@@ -1,0 +1,333 @@
+//! How fast the working set grows, from timestamped samples.
+//!
+//! The rate is the median slope of the last three segments, each at least [`SEGMENT`] long. One
+//! odd sample, or one step as a garbage collection or a large binary makes it, bends at most two
+//! neighbouring segments, and those in opposite directions; growth counts once it has lasted for
+//! two segments. Sampled every millisecond a ramp is seen in full after 20 ms; sampled once a
+//! second, a segment is the stretch between two samples and it takes two seconds.
+//!
+//! Steps further apart than a segment read as no growth here. They are what the headroom
+//! watermarks are for.
+
+use std::time::Duration;
+
+use crate::reading::Reading;
+
+/// The shortest stretch that is worth a slope: below it, single pages and single samples rule.
+pub const SEGMENT: Duration = Duration::from_millis(10);
+
+/// Samples closer together than this tell nothing more and would push older ones out.
+const SPACING: Duration = Duration::from_micros(500);
+
+/// Three segments of samples at [`SPACING`], and the two ends.
+const CAPACITY: usize = 64;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Point {
+    at: Duration,
+    bytes: u64,
+}
+
+/// What the samples must have in common to be compared with one another.
+#[derive(Clone, Debug)]
+struct Subject(Reading);
+
+impl Subject {
+    fn same(&self, other: &Reading) -> bool {
+        let Subject(mine) = self;
+        mine.kind == other.kind
+            && mine.limit_bytes == other.limit_bytes
+            && mine.file == other.file
+            && mine.cgroup == other.cgroup
+    }
+}
+
+/// The recent past of the working set of one limit.
+#[derive(Debug, Default)]
+pub struct Growth {
+    subject: Option<Subject>,
+    newest: Point,
+    past: Ring,
+}
+
+impl Growth {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a sample in. Another limit than before, or none, forgets the past.
+    pub fn record(&mut self, at: Duration, binding: Option<&Reading>) {
+        let Some(reading) = binding else {
+            self.subject = None;
+            self.past.clear();
+            return;
+        };
+        if !self
+            .subject
+            .as_ref()
+            .is_some_and(|subject| subject.same(reading))
+        {
+            self.subject = Some(Subject(reading.clone()));
+            self.past.clear();
+        }
+        self.newest = Point {
+            at,
+            bytes: reading.working_set_bytes,
+        };
+        if self.past.last().is_none_or(|last| at >= last.at + SPACING) {
+            self.past.push(self.newest);
+        }
+    }
+
+    /// Bytes per second, negative when the working set shrinks; `None` until two segments are
+    /// known.
+    #[must_use]
+    pub fn bytes_per_s(&self) -> Option<i64> {
+        self.subject.as_ref()?;
+        let mut slopes = [0i64; 3];
+        let mut known = 0;
+        let mut end = self.newest;
+        for point in self.past.newest_first() {
+            if end.at.saturating_sub(point.at) < SEGMENT {
+                continue;
+            }
+            let Some(slot) = slopes.get_mut(known) else {
+                break;
+            };
+            *slot = slope(point, end);
+            known += 1;
+            end = point;
+        }
+        match (known, slopes) {
+            (3, [a, b, c]) => Some(a.max(b).min(a.min(b).max(c))),
+            (2, [a, b, _]) => Some(a.min(b)),
+            _ => None,
+        }
+    }
+}
+
+/// How long `headroom_bytes` last at `bytes_per_s`; `None` when nothing grows.
+#[must_use]
+pub fn time_to_exhaustion(headroom_bytes: u64, bytes_per_s: Option<i64>) -> Option<Duration> {
+    let rate = u64::try_from(bytes_per_s?).ok().filter(|rate| *rate > 0)?;
+    let micros = u128::from(headroom_bytes) * 1_000_000 / u128::from(rate);
+    Some(Duration::from_micros(
+        u64::try_from(micros).unwrap_or(u64::MAX),
+    ))
+}
+
+fn slope(from: Point, to: Point) -> i64 {
+    let nanos = (to.at - from.at).as_nanos().max(1) as i128;
+    let per_s = (i128::from(to.bytes) - i128::from(from.bytes)) * 1_000_000_000 / nanos;
+    per_s.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
+/// A ring of the last [`CAPACITY`] points, in place.
+#[derive(Debug)]
+struct Ring {
+    points: [Point; CAPACITY],
+    /// Points ever pushed since the last clear.
+    pushed: usize,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self {
+            points: [Point::default(); CAPACITY],
+            pushed: 0,
+        }
+    }
+}
+
+impl Ring {
+    fn clear(&mut self) {
+        self.pushed = 0;
+    }
+
+    fn push(&mut self, point: Point) {
+        if let Some(slot) = self.points.get_mut(self.pushed % CAPACITY) {
+            *slot = point;
+        }
+        self.pushed = self.pushed.wrapping_add(1);
+    }
+
+    fn last(&self) -> Option<Point> {
+        self.newest_first().next()
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = Point> + '_ {
+        let oldest = self.pushed.saturating_sub(CAPACITY);
+        (oldest..self.pushed)
+            .rev()
+            .filter_map(|i| self.points.get(i % CAPACITY).copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::Kind;
+    use proptest::prelude::*;
+
+    const MB: u64 = 1_000_000;
+
+    fn reading(working_set_bytes: u64) -> Reading {
+        Reading {
+            kind: Kind::Configured,
+            limit_bytes: 10_000 * MB,
+            usage_bytes: working_set_bytes,
+            working_set_bytes,
+            file: None,
+            cgroup: None,
+        }
+    }
+
+    /// Feeds samples `step` apart and gives the rate after each.
+    fn rates(step: Duration, sets: impl IntoIterator<Item = u64>) -> Vec<Option<i64>> {
+        let mut growth = Growth::new();
+        let mut at = Duration::ZERO;
+        sets.into_iter()
+            .map(|set| {
+                growth.record(at, Some(&reading(set)));
+                at += step;
+                growth.bytes_per_s()
+            })
+            .collect()
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_ramp_is_seen_in_full_after_two_segments() {
+        // 1 GB/s from the 50th millisecond on.
+        let seen = rates(
+            MS,
+            (0..100u64).map(|ms| 100 * MB + ms.saturating_sub(50) * MB),
+        );
+        assert_eq!(seen.get(50).copied().flatten(), Some(0));
+        assert_eq!(seen.get(70).copied().flatten(), Some(1_000_000_000));
+        assert_eq!(seen.get(99).copied().flatten(), Some(1_000_000_000));
+    }
+
+    #[test]
+    fn one_odd_sample_and_one_step_are_not_growth() {
+        for sets in [
+            (0..100u64)
+                .map(|ms| if ms == 50 { 900 * MB } else { 100 * MB })
+                .collect::<Vec<_>>(),
+            (0..100u64)
+                .map(|ms| if ms >= 50 { 900 * MB } else { 100 * MB })
+                .collect(),
+        ] {
+            let worst = rates(MS, sets).into_iter().flatten().max();
+            assert_eq!(worst, Some(0));
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_before_two_segments() {
+        let seen = rates(MS, (0..21u64).map(|ms| ms * MB));
+        assert!(seen.iter().take(20).all(Option::is_none));
+        assert_eq!(seen.last().copied().flatten(), Some(1_000_000_000));
+    }
+
+    #[test]
+    fn sparse_samples_work_too() {
+        let seen = rates(
+            Duration::from_secs(1),
+            [100, 100, 150, 200, 250].map(|mb| mb * MB),
+        );
+        assert_eq!(
+            seen,
+            [
+                None,
+                None,
+                Some(0),
+                Some(50 * MB as i64),
+                Some(50 * MB as i64)
+            ]
+        );
+    }
+
+    #[test]
+    fn shrinking_is_negative() {
+        let seen = rates(MS, (0..50u64).map(|ms| 100 * MB - ms * MB));
+        assert_eq!(seen.last().copied().flatten(), Some(-1_000_000_000));
+    }
+
+    #[test]
+    fn samples_in_a_flood_do_not_push_the_past_out() {
+        let flood = Duration::from_micros(5);
+        let seen = rates(flood, (0..10_000u64).map(|i| 100 * MB + i * 5000));
+        assert_eq!(seen.last().copied().flatten(), Some(1_000_000_000));
+    }
+
+    #[test]
+    fn another_limit_forgets_the_past() {
+        let mut growth = Growth::new();
+        for ms in 0..40u64 {
+            growth.record(MS * ms as u32, Some(&reading(ms * MB)));
+        }
+        assert!(growth.bytes_per_s().is_some());
+        let resized = Reading {
+            limit_bytes: 5000 * MB,
+            ..reading(41 * MB)
+        };
+        growth.record(MS * 41, Some(&resized));
+        assert_eq!(growth.bytes_per_s(), None);
+        growth.record(MS * 42, None);
+        assert_eq!(growth.bytes_per_s(), None);
+    }
+
+    #[test]
+    fn time_to_exhaustion_needs_growth() {
+        assert_eq!(time_to_exhaustion(500 * MB, None), None);
+        assert_eq!(time_to_exhaustion(500 * MB, Some(0)), None);
+        assert_eq!(time_to_exhaustion(500 * MB, Some(-5)), None);
+        assert_eq!(
+            time_to_exhaustion(500 * MB, Some(1_000_000_000)),
+            Some(Duration::from_millis(500))
+        );
+        assert_eq!(time_to_exhaustion(0, Some(1)), Some(Duration::ZERO));
+        assert!(time_to_exhaustion(u64::MAX, Some(1)).is_some());
+    }
+
+    proptest! {
+        /// Steady growth is measured exactly, however the samples are spaced.
+        #[test]
+        fn steady_growth_is_measured(
+            gaps in prop::collection::vec(500u64..50_000, 60..120),
+            mb_per_s in 1u64..4000,
+        ) {
+            let mut growth = Growth::new();
+            let mut micros = 0;
+            for gap in gaps {
+                micros += gap;
+                growth.record(Duration::from_micros(micros), Some(&reading(micros * mb_per_s)));
+            }
+            prop_assert_eq!(growth.bytes_per_s(), Some((mb_per_s * MB) as i64));
+        }
+
+        /// Any history, clocks that stand still included: no panic, and never faster than the
+        /// steepest pair of samples allows.
+        #[test]
+        fn never_steeper_than_the_data(
+            points in prop::collection::vec((0u64..20_000, 0u64..1000), 2..200),
+        ) {
+            let mut growth = Growth::new();
+            let mut micros = 0;
+            let (mut least, mut most) = (u64::MAX, 0);
+            for (gap, mb) in points {
+                micros += gap;
+                let bytes = mb * MB;
+                (least, most) = (least.min(bytes), most.max(bytes));
+                growth.record(Duration::from_micros(micros), Some(&reading(bytes)));
+                if let Some(rate) = growth.bytes_per_s() {
+                    // No segment is shorter than SEGMENT, a 100th of a second.
+                    prop_assert!(rate.unsigned_abs() <= (most - least) * 100);
+                }
+            }
+        }
+    }
+}

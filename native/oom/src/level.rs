@@ -1,0 +1,177 @@
+//! The level machine: up at once, down slowly.
+
+use std::time::Duration;
+
+use crate::watermarks::{PerLevel, TimeToExhaustion};
+
+/// How near the end is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Level {
+    #[default]
+    Normal = 0,
+    Elevated = 1,
+    High = 2,
+    Critical = 3,
+}
+
+impl Level {
+    /// The levels above normal, lowest first.
+    pub const ALARMS: [Level; 3] = [Level::Elevated, Level::High, Level::Critical];
+
+    fn below(self) -> Level {
+        match self {
+            Level::Normal | Level::Elevated => Level::Normal,
+            Level::High => Level::Elevated,
+            Level::Critical => Level::High,
+        }
+    }
+}
+
+impl From<Level> for u8 {
+    fn from(level: Level) -> u8 {
+        level as u8
+    }
+}
+
+impl<T: Copy> PerLevel<T> {
+    /// The figure of an alarm level; normal has none.
+    fn of(&self, level: Level) -> Option<T> {
+        match level {
+            Level::Normal => None,
+            Level::Elevated => Some(self.elevated),
+            Level::High => Some(self.high),
+            Level::Critical => Some(self.critical),
+        }
+    }
+}
+
+/// How long a level must be clear before it is left.
+///
+/// Critical is left with the first clear sample, because what happens while critical costs
+/// lives; the other levels only turn work away, and flapping would cost more than waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold(pub PerLevel<Duration>);
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self(PerLevel {
+            elevated: Duration::from_millis(1000),
+            high: Duration::from_millis(500),
+            critical: Duration::ZERO,
+        })
+    }
+}
+
+/// What the machine judges: one sample of the binding limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Strain {
+    pub limit_bytes: u64,
+    pub headroom_bytes: u64,
+    /// Headroom below which each level begins.
+    pub begins: PerLevel<u64>,
+    /// Only growth that lasts counts, and [`crate::growth::Growth`] has seen to that.
+    pub time_to_exhaustion: Option<Duration>,
+}
+
+/// Keeps the level between samples.
+#[derive(Debug, Default)]
+pub struct Machine {
+    level: Level,
+    hold: Hold,
+    times: TimeToExhaustion,
+    /// Since when each alarm level has been clear without a break.
+    clear_since: [Option<Duration>; 3],
+}
+
+impl Machine {
+    #[must_use]
+    pub fn new(hold: Hold, times: TimeToExhaustion) -> Self {
+        Self {
+            hold,
+            times,
+            ..Self::default()
+        }
+    }
+
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Other thresholds from now on; the level stays until the next sample.
+    pub fn reconfigure(&mut self, hold: Hold, times: TimeToExhaustion) {
+        self.hold = hold;
+        self.times = times;
+    }
+
+    /// Judges one sample; without a limit there is nothing to come near to.
+    pub fn judge(&mut self, now: Duration, strain: Option<Strain>) -> Level {
+        let Some(strain) = strain else {
+            self.level = Level::Normal;
+            self.clear_since = [None; 3];
+            return self.level;
+        };
+        let mut wanted = Level::Normal;
+        for (level, since) in Level::ALARMS.into_iter().zip(&mut self.clear_since) {
+            let out_of_time = out_of_time(&self.times, level, &strain);
+            if strain
+                .begins
+                .of(level)
+                .is_some_and(|begins| strain.headroom_bytes < begins)
+                || out_of_time
+            {
+                wanted = level;
+            }
+            if out_of_time || !recovered(level, &strain) {
+                *since = None;
+            } else {
+                since.get_or_insert(now);
+            }
+        }
+        self.level = if wanted > self.level {
+            wanted
+        } else {
+            self.descend(now)
+        };
+        self.level
+    }
+
+    /// Down as many steps as have each been clear for their hold.
+    fn descend(&self, now: Duration) -> Level {
+        let mut level = self.level;
+        while self.may_leave(level, now) {
+            level = level.below();
+        }
+        level
+    }
+
+    fn may_leave(&self, level: Level, now: Duration) -> bool {
+        let since = Level::ALARMS.iter().position(|alarm| *alarm == level);
+        let since = since.and_then(|i| self.clear_since.get(i).copied().flatten());
+        match (since, self.hold.0.of(level)) {
+            (Some(since), Some(hold)) => now.saturating_sub(since) >= hold,
+            _ => false,
+        }
+    }
+}
+
+fn out_of_time(times: &TimeToExhaustion, level: Level, strain: &Strain) -> bool {
+    match (strain.time_to_exhaustion, times.per_level().of(level)) {
+        (Some(left), Some(threshold)) => left < threshold,
+        _ => false,
+    }
+}
+
+/// A tenth more headroom than where the level began, or half way to an empty limit where there
+/// is no such tenth.
+fn recovered(level: Level, strain: &Strain) -> bool {
+    strain.begins.of(level).is_some_and(|begins| {
+        let beyond = (begins / 10).min(strain.limit_bytes.saturating_sub(begins) / 2);
+        strain.headroom_bytes >= begins.saturating_add(beyond)
+    })
+}
+
+#[cfg(test)]
+#[path = "level_tests.rs"]
+mod tests;

@@ -1,0 +1,17 @@
+//! What OOM knows about memory limits, without any BEAM in it: where the limits are
+//! (`source`), how the files are read (`parse`), how close the tightest one is (`level`,
+//! `growth`), how often to look (`pace`), and the thread that does it all (`watcher`).
+
+pub mod error;
+pub mod reading;
+
+// sources (one developer)
+pub mod parse;
+pub mod source;
+
+// decisions and the thread (another)
+pub mod growth;
+pub mod level;
+pub mod pace;
+pub mod watcher;
+pub mod watermarks;

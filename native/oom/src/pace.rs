@@ -1,0 +1,211 @@
+//! How soon to look again.
+//!
+//! The next look comes in a quarter of the time the critical watermark is away at the worst
+//! growth to be expected: [`SUDDEN`], or what is measured if that is faster. So a node that
+//! sits still and bursts at full speed right after a look is seen at least three times on its
+//! way to critical.
+//!
+//! | state                                     | interval |
+//! |-------------------------------------------|----------|
+//! | 512 MiB limit, 60 MB used                 | 33 ms    |
+//! | 512 MiB limit, 250 MB used                | 10 ms    |
+//! | 2 GiB limit, 300 MB used                  | 202 ms   |
+//! | 16 GiB limit, 2 GB used                   | 1 s      |
+//! | 8 MB or less above the critical watermark | 1 ms     |
+//! | critical                                  | 1 ms     |
+//!
+//! A sample costs some 20 µs, so even 1 ms is a few per cent of one core, and only while it is
+//! about life and death.
+
+use std::fmt;
+use std::time::Duration;
+
+/// The steepest growth seen in the measurements, in bytes per second.
+pub const SUDDEN: u64 = 2_000_000_000;
+
+/// Looks between now and the critical watermark, at worst.
+const LOOKS: u64 = 4;
+
+/// The bounds of the sampling interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    min: Duration,
+    max: Duration,
+}
+
+/// The bounds asked for make no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidPace {
+    min: Duration,
+    max: Duration,
+}
+
+impl fmt::Display for InvalidPace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "interval: expected 0 < min <= max, got: min {:?}, max {:?}",
+            self.min, self.max
+        )
+    }
+}
+
+impl std::error::Error for InvalidPace {}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            min: Duration::from_millis(1),
+            max: Duration::from_millis(1000),
+        }
+    }
+}
+
+/// What the pace depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Distance {
+    pub headroom_bytes: u64,
+    pub critical_headroom_bytes: u64,
+    pub growth_bytes_per_s: Option<i64>,
+}
+
+impl Pace {
+    /// Equal bounds make a fixed interval.
+    pub fn new(min: Duration, max: Duration) -> Result<Self, InvalidPace> {
+        if min > Duration::ZERO && min <= max {
+            Ok(Self { min, max })
+        } else {
+            Err(InvalidPace { min, max })
+        }
+    }
+
+    /// The shortest interval.
+    #[must_use]
+    pub fn min(&self) -> Duration {
+        self.min
+    }
+
+    /// The longest interval.
+    #[must_use]
+    pub fn max(&self) -> Duration {
+        self.max
+    }
+
+    /// The time until the next look; without a limit there is no hurry.
+    #[must_use]
+    pub fn interval(&self, distance: Option<Distance>) -> Duration {
+        let Some(distance) = distance else {
+            return self.max;
+        };
+        let bytes = distance
+            .headroom_bytes
+            .saturating_sub(distance.critical_headroom_bytes);
+        let measured = distance
+            .growth_bytes_per_s
+            .and_then(|rate| u64::try_from(rate).ok());
+        let rate = measured.unwrap_or(0).max(SUDDEN);
+        let micros = u128::from(bytes) * 1_000_000 / (u128::from(rate) * u128::from(LOOKS));
+        let wanted = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
+        wanted.clamp(self.min, self.max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watermarks::Watermarks;
+    use proptest::prelude::*;
+
+    const MB: u64 = 1_000_000;
+    const MIB: u64 = 1024 * 1024;
+
+    fn interval(limit: u64, used: u64, growth: Option<i64>) -> Duration {
+        Pace::default().interval(Some(Distance {
+            headroom_bytes: limit - used,
+            critical_headroom_bytes: Watermarks::Auto.headroom(limit).critical,
+            growth_bytes_per_s: growth,
+        }))
+    }
+
+    #[test]
+    fn the_documented_figures() {
+        for (limit_mib, used_mb, expected_ms) in [
+            (512, 60, 33),
+            (512, 250, 10),
+            (2048, 300, 202),
+            (16 * 1024, 2000, 1000),
+            (512, 330, 1),
+        ] {
+            let got = interval(limit_mib * MIB, used_mb * MB, None);
+            let got = (got.as_micros() as f64 / 1000.0).round() as u64;
+            assert_eq!(got, expected_ms, "{limit_mib} MiB with {used_mb} MB used");
+        }
+    }
+
+    #[test]
+    fn measured_growth_beyond_the_assumed_one_shortens_it() {
+        let calm = interval(2048 * MIB, 300 * MB, Some(100 * MB as i64));
+        assert_eq!(calm, interval(2048 * MIB, 300 * MB, None));
+        let fast = interval(2048 * MIB, 300 * MB, Some(4000 * MB as i64));
+        assert_eq!(fast.as_millis(), calm.as_millis() / 2);
+    }
+
+    #[test]
+    fn without_a_limit_it_rests() {
+        assert_eq!(Pace::default().interval(None), Duration::from_millis(1000));
+    }
+
+    #[test]
+    fn equal_bounds_fix_it() {
+        let ms = Duration::from_millis;
+        let fixed = Pace::new(ms(7), ms(7)).unwrap_or_default();
+        assert_eq!(fixed.interval(None), ms(7));
+        let near = Distance {
+            headroom_bytes: 0,
+            critical_headroom_bytes: 1,
+            growth_bytes_per_s: None,
+        };
+        assert_eq!(fixed.interval(Some(near)), ms(7));
+    }
+
+    #[test]
+    fn bounds_are_checked() {
+        let ms = Duration::from_millis;
+        assert!(Pace::new(ms(0), ms(5)).is_err());
+        let error = Pace::new(ms(6), ms(5)).map_err(|e| e.to_string());
+        assert!(error.is_err_and(|e| e.contains("min 6ms, max 5ms")));
+    }
+
+    proptest! {
+        #[test]
+        fn within_bounds_and_shorter_the_nearer(
+            a in any::<u64>(), b in any::<u64>(), critical in any::<u64>(),
+            growth in prop::option::of(any::<i64>()),
+        ) {
+            let pace = Pace::default();
+            let of = |headroom_bytes| pace.interval(Some(Distance {
+                headroom_bytes,
+                critical_headroom_bytes: critical,
+                growth_bytes_per_s: growth,
+            }));
+            prop_assert!(of(a.min(b)) <= of(a.max(b)));
+            prop_assert!(of(a) >= pace.min && of(a) <= pace.max);
+        }
+
+        /// Idle, then a burst at full speed: the watermark is not passed within one interval.
+        #[test]
+        fn a_sudden_burst_is_seen_before_critical(headroom in 0u64..1 << 40) {
+            let critical = 200 * MIB;
+            let distance = Distance {
+                headroom_bytes: critical + headroom,
+                critical_headroom_bytes: critical,
+                growth_bytes_per_s: None,
+            };
+            let interval = Pace::default().interval(Some(distance));
+            if interval > Pace::default().min {
+                let grown = u128::from(SUDDEN) * interval.as_micros() / 1_000_000;
+                prop_assert!(grown <= u128::from(headroom / 3));
+            }
+        }
+    }
+}

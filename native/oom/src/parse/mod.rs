@@ -1,0 +1,33 @@
+//! Readers of the kernel's files: bytes in, figures out, no IO.
+//!
+//! Three rules hold for all of them. No bytes make them panic. What is not understood is `None`,
+//! never 0. A line counts only when its newline is there: the kernel ends every line with one, so
+//! a line without it was cut off (a half-written file, a full buffer) and its number could be
+//! short of digits.
+
+mod cgroup;
+mod keyed;
+mod mountinfo;
+mod process;
+mod psi;
+mod value;
+
+pub use cgroup::{memberships, Membership};
+pub use keyed::{kib_value, meminfo, stat_value, Meminfo};
+pub use mountinfo::{mounts, Mount};
+pub use process::{soft_limit, statm, Statm};
+pub use psi::psi;
+pub use value::{limit, number, Limit};
+
+/// The complete lines of a file, without their newlines.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_suffix(b"\n"))
+}
+
+/// The fields of a line, separated by any run of blanks.
+fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| matches!(byte, b' ' | b'\t'))
+        .filter(|field| !field.is_empty())
+}

@@ -1,0 +1,73 @@
+//! What `/proc/self` says of our own memory and its limits.
+
+use super::value::{digits, Limit};
+use super::{fields, lines};
+
+/// `/proc/self/statm`, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statm {
+    /// The whole address space: the kernel's `total_vm`, which RLIMIT_AS is held against.
+    pub size_pages: u64,
+    pub resident_pages: u64,
+    /// `data_vm` plus the main stack: a little more than RLIMIT_DATA is held against.
+    pub data_pages: u64,
+}
+
+/// The one file whose figures have places instead of names: `size resident shared text lib data
+/// dt`. A process without an address space (exiting) shows zeros, which is no figure.
+#[must_use]
+pub fn statm(bytes: &[u8]) -> Option<Statm> {
+    let mut fields = fields(lines(bytes).next()?).map(digits);
+    let size_pages = fields.next()?.filter(|pages| *pages > 0)?;
+    let resident_pages = fields.next()??;
+    let data_pages = fields.nth(3)??;
+    Some(Statm {
+        size_pages,
+        resident_pages,
+        data_pages,
+    })
+}
+
+/// The soft limit called `name` in `/proc/self/limits`: the one the kernel enforces.
+#[must_use]
+pub fn soft_limit(bytes: &[u8], name: &[u8]) -> Option<Limit> {
+    let rest = lines(bytes).find_map(|line| line.strip_prefix(name)?.strip_prefix(b" "))?;
+    match fields(rest).next()? {
+        b"unlimited" => Some(Limit::Unlimited),
+        field => digits(field).map(Limit::from_number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statm_takes_whole_lines_only() {
+        let want = Statm {
+            size_pages: 765,
+            resident_pages: 422,
+            data_pages: 123,
+        };
+        assert_eq!(statm(b"765 422 394 5 0 123 0\n"), Some(want));
+        assert_eq!(statm(b"765 422 394 5 0 12"), None);
+        assert_eq!(statm(b"765 422 394\n"), None);
+        assert_eq!(statm(b"0 0 0 0 0 0 0\n"), None);
+        assert_eq!(statm(b""), None);
+    }
+
+    #[test]
+    fn limits_are_found_by_name() {
+        let text =
+            b"Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max data size             unlimited            unlimited            bytes     \n\
+            Max address space         1073741824           unlimited            bytes     \n";
+        assert_eq!(soft_limit(text, b"Max data size"), Some(Limit::Unlimited));
+        assert_eq!(
+            soft_limit(text, b"Max address space"),
+            Some(Limit::Bytes(1 << 30))
+        );
+        assert_eq!(soft_limit(text, b"Max address"), None);
+        assert_eq!(soft_limit(text, b"Max stack size"), None);
+    }
+}

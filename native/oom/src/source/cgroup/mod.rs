@@ -1,0 +1,155 @@
+//! The cgroups above this process: which they are, and which of them binds.
+
+mod level;
+mod place;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::level::{Level, Version};
+use self::place::Place;
+use super::file::{KernelFile, Look, BUFFER_BYTES};
+use super::tightest::Tightest;
+use crate::error::SourceError;
+use crate::parse;
+use crate::reading::{Psi, Reading, Swap};
+
+/// Of a deeper tree the levels nearest to the process count.
+const MAX_LEVELS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    root: PathBuf,
+    membership: KernelFile,
+    /// What `/proc/self/cgroup` said when the levels were found.
+    seen: Box<[u8]>,
+    place: Option<Place>,
+    /// From our own cgroup up to the mount root.
+    levels: Vec<Level>,
+    pressure: Option<KernelFile>,
+    /// The level the last look found to be the tightest.
+    binding: Option<usize>,
+}
+
+impl Cgroups {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            membership: KernelFile::new(root.join("proc/self/cgroup")),
+            seen: Box::default(),
+            place: None,
+            levels: Vec::new(),
+            pressure: None,
+            binding: None,
+        }
+    }
+
+    pub(super) fn refresh(&mut self) {
+        self.membership.refresh();
+        self.levels.iter_mut().for_each(Level::refresh);
+        self.pressure.iter_mut().for_each(KernelFile::refresh);
+    }
+
+    /// The tightest of all levels.
+    pub(super) fn read(&mut self, look: &mut Look) -> Option<Reading> {
+        if self.has_moved(look) {
+            self.resolve(look);
+        }
+        look.lost = false;
+        let reading = self.tightest(look);
+        if !look.lost {
+            return reading;
+        }
+        // A file went away under us: the cgroup is gone, or we are about to learn of a move.
+        self.resolve(look);
+        self.tightest(look)
+    }
+
+    fn tightest(&mut self, look: &mut Look) -> Option<Reading> {
+        let mut best = Tightest::default();
+        self.binding = None;
+        for (index, level) in self.levels.iter_mut().enumerate() {
+            if level.offer(look, &mut best) {
+                self.binding = Some(index);
+            }
+        }
+        best.into_reading()
+    }
+
+    /// Swap as the binding level limits it; `memory` is what `read` gave.
+    pub(super) fn swap(&mut self, look: &mut Look, memory: &Reading) -> Option<Swap> {
+        let index = self.binding?;
+        self.levels.get_mut(index)?.swap(look, memory)
+    }
+
+    /// The pressure in our own cgroup.
+    pub(super) fn psi(&mut self, look: &mut Look) -> Option<Psi> {
+        self.pressure.as_mut()?.get(look, "PSI lines", parse::psi)
+    }
+
+    fn has_moved(&mut self, look: &mut Look) -> bool {
+        let seen = &self.seen;
+        let same = self.membership.get(look, "lines of cgroups", |bytes| {
+            // A file larger than the buffer is compared as far as it goes.
+            let is_whole = bytes.len() < BUFFER_BYTES;
+            let is_cut_off = is_whole && !bytes.ends_with(b"\n");
+            let same = seen.starts_with(bytes) && (!is_whole || seen.len() == bytes.len());
+            (!is_cut_off).then_some(same)
+        });
+        same == Some(false)
+    }
+
+    fn resolve(&mut self, look: &mut Look) {
+        let cgroup = self.read_whole(look, "proc/self/cgroup");
+        let mountinfo = self.read_whole(look, "proc/self/mountinfo");
+        let [v1, v2] = place::find(&self.root, &cgroup, &mountinfo);
+        // PSI is kept by the unified hierarchy, even on hosts whose memory is still on v1.
+        self.pressure = v2.as_ref().map(|place| {
+            KernelFile::new(place.directory(place.below.len()).join("memory.pressure"))
+        });
+        let place = v1.or(v2);
+        self.levels = place.as_ref().map_or_else(Vec::new, levels);
+        if let (Some(old), Some(new)) = (&self.place, &place) {
+            if old.below != new.below {
+                let path = self.root.join("proc/self/cgroup");
+                look.note(SourceError::Moved {
+                    path,
+                    cgroup: new.name(new.below.len()),
+                });
+            }
+        }
+        self.place = place;
+        self.seen = cgroup.into();
+    }
+
+    fn read_whole(&self, look: &mut Look, file: &str) -> Vec<u8> {
+        let path = self.root.join(file);
+        fs::read(&path).unwrap_or_else(|error| {
+            look.note(SourceError::Io { path, error });
+            Vec::new()
+        })
+    }
+}
+
+fn levels(place: &Place) -> Vec<Level> {
+    let mut levels = Vec::new();
+    for depth in (0..=place.below.len()).rev().take(MAX_LEVELS) {
+        let directory = place.directory(depth);
+        if !levels.is_empty() && place.version == Version::V1 && !counts_below(&directory) {
+            break;
+        }
+        levels.push(Level::new(
+            place.version,
+            &directory,
+            place.name(depth).into(),
+        ));
+    }
+    levels
+}
+
+/// Before Linux 5.11 a v1 cgroup could be told not to count the groups below it; then its limit,
+/// and those above, are none of ours.
+fn counts_below(directory: &Path) -> bool {
+    let told = fs::read(directory.join("memory.use_hierarchy"));
+    told.ok().and_then(|bytes| parse::number(&bytes)) != Some(0)
+}

@@ -1,0 +1,60 @@
+//! The whole machine, as `/proc/meminfo` sees it: its memory and its swap.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::file::{KernelFile, Look};
+use super::tightest::Tightest;
+use crate::parse::{self, Meminfo};
+use crate::reading::{Kind, Reading, Swap};
+
+#[derive(Debug)]
+pub(super) struct Host {
+    meminfo: KernelFile,
+}
+
+impl Host {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            meminfo: KernelFile::new(root.join("proc/meminfo")),
+        }
+    }
+
+    pub(super) fn refresh(&mut self) {
+        self.meminfo.refresh();
+    }
+
+    pub(super) fn file(&self) -> Arc<Path> {
+        self.meminfo.path()
+    }
+
+    /// MemAvailable is missing before Linux 3.14; the figures then are those that are there.
+    pub(super) fn read(&mut self, look: &mut Look) -> Option<Meminfo> {
+        self.meminfo.get(look, "a line MemTotal", |bytes| {
+            Some(parse::meminfo(bytes)).filter(|info| info.total_bytes.is_some_and(|all| all > 0))
+        })
+    }
+
+    /// MemAvailable is what can be had without swapping, so the rest is the working set.
+    pub(super) fn offer(&self, info: &Meminfo, best: &mut Tightest) {
+        if let (Some(total), Some(available)) = (info.total_bytes, info.available_bytes) {
+            let used = total.saturating_sub(available);
+            best.offer(Reading {
+                kind: Kind::Host,
+                limit_bytes: total,
+                usage_bytes: used,
+                working_set_bytes: used,
+                file: Some(self.file()),
+                cgroup: None,
+            });
+        }
+    }
+}
+
+pub(super) fn swap(info: &Meminfo) -> Option<Swap> {
+    let limit_bytes = info.swap_total_bytes?;
+    Some(Swap {
+        limit_bytes,
+        usage_bytes: limit_bytes.saturating_sub(info.swap_free_bytes?),
+    })
+}

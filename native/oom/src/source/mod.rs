@@ -1,0 +1,151 @@
+//! Where the limits are: the system's files, and what the user configured.
+//!
+//! Each module below knows one kind of limit. All of them are asked at every sample, and the one
+//! that leaves the least headroom binds.
+
+mod cgroup;
+mod commit;
+mod configured;
+mod file;
+mod host;
+mod own;
+mod rlimit;
+mod sys;
+mod tightest;
+
+use std::path::PathBuf;
+
+use self::cgroup::Cgroups;
+use self::commit::Commit;
+use self::configured::Configured;
+use self::file::{KernelFile, Look};
+use self::host::Host;
+use self::own::Own;
+use self::rlimit::Rlimits;
+use self::tightest::Tightest;
+use crate::error::SourceError;
+use crate::parse;
+use crate::reading::{Psi, Reading, Sample, Source, Swap};
+
+/// Every so many samples the things that hardly ever change are looked at: resource limits, the
+/// overcommit mode, files that were missing.
+const SAMPLES_PER_REFRESH: u32 = 16;
+
+/// What a `SystemSource` is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where `/proc` and `/sys` are found; `/`, or a fake tree in a test.
+    pub root: PathBuf,
+    /// The limit the user configured.
+    pub limit_bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            limit_bytes: None,
+        }
+    }
+}
+
+/// The limits of the system we run on.
+///
+/// All files stay open; nothing is opened before the first sample.
+#[derive(Debug)]
+pub struct SystemSource {
+    look: Look,
+    samples: u32,
+    own: Own,
+    configured: Configured,
+    rlimits: Rlimits,
+    cgroups: Cgroups,
+    host: Host,
+    commit: Commit,
+    pressure: KernelFile,
+}
+
+impl SystemSource {
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let root = options.root;
+        Self {
+            look: Look::new(),
+            samples: 0,
+            own: Own::new(&root),
+            configured: Configured::new(options.limit_bytes),
+            rlimits: Rlimits::new(&root),
+            cgroups: Cgroups::new(&root),
+            host: Host::new(&root),
+            commit: Commit::new(&root),
+            pressure: KernelFile::new(root.join("proc/pressure/memory")),
+        }
+    }
+
+    fn refresh(&mut self) {
+        self.own.refresh();
+        self.rlimits.refresh(&mut self.look);
+        self.cgroups.refresh();
+        self.host.refresh();
+        self.commit.refresh(&mut self.look);
+        self.pressure.refresh();
+    }
+
+    fn psi(&mut self) -> Option<Psi> {
+        let of_cgroup = self.cgroups.psi(&mut self.look);
+        of_cgroup.or_else(|| self.pressure.get(&mut self.look, "PSI lines", parse::psi))
+    }
+}
+
+impl Source for SystemSource {
+    fn sample(&mut self) -> Sample {
+        if self.samples % SAMPLES_PER_REFRESH == 0 {
+            self.refresh();
+        }
+        self.samples = self.samples.wrapping_add(1);
+
+        let look = &mut self.look;
+        let own = self.own.read(look);
+        let of_cgroup = self.cgroups.read(look);
+        let meminfo = self.host.read(look);
+
+        // From the specific to the general: of equals the first one binds.
+        let mut best = Tightest::default();
+        self.configured.offer(own, &mut best);
+        self.rlimits.offer(look, own, &mut best);
+        if let Some(reading) = of_cgroup.clone() {
+            best.offer(reading);
+        }
+        if let Some(info) = &meminfo {
+            self.commit.offer(info, self.host.file(), &mut best);
+            self.host.offer(info, &mut best);
+        }
+        let binding = best.into_reading();
+
+        let of_host = meminfo.as_ref().and_then(host::swap);
+        // A cgroup's swap goes with its memory; every other limit has the swap of the host.
+        let of_cgroup = of_cgroup.filter(|reading| binding.as_ref() == Some(reading));
+        let of_cgroup = of_cgroup.and_then(|reading: Reading| self.cgroups.swap(look, &reading));
+
+        Sample {
+            binding,
+            rss_bytes: own.map(|own| own.rss_bytes),
+            swap: least_left(of_cgroup, of_host),
+            psi: self.psi(),
+        }
+    }
+
+    fn feed(&mut self, usage_bytes: u64) {
+        self.configured.feed(usage_bytes);
+    }
+
+    fn take_problem(&mut self) -> Option<SourceError> {
+        self.look.take_problem()
+    }
+}
+
+/// A cgroup may be allowed more swap than the host has left.
+fn least_left(of_cgroup: Option<Swap>, of_host: Option<Swap>) -> Option<Swap> {
+    let left = |swap: &Swap| swap.limit_bytes.saturating_sub(swap.usage_bytes);
+    of_cgroup.into_iter().chain(of_host).min_by_key(left)
+}

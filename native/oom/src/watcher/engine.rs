@@ -1,0 +1,130 @@
+//! From a sample to a report, and from a report to what is said about it. No threads, no clock.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::growth::{time_to_exhaustion, Growth};
+use crate::level::{Level, Machine, Strain};
+use crate::pace::Distance;
+use crate::reading::Source;
+
+use super::{Config, Report, Shared, Sink, SinkClosed};
+
+/// Problems said after one sample; a source that has more can wait for the next.
+const PROBLEMS_AT_ONCE: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct Engine<S> {
+    source: S,
+    config: Config,
+    growth: Growth,
+    machine: Machine,
+    report: Report,
+    /// The level the sink knows of.
+    announced: Level,
+    /// The level was announced with the last sample.
+    just_announced: bool,
+    shared: Arc<Shared>,
+}
+
+impl<S: Source> Engine<S> {
+    pub(super) fn new(config: Config, source: S, shared: Arc<Shared>) -> Self {
+        Self {
+            source,
+            growth: Growth::new(),
+            machine: Machine::new(config.hold, config.times),
+            config,
+            report: Report::default(),
+            announced: Level::Normal,
+            just_announced: false,
+            shared,
+        }
+    }
+
+    pub(super) fn feed(&mut self, usage_bytes: u64) {
+        self.source.feed(usage_bytes);
+    }
+
+    pub(super) fn reconfigure(&mut self, config: Config) {
+        self.machine.reconfigure(config.hold, config.times);
+        self.config = config;
+    }
+
+    /// The time until the next sample is due.
+    pub(super) fn interval(&self) -> Duration {
+        self.report.interval
+    }
+
+    /// Takes a sample and judges it.
+    pub(super) fn observe(&mut self, now: Duration) {
+        let sample = self.source.sample();
+        let binding = sample.binding.as_ref();
+        self.growth.record(now, binding);
+
+        let growth = self.growth.bytes_per_s();
+        let headroom = binding.map(|reading| reading.headroom_bytes());
+        let begins = binding.map(|reading| self.config.watermarks.headroom(reading.limit_bytes));
+        let left = headroom.and_then(|headroom| time_to_exhaustion(headroom, growth));
+
+        let strain = binding.zip(begins).map(|(reading, begins)| Strain {
+            limit_bytes: reading.limit_bytes,
+            headroom_bytes: reading.headroom_bytes(),
+            begins,
+            time_to_exhaustion: left,
+        });
+        let distance = headroom
+            .zip(begins)
+            .map(|(headroom_bytes, begins)| Distance {
+                headroom_bytes,
+                critical_headroom_bytes: begins.critical,
+                growth_bytes_per_s: growth,
+            });
+
+        let level = self.machine.judge(now, strain);
+        let interval = match level {
+            // Critical by time to exhaustion may still be far away in bytes.
+            Level::Critical => self.config.pace.min(),
+            _ => self.config.pace.interval(distance),
+        };
+        self.report = Report {
+            level,
+            sample,
+            begins,
+            growth_bytes_per_s: growth,
+            time_to_exhaustion: left,
+            interval,
+            sampled_at: now,
+            samples: self.report.samples + 1,
+        };
+        self.just_announced = false;
+        self.shared.publish(&self.report);
+    }
+
+    /// Says what is new since the last time: a change of level, or a tick while critical.
+    pub(super) fn announce<K: Sink>(&mut self, sink: &mut K) -> Result<(), SinkClosed> {
+        for _ in 0..PROBLEMS_AT_ONCE {
+            let Some(problem) = self.source.take_problem() else {
+                break;
+            };
+            sink.problem(&problem);
+        }
+        if self.report.level != self.announced {
+            sink.level_changed(&self.report)?;
+            self.announced = self.report.level;
+            self.just_announced = true;
+        }
+        // The change itself is the first thing to act on; ticks begin with the next sample.
+        if self.report.level == Level::Critical
+            && !self.just_announced
+            && !self.shared.tick_outstanding.swap(true, Ordering::AcqRel)
+        {
+            sink.tick(&self.report)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

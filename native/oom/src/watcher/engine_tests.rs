@@ -1,0 +1,199 @@
+use super::super::testing::{sink, FakeSink, FakeSource, Told, LIMIT};
+use super::*;
+use crate::pace::Pace;
+use crate::watermarks::Watermarks;
+use std::sync::mpsc::Receiver;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// An engine over a source, its sink, and what the sink heard.
+struct Rig {
+    engine: Engine<FakeSource>,
+    source: FakeSource,
+    sink: FakeSink,
+    heard: Receiver<Told>,
+    shared: Arc<Shared>,
+    now: Duration,
+}
+
+fn rig(used: u64) -> Rig {
+    let source = FakeSource::using(used);
+    let shared = Arc::new(Shared::default());
+    let config = Config {
+        watermarks: Watermarks::fractions(0.6, 0.7, 0.8).unwrap_or_default(),
+        ..Config::default()
+    };
+    let (sink, heard) = sink();
+    let engine = Engine::new(config, source.clone(), Arc::clone(&shared));
+    Rig {
+        engine,
+        source,
+        sink,
+        heard,
+        shared,
+        now: Duration::ZERO,
+    }
+}
+
+impl Rig {
+    /// One sample, `after` the last, of `used` bytes; what the sink heard of it.
+    fn step(&mut self, after: Duration, used: u64) -> Vec<Told> {
+        self.now += after;
+        self.source.set(Some(used));
+        self.engine.observe(self.now);
+        assert!(self.engine.announce(&mut self.sink).is_ok());
+        self.heard.try_iter().collect()
+    }
+}
+
+const CALM: u64 = LIMIT / 10;
+const CRITICAL: u64 = LIMIT / 10 * 9;
+
+#[test]
+fn says_nothing_at_normal_and_has_a_report_all_the_same() {
+    let mut rig = rig(CALM);
+    assert_eq!(rig.step(MS, CALM), []);
+    let report = rig.shared.latest().unwrap_or_default();
+    assert_eq!(
+        (report.level, report.samples, report.sampled_at),
+        (Level::Normal, 1, MS)
+    );
+    assert_eq!(report.sample.rss_bytes, Some(CALM));
+    assert_eq!(report.begins.map(|b| b.critical), Some(LIMIT / 5));
+    assert_eq!(
+        (rig.shared.level(), rig.shared.samples()),
+        (Level::Normal, 1)
+    );
+}
+
+#[test]
+fn says_an_initial_level_above_normal() {
+    let mut rig = rig(CRITICAL);
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Level(Level::Critical)]);
+    assert_eq!(rig.shared.level(), Level::Critical);
+}
+
+#[test]
+fn says_each_change_once() {
+    let mut rig = rig(CALM);
+    rig.step(MS, CALM);
+    assert_eq!(
+        rig.step(MS, LIMIT / 100 * 65),
+        [Told::Level(Level::Elevated)]
+    );
+    assert_eq!(rig.step(MS, LIMIT / 100 * 65), []);
+    assert_eq!(rig.step(MS, LIMIT / 100 * 75), [Told::Level(Level::High)]);
+    assert_eq!(rig.step(MS, CALM), []);
+    assert_eq!(rig.step(MS * 499, CALM), []);
+    assert_eq!(rig.step(MS, CALM), [Told::Level(Level::Elevated)]);
+    assert_eq!(rig.step(MS * 500, CALM), [Told::Level(Level::Normal)]);
+    assert_eq!(rig.step(MS, CALM), []);
+}
+
+#[test]
+fn ticks_once_and_again_only_after_an_ack() {
+    let mut rig = rig(CALM);
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Level(Level::Critical)]);
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Tick]);
+    for _ in 0..5 {
+        assert_eq!(rig.step(MS, CRITICAL), []);
+    }
+    rig.shared.ack();
+    rig.shared.ack();
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Tick]);
+    assert_eq!(rig.step(MS, CRITICAL), []);
+}
+
+#[test]
+fn an_unanswered_tick_is_still_unanswered_in_the_next_crisis() {
+    let mut rig = rig(CALM);
+    rig.step(MS, CRITICAL);
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Tick]);
+    assert_eq!(rig.step(MS, CALM), [Told::Level(Level::High)]);
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Level(Level::Critical)]);
+    assert_eq!(rig.step(MS, CRITICAL), []);
+    rig.shared.ack();
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Tick]);
+}
+
+#[test]
+fn announcing_twice_says_nothing_twice() {
+    let mut rig = rig(CALM);
+    rig.step(MS, CRITICAL);
+    assert!(rig.engine.announce(&mut rig.sink).is_ok());
+    assert_eq!(rig.heard.try_iter().count(), 0);
+}
+
+#[test]
+fn fast_growth_raises_the_level_before_the_headroom_does() {
+    let mut rig = rig(CALM);
+    // 1 GB/s towards a limit of 1 GB: less than 4 s and less than 1 s are left.
+    let told: Vec<_> = (0..40u64)
+        .flat_map(|ms| rig.step(MS, CALM + ms * 1_000_000))
+        .collect();
+    assert_eq!(told, [Told::Level(Level::High)]);
+    let report = rig.shared.latest().unwrap_or_default();
+    assert_eq!(report.growth_bytes_per_s, Some(1_000_000_000));
+    assert_eq!(report.time_to_exhaustion, Some(MS * 861));
+}
+
+#[test]
+fn looks_at_the_shortest_interval_while_critical_by_time_alone() {
+    let mut rig = rig(CALM);
+    for ms in 0..40u64 {
+        rig.step(MS, ms * 10_000_000);
+    }
+    let report = rig.shared.latest().unwrap_or_default();
+    assert_eq!(report.level, Level::Critical);
+    assert!(report
+        .sample
+        .binding
+        .is_some_and(|reading| reading.headroom_bytes() > LIMIT / 2));
+    assert_eq!(rig.engine.interval(), MS);
+}
+
+#[test]
+fn no_binding_limit_is_unknown_and_not_zero() {
+    let mut rig = rig(CALM);
+    rig.step(MS, CRITICAL);
+    rig.source.set(None);
+    rig.engine.observe(MS * 2);
+    let report = rig.shared.latest().unwrap_or_default();
+    assert_eq!(report.level, Level::Normal);
+    assert_eq!((report.begins, report.growth_bytes_per_s), (None, None));
+    assert_eq!(report.time_to_exhaustion, None);
+    assert_eq!(rig.engine.interval(), Duration::from_secs(1));
+}
+
+#[test]
+fn problems_are_passed_on_a_few_at_a_time() {
+    let mut rig = rig(CALM);
+    (0..10).for_each(|_| rig.source.have_problem());
+    assert_eq!(rig.step(MS, CALM).len(), PROBLEMS_AT_ONCE);
+    assert_eq!(rig.step(MS, CALM), [Told::Problem, Told::Problem]);
+    assert_eq!(rig.step(MS, CALM), []);
+}
+
+#[test]
+fn other_watermarks_count_from_the_next_sample() {
+    let mut rig = rig(CALM);
+    assert_eq!(rig.step(MS, LIMIT / 2), []);
+    let pace = Pace::new(MS * 7, MS * 7).unwrap_or_default();
+    let watermarks = Watermarks::fractions(0.1, 0.2, 0.3).unwrap_or_default();
+    rig.engine.reconfigure(Config {
+        watermarks,
+        pace,
+        ..Config::default()
+    });
+    assert_eq!(rig.step(MS, LIMIT / 2), [Told::Level(Level::Critical)]);
+    assert_eq!(rig.engine.interval(), MS * 7);
+}
+
+#[test]
+fn a_closed_sink_is_an_error() {
+    let mut rig = rig(CRITICAL);
+    rig.engine.observe(MS);
+    let (mut sink, heard) = sink();
+    drop(heard);
+    assert_eq!(rig.engine.announce(&mut sink), Err(SinkClosed));
+}

@@ -1,0 +1,133 @@
+//! The thread: waits, obeys, samples; and the handle that owns it.
+
+use std::fmt;
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use parking_lot::Mutex;
+
+use crate::reading::Source;
+
+use super::engine::Engine;
+use super::inbox::Inbox;
+use super::{sys, Clock, Command, Config, Shared, Sink};
+
+/// As the system's tools show it; Linux allows 15 bytes.
+const THREAD_NAME: &str = "oom_watcher";
+
+/// Owns the thread: dropped, it wakes it and waits for its end, which takes well below a
+/// millisecond unless the kernel holds the thread in a read.
+pub struct Watcher {
+    inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watcher {
+    /// Takes the first sample here and starts the thread.
+    pub fn spawn<S, K, C>(config: Config, source: S, sink: K, clock: C) -> io::Result<Self>
+    where
+        S: Source + 'static,
+        K: Sink + 'static,
+        C: Clock + 'static,
+    {
+        let shared = Arc::new(Shared::default());
+        let inbox = Arc::new(Inbox::default());
+        let mut engine = Engine::new(config, source, Arc::clone(&shared));
+        engine.observe(clock.now());
+        // Before the thread starts: who asks right after the spawn must not see a dead watcher.
+        shared.running.store(true, Ordering::Release);
+        let (its_shared, its_inbox) = (Arc::clone(&shared), Arc::clone(&inbox));
+        let thread = Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
+            its_shared
+                .priority_raised
+                .store(sys::raise_priority(), Ordering::Release);
+            enter(engine, sink, &clock, &its_inbox);
+            its_shared.running.store(false, Ordering::Release);
+        })?;
+        Ok(Self {
+            inbox,
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Hands the thread a command and wakes it. A thread that has ended hears nothing.
+    pub fn send(&self, command: Command) {
+        self.inbox.post(command);
+    }
+
+    /// Wakes the thread and waits until it has ended. Once is enough, more do no harm.
+    pub fn stop(&self) {
+        self.send(Command::Stop);
+        // Held while joining: who returns from here knows that the thread is gone.
+        let mut thread = self.thread.lock();
+        if let Some(thread) = thread.take() {
+            // A panic was caught inside; there is no other result.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Runs the loop and sees to it that its end by a panic does not go unnoticed.
+fn enter<S: Source, K: Sink, C: Clock>(
+    mut engine: Engine<S>,
+    mut sink: K,
+    clock: &C,
+    inbox: &Inbox,
+) {
+    let looped = || run(&mut engine, &mut sink, clock, inbox);
+    if catch_unwind(AssertUnwindSafe(looped)).is_err() {
+        // The sink may be what panicked.
+        let _ = catch_unwind(AssertUnwindSafe(|| sink.died()));
+    }
+}
+
+/// Samples until told to stop, or until nobody listens any more.
+fn run<S: Source, K: Sink, C: Clock>(
+    engine: &mut Engine<S>,
+    sink: &mut K,
+    clock: &C,
+    inbox: &Inbox,
+) {
+    while engine.announce(sink).is_ok() {
+        let pending = inbox.wait(engine.interval());
+        if pending.stop {
+            return;
+        }
+        if let Some(config) = pending.config {
+            engine.reconfigure(config);
+        }
+        if let Some(usage_bytes) = pending.feed {
+            engine.feed(usage_bytes);
+        }
+        // Whatever woke us, a command or the time: look.
+        engine.observe(clock.now());
+    }
+}
+
+#[cfg(test)]
+#[path = "thread_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+//! A sample allocates nothing while nothing changes. The only test in this file: the count is
+//! the whole process's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod tree;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use oom::reading::Source;
+use oom::source::{Options, SystemSource};
+use tree::{Tree, MIB};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is handed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Relaxed);
+        // SAFETY: the caller keeps the promises of `alloc`, which are the same here.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: `pointer` came from `System.alloc` above, with this layout.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations_of_100_samples(mut source: SystemSource) -> usize {
+    source.sample();
+    source.sample();
+    let before = ALLOCATIONS.load(Relaxed);
+    for _ in 0..100 {
+        std::hint::black_box(source.sample());
+    }
+    ALLOCATIONS.load(Relaxed) - before
+}
+
+#[test]
+fn a_sample_allocates_nothing() {
+    let v2 = Tree::v2("/a/b");
+    v2.v2_level("a", "209715200", "104857600", 10 * MIB, 0);
+    v2.v2_level("a/b", "104857600", "max", 10 * MIB, 0);
+    assert_eq!(allocations_of_100_samples(v2.source_with(Some(MIB))), 0);
+
+    let v1 = Tree::v1("/a");
+    v1.v1_level("a", 100 * MIB, 10 * MIB, 0);
+    assert_eq!(allocations_of_100_samples(v1.source()), 0);
+
+    assert_eq!(
+        allocations_of_100_samples(SystemSource::new(Options::default())),
+        0
+    );
+    assert_eq!(allocations_of_100_samples(Tree::empty().source()), 0);
+}
