@@ -47,17 +47,22 @@ defmodule OOM.Child do
 
   @doc "Wraps the start of a child specification; options already wrapped in win over `options`."
   @spec wrap(Supervisor.child_spec(), keyword()) :: Supervisor.child_spec()
-  def wrap(%{start: {__MODULE__, :start_link, [mfa, id, inner]}} = spec, options),
-    do: %{spec | start: {__MODULE__, :start_link, [mfa, id, Keyword.merge(options, inner)]}}
+  # The facts are taken again: the specification may have been changed since, with its id.
+  def wrap(%{start: {__MODULE__, :start_link, [mfa, _id, inner]}} = spec, options) do
+    options = Keyword.merge(options, Keyword.take(inner, @options))
+    %{spec | start: {__MODULE__, :start_link, [mfa, Map.get(spec, :id), facts(spec) ++ options]}}
+  end
 
-  def wrap(%{start: {_, _, args} = mfa} = spec, options) when is_list(args) do
-    facts = spec |> Map.take([:type, :shutdown, :restart]) |> Map.to_list()
-    %{spec | start: {__MODULE__, :start_link, [mfa, Map.get(spec, :id), facts ++ options]}}
+  def wrap(%{start: {module, function, args} = mfa} = spec, options)
+      when is_atom(module) and is_atom(function) and is_list(args) do
+    start = {__MODULE__, :start_link, [mfa, Map.get(spec, :id), facts(spec) ++ options]}
+    # The default, which the supervisor would take from the wrapper.
+    spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
   end
 
   # Erlang's tuple form.
-  def wrap({id, {_, _, args} = mfa, restart, shutdown, type, modules}, options)
-      when is_list(args) do
+  def wrap({id, {module, function, args} = mfa, restart, shutdown, type, modules}, options)
+      when is_atom(module) and is_atom(function) and is_list(args) do
     facts = [type: type, shutdown: shutdown, restart: restart]
     {id, {__MODULE__, :start_link, [mfa, id, facts ++ options]}, restart, shutdown, type, modules}
   end
@@ -66,9 +71,17 @@ defmodule OOM.Child do
   def wrap(other, _options), do: other
 
   @doc "The specification as the user gave it."
-  @spec unwrap(Supervisor.child_spec()) :: Supervisor.child_spec()
+  @spec unwrap(Supervisor.child_spec() | tuple()) :: Supervisor.child_spec() | tuple()
   def unwrap(%{start: {__MODULE__, :start_link, [mfa, _id, _options]}} = spec),
     do: %{spec | start: mfa}
+
+  # OTP's record of a child, as errors tell it.
+  def unwrap(record) when is_tuple(record) and elem(record, 0) == :child do
+    case elem(record, 3) do
+      {__MODULE__, :start_link, [mfa, _id, _options]} -> put_elem(record, 3, mfa)
+      _ -> record
+    end
+  end
 
   def unwrap(spec), do: spec
 
@@ -115,6 +128,8 @@ defmodule OOM.Child do
   end
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
+
+  defp facts(spec), do: spec |> Map.take([:type, :shutdown, :restart]) |> Map.to_list()
 
   defp started({:ok, pid}) when is_pid(pid), do: pid
   defp started({:ok, pid, _info}) when is_pid(pid), do: pid

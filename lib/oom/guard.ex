@@ -7,14 +7,18 @@ defmodule OOM.Guard do
   use GenServer
 
   alias OOM.{Accountant, Kill, Level, Native, Notifier, Plan, Reaction, Reporter, Tables}
-  alias OOM.{Trim, Victims}
+  alias OOM.{Slack, Trim, Victims}
 
   # More victims than this in one batch would be chosen on figures that the first of them makes
   # obsolete; the next tick is a millisecond away.
   @batch 64
   @retry_ms 5_000
-  # Of the cached segments that a quiet, elevated VM still holds.
+  # Room for a batch, its figures and the reports, so that the reaction does not collect garbage.
   @min_heap_words 50_000
+  # How long after one measure of slack the next begins. Each costs the schedulers a moment.
+  @measure_ms %{normal: 1_000, elevated: 500, high: 250, critical: 50}
+  # Less slack than this decides nothing while all is normal.
+  @slack_matters_bytes 8 * 1_048_576
 
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
   def start_link(config) do
@@ -27,7 +31,17 @@ defmodule OOM.Guard do
   @impl true
   def init(config) do
     Level.put(:normal)
-    state = %{config: config, watcher: nil, reaction: Reaction.new(false), level: :normal}
+
+    state = %{
+      config: config,
+      watcher: nil,
+      reaction: Reaction.new(false),
+      level: :normal,
+      # what resident memory held besides the VM's blocks at the start, see OOM.Slack
+      unexplained_bytes: nil,
+      measuring?: false
+    }
+
     {:ok, state, {:continue, :watch}}
   end
 
@@ -48,12 +62,20 @@ defmodule OOM.Guard do
     {:noreply, state}
   end
 
+  # The watcher's thread is gone: nothing is watched. Another takes its place at once.
+  def handle_info({:oom_watch, :down, message}, state) do
+    Reporter.problem("the watcher stopped: #{message}")
+    {:noreply, watch(%{state | watcher: nil})}
+  end
+
   def handle_info({:DOWN, _ref, :process, pid, _reason}, state) do
     {last?, reaction} = Reaction.gone(state.reaction, pid, now())
     if last? and reaction.trim?, do: Trim.start()
     {:noreply, %{state | reaction: reaction}}
   end
 
+  def handle_info({:slack, measure}, state), do: {:noreply, measured(measure, state)}
+  def handle_info(:measure, state), do: {:noreply, measure(%{state | measuring?: false})}
   def handle_info(:watch, state), do: {:noreply, watch(state)}
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -62,7 +84,7 @@ defmodule OOM.Guard do
     Level.put(report.level)
     Notifier.level(from, report)
     Accountant.pressure(report.level, report.growth_bytes_per_s)
-    state = %{state | level: report.level}
+    state = measure(%{state | level: report.level})
 
     cond do
       report.level == :critical ->
@@ -128,6 +150,34 @@ defmodule OOM.Guard do
     %{state | reaction: reaction}
   end
 
+  # From the first sign of pressure until it has passed, one measure after the other.
+  defp measure(%{measuring?: false, watcher: watcher} = state) when watcher != nil do
+    Slack.start(self(), watcher)
+    %{state | measuring?: true}
+  end
+
+  defp measure(state), do: state
+
+  # The first measure is the one taken at the start.
+  defp measured(%{} = measure, %{unexplained_bytes: nil} = state),
+    do: %{state | unexplained_bytes: measure.unexplained_bytes, measuring?: false}
+
+  defp measured(%{} = measure, state) do
+    slack = Slack.usable_bytes(measure, state.unexplained_bytes)
+    slack = if state.level == :normal and slack < @slack_matters_bytes, do: 0, else: slack
+    Native.watcher_slack(state.watcher, slack)
+    again(slack, %{state | reaction: Reaction.measured(state.reaction, measure, slack)})
+  end
+
+  defp measured(nil, state), do: again(0, state)
+
+  defp again(0, %{level: :normal} = state), do: %{state | measuring?: false}
+
+  defp again(_slack, state) do
+    Process.send_after(self(), :measure, @measure_ms[state.level])
+    state
+  end
+
   defp watch(%{config: config} = state) do
     with true <- Native.loaded?() || {:error, {:not_loaded, Native.load_error()}},
          {:ok, watcher} <- Native.watcher_start(self(), native_config(config)) do
@@ -136,7 +186,7 @@ defmodule OOM.Guard do
       report = Native.watcher_report(watcher)
       Reporter.started(report, config)
       reaction = Reaction.new(Trim.enabled?(config.trim))
-      %{state | watcher: watcher, reaction: reaction}
+      measure(%{state | watcher: watcher, reaction: reaction})
     else
       {:error, {reason, message}} ->
         # The library must not be why the application fails.

@@ -24,6 +24,9 @@ defmodule OOM.Native do
   @spec watcher_feed(watcher(), non_neg_integer()) :: :ok
   def watcher_feed(_watcher, _usage_bytes), do: not_loaded()
 
+  @spec watcher_slack(watcher(), non_neg_integer()) :: :ok
+  def watcher_slack(_watcher, _bytes), do: not_loaded()
+
   @spec watcher_sample(watcher()) :: :ok
   def watcher_sample(_watcher), do: not_loaded()
 

@@ -31,7 +31,14 @@ defmodule OOM.Reaction do
             futile: 0,
             nobody_since_ms: nil,
             # the headroom left when killing was given up
-            exhausted_bytes: nil
+            exhausted_bytes: nil,
+            # free inside the VM: promised by victims that are gone, or measured since:
+            # %{bytes, working_set_bytes and now_ms at that time}
+            credit: nil,
+            # rounds whose effect is not measured yet: %{bytes, growth_bytes_per_s, started_ms}
+            ended: nil,
+            # what the VM had allocated when last measured
+            allocated: nil
 
   @type t :: %__MODULE__{}
   @type decision :: :trim | {:trim_and_kill | :kill, pos_integer()} | :wait
@@ -43,7 +50,13 @@ defmodule OOM.Reaction do
   @spec decide(t(), map(), integer()) :: {decision(), t()}
   def decide(%__MODULE__{} = reaction, report, now_ms) do
     settling = Enum.filter(reaction.settling, fn {until, _} -> until > now_ms end)
-    reaction = %{reaction | settling: settling} |> end_round(report, now_ms) |> reconsider(report)
+
+    reaction =
+      %{reaction | settling: settling}
+      |> end_round(report, now_ms)
+      |> give_up(report)
+      |> reconsider(report)
+
     need = need_bytes(reaction, report)
 
     cond do
@@ -61,11 +74,54 @@ defmodule OOM.Reaction do
     end
   end
 
-  @doc "What must still be freed, beyond what is on its way."
+  @doc """
+  What must still be freed: the way back to the `high` watermark, less what is on its way, and
+  less what was freed inside the VM, which it will use before it grows.
+  """
   @spec need_bytes(t(), map()) :: integer()
   def need_bytes(reaction, report) do
     settling = reaction.settling |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-    report.high_headroom_bytes - report.headroom_bytes - reaction.leaving_bytes - settling
+
+    report.high_headroom_bytes - report.headroom_bytes - reaction.leaving_bytes - settling -
+      credit_left(reaction.credit, report)
+  end
+
+  # Growth says that the credit is being used up, or that it cannot be used.
+  defp credit_left(nil, _report), do: 0
+
+  defp credit_left(%{bytes: bytes, working_set_bytes: then}, report),
+    do: max(bytes - max(report.working_set_bytes - then, 0), 0)
+
+  @doc """
+  The VM's memory was measured (`OOM.Slack`), with `slack_bytes` of it free inside. That takes the
+  place of what the victims promised. Rounds that freed next to nothing, inside the VM or out, are
+  counted: what their victims held was shared, or the figures were wrong.
+  """
+  @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
+  def measured(%{round: nil} = reaction, measure, slack_bytes) do
+    if reaction.credit == nil or measure.started_ms > reaction.credit.now_ms do
+      credit = %{
+        bytes: slack_bytes,
+        working_set_bytes: measure.working_set_bytes,
+        now_ms: measure.started_ms
+      }
+
+      judge(%{reaction | credit: credit, allocated: measure.allocated_bytes}, measure)
+    else
+      reaction
+    end
+  end
+
+  # While a round is on, some of it is freed and some is not: no time to measure.
+  def measured(reaction, _measure, _slack_bytes), do: reaction
+
+  defp judge(%{ended: nil} = reaction, _measure), do: reaction
+
+  defp judge(%{ended: ended} = reaction, measure) do
+    grown = div(ended.growth_bytes_per_s * (measure.started_ms - ended.started_ms), 1_000)
+    freed = ended.allocated_bytes + grown - measure.allocated_bytes
+    futile = if freed * 10 < ended.bytes, do: reaction.futile + 1, else: 0
+    %{reaction | ended: nil, futile: futile}
   end
 
   @doc "These were told to leave."
@@ -76,8 +132,10 @@ defmodule OOM.Reaction do
     round =
       reaction.round ||
         %{
-          rss_bytes: report.rss_bytes,
+          # Unknown as long as nothing was measured; then the round is not judged.
+          allocated_bytes: reaction.allocated,
           growth_bytes_per_s: max(report.growth_bytes_per_s || 0, 0),
+          rss_bytes: report.rss_bytes || 0,
           started_ms: now_ms,
           bytes: 0
         }
@@ -125,30 +183,40 @@ defmodule OOM.Reaction do
   @doc "The level is below critical: all counts begin anew."
   @spec relieved(t()) :: t()
   def relieved(reaction),
-    do: %{reaction | futile: 0, exhausted_bytes: nil, nobody_since_ms: nil, round: nil}
+    do: %{reaction | futile: 0, exhausted_bytes: nil, nobody_since_ms: nil}
 
   @doc "Whether killing was given up: nobody is left, or the last rounds freed next to nothing."
   @spec exhausted?(t()) :: boolean()
   def exhausted?(reaction), do: reaction.exhausted_bytes != nil
 
-  # What the round freed is what our own resident memory fell by, against where it would be had
-  # it grown on as before: a neighbour in the same cgroup neither helps nor hinders this figure.
-  # Less than a tenth of what the victims held is nothing.
-  defp end_round(
-         %{round: %{rss_bytes: rss} = round, leaving: leaving, settling: []} = reaction,
-         report,
-         now_ms
-       )
-       when leaving == %{} and is_integer(rss) do
+  # All victims are gone and what they held is freed: some of it went back to the system, and
+  # resident memory fell (against where it would be had it grown on as before). The rest is free
+  # inside the VM.
+  defp end_round(%{round: %{} = round, leaving: leaving, settling: []} = reaction, report, now_ms)
+       when leaving == %{} do
     grown = div(round.growth_bytes_per_s * (now_ms - round.started_ms), 1_000)
-    freed = rss + grown - (report.rss_bytes || rss)
-    futile = if freed * 10 < round.bytes, do: reaction.futile + 1, else: 0
-    given_up = if futile >= @futile_rounds, do: report.headroom_bytes
+    given_back = max(round.rss_bytes + grown - (report.rss_bytes || 0), 0)
 
-    %{reaction | round: nil, futile: futile, exhausted_bytes: given_up}
+    credit = %{
+      bytes: max(round.bytes - given_back, 0) + credit_left(reaction.credit, report),
+      working_set_bytes: report.working_set_bytes,
+      now_ms: now_ms
+    }
+
+    %{reaction | round: nil, credit: credit, ended: ended(reaction.ended, round)}
   end
 
   defp end_round(reaction, _report, _now_ms), do: reaction
+
+  defp ended(nil, %{allocated_bytes: nil}), do: nil
+  defp ended(nil, round), do: round
+  defp ended(earlier, round), do: %{earlier | bytes: earlier.bytes + round.bytes}
+
+  defp give_up(%{exhausted_bytes: nil, futile: futile} = reaction, report)
+       when futile >= @futile_rounds,
+       do: %{reaction | exhausted_bytes: report.headroom_bytes}
+
+  defp give_up(reaction, _report), do: reaction
 
   # Having given up is not for ever: each time the headroom has halved again, one more round may
   # try, with fresher figures. That is a handful of rounds before the end, and no loop.

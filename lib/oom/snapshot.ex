@@ -18,6 +18,9 @@ defmodule OOM.Snapshot do
     * `:headroom_bytes` - limit less working set
     * `:elevated_headroom_bytes`, `:high_headroom_bytes`, `:critical_headroom_bytes` - the
       watermarks: the level begins when the headroom is smaller
+    * `:slack_bytes` - of the working set, what is free inside the VM's carriers: the system does
+      not get it back, but the VM uses it before it grows. It counts as headroom for the level;
+      `nil` while there is no need to measure it
     * `:growth_bytes_per_s` - how fast the working set grows; negative when it shrinks
     * `:time_to_exhaustion_ms` - headroom at that growth; `nil` when it does not grow
     * `:rss_bytes` - resident memory of this VM
@@ -39,6 +42,7 @@ defmodule OOM.Snapshot do
     :elevated_headroom_bytes,
     :high_headroom_bytes,
     :critical_headroom_bytes,
+    :slack_bytes,
     :growth_bytes_per_s,
     :time_to_exhaustion_ms,
     :rss_bytes,
@@ -79,6 +83,7 @@ defmodule OOM.Snapshot do
           elevated_headroom_bytes: bytes() | nil,
           high_headroom_bytes: bytes() | nil,
           critical_headroom_bytes: bytes() | nil,
+          slack_bytes: bytes() | nil,
           growth_bytes_per_s: integer() | nil,
           time_to_exhaustion_ms: non_neg_integer() | nil,
           rss_bytes: bytes() | nil,

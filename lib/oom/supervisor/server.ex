@@ -16,10 +16,15 @@ defmodule OOM.Supervisor.Server do
   @verdict_ms 50
 
   @impl true
-  def init({_name, _callback, {module, _arg, _options}} = init_arg) do
+  def init({name, callback, {module, _arg, _options} = arg}) do
     # What observer and the release handler look for.
     Process.put(:"$initial_call", {:supervisor, module, 1})
-    :supervisor.init(init_arg)
+    # The name in reports: without one, OTP would name the callback module.
+    name = if name == :self, do: {self(), module}, else: name
+
+    with {:stop, {:bad_return, {^callback, :init, other}}} <-
+           :supervisor.init({name, callback, arg}),
+         do: {:stop, {:bad_return, {module, :init, other}}}
   end
 
   @impl true
@@ -30,8 +35,13 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  defp request({:start_child, spec}, from, state) when is_map(spec) or is_tuple(spec),
-    do: :supervisor.handle_call({:start_child, Child.wrap(spec, Callback.options())}, from, state)
+  defp request({:start_child, spec}, from, state) when is_map(spec) or is_tuple(spec) do
+    request = {:start_child, Child.wrap(spec, Callback.options())}
+
+    with {:reply, {:error, {reason, child}}, state} when is_tuple(child) <-
+           :supervisor.handle_call(request, from, state),
+         do: {:reply, {:error, {reason, Child.unwrap(child)}}, state}
+  end
 
   defp request({:get_childspec, _id} = request, from, state) do
     with {:reply, {:ok, spec}, state} <- :supervisor.handle_call(request, from, state),
@@ -84,6 +94,15 @@ defmodule OOM.Supervisor.Server do
 
   @impl true
   def terminate(reason, state), do: :supervisor.terminate(reason, state)
+
+  # As OTP's own tells it, and with the module the release handler asks for.
+  @impl true
+  def format_status(:terminate, [_dictionary, state]), do: state
+
+  def format_status(_normal, [dictionary, state]) do
+    {:supervisor, module, 1} = List.keyfind(dictionary, :"$initial_call", 0) |> elem(1)
+    [data: [{'State', state}], supervisor: [{'Callback', module}]]
+  end
 
   @impl true
   def code_change(old, state, extra), do: :supervisor.code_change(old, state, extra)

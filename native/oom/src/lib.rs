@@ -13,5 +13,6 @@ pub mod source;
 pub mod growth;
 pub mod level;
 pub mod pace;
+pub mod slack;
 pub mod watcher;
 pub mod watermarks;

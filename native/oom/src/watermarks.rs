@@ -117,8 +117,7 @@ impl Watermarks {
         }
     }
 
-    /// Headroom in bytes below which each level begins; never rising towards critical, and
-    /// never the whole limit.
+    /// Headroom in bytes below which each level begins; never rising towards critical.
     #[must_use]
     pub fn headroom(&self, limit_bytes: u64) -> PerLevel<u64> {
         match self {
@@ -137,19 +136,22 @@ impl Watermarks {
 
 fn auto(limit: u64) -> PerLevel<u64> {
     let critical = (limit / 5 * 2).min(192 * MIB + limit / 64);
-    let below_limit = |headroom: u64| headroom.min(limit.saturating_sub(1));
     PerLevel {
-        elevated: below_limit(critical + critical / 2),
-        high: below_limit(critical + critical / 4),
-        critical,
+        elevated: within(critical + critical / 2, limit),
+        high: within(critical + critical / 4, limit),
+        critical: within(critical, limit),
     }
 }
 
-/// What is left of `limit` with `fraction` of it in use, at least one byte: a level that begins
-/// at 100 % begins when nothing is left.
 fn left_of(limit: u64, fraction: f64) -> u64 {
-    let left = (limit as f64 * (1.0 - fraction)).ceil() as u64;
-    left.clamp(1, limit.saturating_sub(1).max(1))
+    let used = (limit as f64 * fraction).round() as u64;
+    within(limit.saturating_sub(used), limit)
+}
+
+/// Never the whole limit, or the level would have begun with nothing in use; and at least one
+/// byte, so that every level has begun when nothing is left.
+fn within(headroom: u64, limit: u64) -> u64 {
+    headroom.clamp(1, limit.saturating_sub(1).max(1))
 }
 
 /// Time to exhaustion below which each level begins; zero switches one off.
@@ -239,7 +241,7 @@ mod tests {
         for limit in [0, 1, 2, 3, 4096, u64::MAX] {
             let got = Watermarks::Auto.headroom(limit);
             assert!(got.critical <= got.high && got.high <= got.elevated);
-            assert!(got.elevated < limit.max(1));
+            assert!(got.elevated < limit.max(2) && got.critical > 0);
         }
     }
 

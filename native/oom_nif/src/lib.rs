@@ -44,6 +44,12 @@ fn watcher_feed(watcher: ResourceArc<WatcherResource>, usage_bytes: u64) -> rust
 }
 
 #[rustler::nif]
+fn watcher_slack(watcher: ResourceArc<WatcherResource>, bytes: u64) -> rustler::Atom {
+    watcher.watcher().send(Command::Slack(bytes));
+    atoms::ok()
+}
+
+#[rustler::nif]
 fn watcher_sample(watcher: ResourceArc<WatcherResource>) -> rustler::Atom {
     watcher.watcher().send(Command::Sample);
     atoms::ok()

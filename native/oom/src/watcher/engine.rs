@@ -8,6 +8,7 @@ use crate::growth::{time_to_exhaustion, Growth};
 use crate::level::{Level, Machine, Strain};
 use crate::pace::Distance;
 use crate::reading::Source;
+use crate::slack::Slack;
 
 use super::{Config, Report, Shared, Sink, SinkClosed};
 
@@ -20,6 +21,7 @@ pub(super) struct Engine<S> {
     config: Config,
     growth: Growth,
     machine: Machine,
+    slack: Option<Slack>,
     report: Report,
     /// The level the sink knows of.
     announced: Level,
@@ -34,6 +36,7 @@ impl<S: Source> Engine<S> {
             source,
             growth: Growth::new(),
             machine: Machine::new(config.hold, config.times),
+            slack: None,
             config,
             report: Report::default(),
             announced: Level::Normal,
@@ -44,6 +47,12 @@ impl<S: Source> Engine<S> {
 
     pub(super) fn feed(&mut self, usage_bytes: u64) {
         self.source.feed(usage_bytes);
+    }
+
+    /// Measured just now, at the working set of the last sample.
+    pub(super) fn slack(&mut self, bytes: u64) {
+        let binding = self.report.sample.binding.as_ref();
+        self.slack = binding.map(|reading| Slack::new(bytes, reading.working_set_bytes));
     }
 
     pub(super) fn reconfigure(&mut self, config: Config) {
@@ -69,10 +78,16 @@ impl<S: Source> Engine<S> {
 
         let strain = binding.zip(begins).map(|(reading, begins)| Strain {
             limit_bytes: reading.limit_bytes,
-            headroom_bytes: reading.headroom_bytes(),
+            headroom_bytes: match self.slack {
+                Some(slack) => slack.headroom(reading, &begins),
+                None => reading.headroom_bytes(),
+            },
             begins,
             time_to_exhaustion: left,
         });
+        let slack_bytes = binding
+            .zip(self.slack)
+            .map(|(reading, slack)| slack.left(reading));
         let distance = headroom
             .zip(begins)
             .map(|(headroom_bytes, begins)| Distance {
@@ -91,6 +106,7 @@ impl<S: Source> Engine<S> {
             level,
             sample,
             begins,
+            slack_bytes,
             growth_bytes_per_s: growth,
             time_to_exhaustion: left,
             interval,

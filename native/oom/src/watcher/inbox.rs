@@ -24,6 +24,7 @@ pub(super) struct Pending {
     pub(super) stop: bool,
     pub(super) sample: bool,
     pub(super) feed: Option<u64>,
+    pub(super) slack: Option<u64>,
     pub(super) config: Option<Config>,
 }
 
@@ -33,6 +34,7 @@ impl Inbox {
         let mut pending = self.pending.lock();
         match command {
             Command::Feed(usage_bytes) => pending.feed = Some(usage_bytes),
+            Command::Slack(bytes) => pending.slack = Some(bytes),
             Command::Reconfigure(config) => pending.config = Some(config),
             Command::Sample => pending.sample = true,
             Command::Stop => pending.stop = true,

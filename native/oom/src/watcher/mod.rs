@@ -92,6 +92,8 @@ impl std::error::Error for SinkClosed {}
 pub enum Command {
     /// Our own usage as measured elsewhere.
     Feed(u64),
+    /// How much of what we use is free inside the allocator, see [`crate::slack`].
+    Slack(u64),
     Reconfigure(Config),
     Sample,
     Stop,

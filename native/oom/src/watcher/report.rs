@@ -19,6 +19,8 @@ pub struct Report {
     pub sample: Sample,
     /// Headroom below which each level begins; `None` without a binding limit.
     pub begins: Option<PerLevel<u64>>,
+    /// What is left of the slack that was last told.
+    pub slack_bytes: Option<u64>,
     pub growth_bytes_per_s: Option<i64>,
     pub time_to_exhaustion: Option<Duration>,
     /// The time until the next sample.

@@ -123,6 +123,9 @@ fn run<S: Source, K: Sink, C: Clock>(
         if let Some(usage_bytes) = pending.feed {
             engine.feed(usage_bytes);
         }
+        if let Some(bytes) = pending.slack {
+            engine.slack(bytes);
+        }
         // Whatever woke us, a command or the time: look.
         engine.observe(clock.now());
     }

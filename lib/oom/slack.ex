@@ -1,0 +1,55 @@
+defmodule OOM.Slack do
+  @moduledoc false
+  # Memory that is resident and yet free: blocks that ended workers left in carriers they shared
+  # with the living. The system does not get it back, but the VM uses it before it asks for more.
+  # Who looks only at resident memory kills everybody after the first round, because it does not
+  # fall; so slack counts as headroom.
+  #
+  # It is the resident memory that `:erlang.memory(:total)` does not explain, less what it did not
+  # explain at the start (code, stacks, the VM's own tables). `memory/1` asks every scheduler
+  # (0.3 ms here idle, tens of ms under load), so a throw-away process measures, and tells.
+
+  # Of slack measured after 9 of 10 processes were killed (20, 100 and 300 kB each), new processes
+  # of the same size reused 87 to 98 % before the VM grew; other sizes reuse less.
+  @usable 0.75
+
+  @type measure :: %{
+          started_ms: integer(),
+          # :erlang.memory(:total)
+          allocated_bytes: non_neg_integer(),
+          # resident and not explained by it
+          unexplained_bytes: integer(),
+          working_set_bytes: non_neg_integer()
+        }
+
+  @doc "Measures in a process of its own, which sends `{:slack, t:measure/0 | nil}`."
+  @spec start(pid(), reference()) :: pid()
+  def start(to, watcher) do
+    now_ms = System.monotonic_time(:millisecond)
+    :erlang.spawn_opt(__MODULE__, :run, [to, watcher, now_ms], priority: :high)
+  end
+
+  @doc false
+  @spec run(pid(), reference(), integer()) :: {:slack, measure() | nil}
+  def run(to, watcher, started_ms) do
+    allocated = :erlang.memory(:total)
+    send(to, {:slack, measure(OOM.Native.watcher_report(watcher), allocated, started_ms)})
+  end
+
+  defp measure(%{rss_bytes: rss, working_set_bytes: working_set}, allocated, started_ms)
+       when is_integer(rss) and is_integer(working_set) do
+    %{
+      started_ms: started_ms,
+      allocated_bytes: allocated,
+      unexplained_bytes: rss - allocated,
+      working_set_bytes: working_set
+    }
+  end
+
+  defp measure(_unknown, _allocated, _started_ms), do: nil
+
+  @doc "The part that counts, given what was unexplained at the start."
+  @spec usable_bytes(measure(), integer()) :: non_neg_integer()
+  def usable_bytes(measure, at_start_bytes),
+    do: trunc(max(measure.unexplained_bytes - at_start_bytes, 0) * @usable)
+end
