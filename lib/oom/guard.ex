@@ -132,7 +132,7 @@ defmodule OOM.Guard do
       given_up(report, state, Reaction.nobody(reaction, report, now))
     else
       Reporter.killed(victims, need, report)
-      %{state | reaction: Reaction.killed(reaction, victims, report, now)}
+      %{state | reaction: Reaction.killed(reaction, victims, report)}
     end
   end
 

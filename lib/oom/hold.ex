@@ -46,6 +46,20 @@ defmodule OOM.Hold do
   @spec failed(t(), integer(), (() -> float())) :: t()
   def failed(%__MODULE__{} = hold, now_ms, random), do: killed(hold, hold.bytes, now_ms, random)
 
+  @doc "Without these children; `nil` when none is left."
+  @spec without(t(), [term()]) :: t() | nil
+  def without(%__MODULE__{} = hold, ids) do
+    case hold.ids -- ids do
+      [] -> nil
+      rest -> %{hold | ids: rest}
+    end
+  end
+
+  @doc "Takes over what `others` held."
+  @spec absorb(t(), [t()]) :: t()
+  def absorb(%__MODULE__{} = hold, others),
+    do: %{hold | kills: Enum.max([hold.kills | Enum.map(others, & &1.kills)])}
+
   @spec released(t(), integer()) :: t()
   def released(%__MODULE__{} = hold, now_ms), do: %{hold | state: :running, released_ms: now_ms}
 

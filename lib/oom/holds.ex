@@ -19,31 +19,53 @@ defmodule OOM.Holds do
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
+  @typedoc "What the strategy takes along, in start order, and whether each ran until now."
+  @type unit :: [{id :: term(), ran? :: boolean()}]
+
   @doc """
-  Called in the supervisor: `pid` was killed, and `ids` (in start order) are down with it.
+  Called in the supervisor: `pid` was killed, and those of the unit that ran are down with it.
+  Others of the unit may be held already; they come back together.
 
   Written into the table here and now, so that no crash of this module's process can lose it.
   """
-  @spec hold(pid(), term(), [term()], pid(), keyword()) :: :ok
-  def hold(supervisor, id, ids, pid, options) do
+  @spec hold(pid(), term(), unit(), pid(), keyword()) :: :ok
+  def hold(supervisor, id, unit, pid, options) do
     hold =
       lookup({supervisor, id}) ||
         %Hold{
           supervisor: supervisor,
           id: id,
-          ids: ids,
+          ids: [],
           backoff: options[:backoff] || Tables.config().backoff
         }
 
-    store(Hold.killed(%{hold | ids: ids}, Victims.bytes(pid), now(), &:rand.uniform/0))
+    others = overlapping(hold, unit)
+    members = Enum.map(unit, &elem(&1, 0))
+    for other <- others, do: replace(other, Hold.without(other, members))
+
+    held = Enum.flat_map([hold | others], &if(&1.state == :running, do: [], else: &1.ids))
+    ids = for {id, ran?} <- unit, ran? or id in held, do: id
+    bytes = Enum.reduce(others, Victims.bytes(pid), &(&1.bytes + &2))
+
+    %{hold | ids: ids}
+    |> Hold.absorb(others)
+    |> Hold.killed(bytes, now(), &:rand.uniform/0)
+    |> store()
+
     wake(supervisor)
   end
 
-  @doc "Called in the supervisor: the user has decided about this child."
-  @spec forget(pid(), term()) :: :ok
-  def forget(supervisor, id) do
-    with %Hold{state: :held} <- lookup({supervisor, id}),
-         do: :ets.delete(__MODULE__, {supervisor, id})
+  @doc """
+  Called in the supervisor: the user has decided about this child. `alone?` tells that the
+  strategy takes no others along.
+  """
+  @spec forget(pid(), term(), boolean()) :: :ok
+  def forget(supervisor, id, alone?) do
+    holds = if alone?, do: List.wrap(lookup({supervisor, id})), else: all(supervisor)
+
+    for %Hold{state: :held} = hold <- holds,
+        id in hold.ids,
+        do: replace(hold, Hold.without(hold, [id]))
 
     :ok
   end
@@ -129,8 +151,20 @@ defmodule OOM.Holds do
   @doc false
   @spec release(pid(), {pid(), term()}, [term()]) :: term()
   def release(holds, {supervisor, _id} = key, ids) do
-    results = Enum.map(ids, &:supervisor.restart_child(supervisor, &1))
-    send(holds, {:released, key, Enum.find(results, :ok, &failed?/1)})
+    result =
+      Enum.reduce_while(ids, :ok, fn id, :ok ->
+        # One that has started may have been killed again, and its hold then tells of all.
+        with %Hold{state: :releasing} <- lookup(key),
+             result = :supervisor.restart_child(supervisor, id),
+             false <- failed?(result) do
+          {:cont, :ok}
+        else
+          true -> {:halt, :failed}
+          _ -> {:halt, :ok}
+        end
+      end)
+
+    send(holds, {:released, key, result})
   end
 
   defp failed?({:error, reason}), do: reason not in [:running, :restarting, :not_found]
@@ -138,7 +172,7 @@ defmodule OOM.Holds do
 
   defp released(hold, :ok), do: store(Hold.released(hold, now()))
 
-  defp released(hold, {:error, _reason}),
+  defp released(hold, :failed),
     do: store(Hold.failed(hold, now(), &:rand.uniform/0))
 
   defp forget_stable(state) do
@@ -175,8 +209,27 @@ defmodule OOM.Holds do
     %{state | monitors: monitors}
   end
 
+  # Those of the same supervisor that share a child with the unit.
+  defp overlapping(_hold, [_alone]), do: []
+
+  defp overlapping(hold, unit) do
+    for other <- all(hold.supervisor),
+        other.id != hold.id and other.state != :running,
+        Enum.any?(unit, fn {id, _} -> id in other.ids end),
+        do: other
+  end
+
+  defp replace(hold, nil), do: :ets.delete(__MODULE__, {hold.supervisor, hold.id})
+  defp replace(_hold, hold), do: store(hold)
+
   defp store(hold), do: :ets.insert(__MODULE__, {{hold.supervisor, hold.id}, hold})
   defp all, do: :ets.select(__MODULE__, [{{:_, :"$1"}, [], [:"$1"]}])
+
+  defp all(supervisor) do
+    :ets.select(__MODULE__, [{{{supervisor, :_}, :"$1"}, [], [:"$1"]}])
+  rescue
+    ArgumentError -> []
+  end
 
   defp lookup(key) do
     case :ets.lookup(__MODULE__, key) do

@@ -5,58 +5,45 @@ defmodule OOM.Reaction do
   # in; nothing here asks or sends anything.
   #
   # The deficit is measured against the `high` watermark: far enough below `critical` that the
-  # next sample is not critical again, and no further.
+  # next sample is not critical again, and no further. From it is taken what is promised: what the
+  # victims held, from the moment they were told to leave, until a measure (OOM.Slack) says how
+  # much of it is free inside the VM. What of it goes back to the system shows in the working set.
 
   # A trim has taken effect after this long, with the schedulers busy.
   @trim_settle_ms 20
   @trim_every_ms 100
   # With less time than this left, the kill does not wait for the trim.
   @urgent_ms 60
-  # A victim's heap and binaries are freed after its DOWN, on its own scheduler.
-  @settle_ms 30
-  # So many rounds that freed next to nothing, one after the other, and killing is given up.
-  @futile_rounds 3
+  @free_ms 5
+  # So many measures in a row that found next to nothing freed, and killing is given up.
+  @futile_measures 3
   # So long without anyone to kill, and there is nobody.
   @nobody_ms 500
 
   defstruct trim?: false,
             trimmed_ms: nil,
-            # pid => bytes, told to leave
+            # pid => bytes: told to leave, and still there
             leaving: %{},
-            leaving_bytes: 0,
-            # [{until_ms, bytes}], gone but maybe not yet freed
-            settling: [],
-            # the round under way, see `killed/4`
-            round: nil,
+            # [{gone_ms, bytes}]: gone since the last measure
+            gone: [],
+            # {bytes, working set at that time}
+            promised: {0, 0},
+            allocated_bytes: nil,
             futile: 0,
             nobody_since_ms: nil,
             # the headroom left when killing was given up
-            exhausted_bytes: nil,
-            # free inside the VM: promised by victims that are gone, or measured since:
-            # %{bytes, working_set_bytes and now_ms at that time}
-            credit: nil,
-            # rounds whose effect is not measured yet: %{bytes, growth_bytes_per_s, started_ms}
-            ended: nil,
-            # what the VM had allocated when last measured
-            allocated: nil
+            exhausted_bytes: nil
 
   @type t :: %__MODULE__{}
-  @type decision :: :trim | {:trim_and_kill | :kill, pos_integer()} | :wait
+  @type decision :: :wait | :trim | {:kill | :trim_and_kill, need_bytes :: pos_integer()}
 
   @spec new(boolean()) :: t()
   def new(trim?), do: %__MODULE__{trim?: trim?}
 
-  @doc "At a critical sample. Ends the round that has settled, if there is one."
+  @doc "At a critical sample."
   @spec decide(t(), map(), integer()) :: {decision(), t()}
   def decide(%__MODULE__{} = reaction, report, now_ms) do
-    settling = Enum.filter(reaction.settling, fn {until, _} -> until > now_ms end)
-
-    reaction =
-      %{reaction | settling: settling}
-      |> end_round(report, now_ms)
-      |> give_up(report)
-      |> reconsider(report)
-
+    reaction = reconsider(reaction, report)
     need = need_bytes(reaction, report)
 
     cond do
@@ -64,7 +51,8 @@ defmodule OOM.Reaction do
         {:wait, reaction}
 
       trim_due?(reaction, now_ms) ->
-        {:trim, trimmed(reaction, now_ms)} |> unless_urgent(need, report)
+        reaction = %{reaction | trimmed_ms: now_ms}
+        if urgent?(report), do: {{:trim_and_kill, need}, reaction}, else: {:trim, reaction}
 
       trim_settling?(reaction, now_ms) and not urgent?(report) ->
         {:wait, reaction}
@@ -74,77 +62,22 @@ defmodule OOM.Reaction do
     end
   end
 
-  @doc """
-  What must still be freed: the way back to the `high` watermark, less what is on its way, and
-  less what was freed inside the VM, which it will use before it grows.
-  """
+  @doc "What must still be freed."
   @spec need_bytes(t(), map()) :: integer()
   def need_bytes(reaction, report) do
-    settling = reaction.settling |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-
-    report.high_headroom_bytes - report.headroom_bytes - reaction.leaving_bytes - settling -
-      credit_left(reaction.credit, report)
+    report.high_headroom_bytes - report.headroom_bytes -
+      promised_left(reaction.promised, report.working_set_bytes)
   end
 
-  # Growth says that the credit is being used up, or that it cannot be used.
-  defp credit_left(nil, _report), do: 0
-
-  defp credit_left(%{bytes: bytes, working_set_bytes: then}, report),
-    do: max(bytes - max(report.working_set_bytes - then, 0), 0)
-
-  @doc """
-  The VM's memory was measured (`OOM.Slack`), with `slack_bytes` of it free inside. That takes the
-  place of what the victims promised. Rounds that freed next to nothing, inside the VM or out, are
-  counted: what their victims held was shared, or the figures were wrong.
-  """
-  @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
-  def measured(%{round: nil} = reaction, measure, slack_bytes) do
-    if reaction.credit == nil or measure.started_ms > reaction.credit.now_ms do
-      credit = %{
-        bytes: slack_bytes,
-        working_set_bytes: measure.working_set_bytes,
-        now_ms: measure.started_ms
-      }
-
-      judge(%{reaction | credit: credit, allocated: measure.allocated_bytes}, measure)
-    else
-      reaction
-    end
-  end
-
-  # While a round is on, some of it is freed and some is not: no time to measure.
-  def measured(reaction, _measure, _slack_bytes), do: reaction
-
-  defp judge(%{ended: nil} = reaction, _measure), do: reaction
-
-  defp judge(%{ended: ended} = reaction, measure) do
-    grown = div(ended.growth_bytes_per_s * (measure.started_ms - ended.started_ms), 1_000)
-    freed = ended.allocated_bytes + grown - measure.allocated_bytes
-    futile = if freed * 10 < ended.bytes, do: reaction.futile + 1, else: 0
-    %{reaction | ended: nil, futile: futile}
-  end
-
-  @doc "These were told to leave."
-  @spec killed(t(), [OOM.Plan.victim()], map(), integer()) :: t()
-  def killed(reaction, victims, report, now_ms) do
+  @doc "These were told to leave, at this report."
+  @spec killed(t(), [OOM.Plan.victim()], map()) :: t()
+  def killed(reaction, victims, %{working_set_bytes: working_set}) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
-
-    round =
-      reaction.round ||
-        %{
-          # Unknown as long as nothing was measured; then the round is not judged.
-          allocated_bytes: reaction.allocated,
-          growth_bytes_per_s: max(report.growth_bytes_per_s || 0, 0),
-          rss_bytes: report.rss_bytes || 0,
-          started_ms: now_ms,
-          bytes: 0
-        }
 
     %{
       reaction
       | leaving: Map.merge(reaction.leaving, Map.new(victims, &{&1.pid, &1.bytes})),
-        leaving_bytes: reaction.leaving_bytes + bytes,
-        round: %{round | bytes: round.bytes + bytes},
+        promised: {promised_left(reaction.promised, working_set) + bytes, working_set},
         nobody_since_ms: nil
     }
   end
@@ -157,16 +90,31 @@ defmodule OOM.Reaction do
         {false, reaction}
 
       {bytes, leaving} ->
-        {leaving == %{},
-         %{
-           reaction
-           | leaving: leaving,
-             leaving_bytes: reaction.leaving_bytes - bytes,
-             settling: [{now_ms + @settle_ms, bytes} | reaction.settling],
-             # what it held goes into the schedulers' caches: trim again
-             trimmed_ms: if(leaving == %{}, do: nil, else: reaction.trimmed_ms)
-         }}
+        {leaving == %{}, %{reaction | leaving: leaving, gone: [{now_ms, bytes} | reaction.gone]}}
     end
+  end
+
+  @doc """
+  The VM's memory was measured, with `slack_bytes` of it free inside. That takes the place of what
+  was promised by the victims that had gone by then. Where they freed next to nothing, inside the
+  VM or out, that is counted: what they held was shared, or the figures were wrong.
+  """
+  @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
+  def measured(reaction, measure, slack_bytes) do
+    # A heap is freed after its DOWN, on a scheduler of its own: what has just gone may or may not
+    # be in the measure, and still counts as promised.
+    {before, since} =
+      Enum.split_with(reaction.gone, fn {gone, _} -> gone + @free_ms < measure.started_ms end)
+
+    leaving = reaction.leaving |> Map.values() |> Enum.sum()
+
+    %{
+      reaction
+      | gone: since,
+        promised: {slack_bytes + leaving + sum(since), measure.working_set_bytes},
+        futile: futile(reaction, sum(before), measure),
+        allocated_bytes: measure.allocated_bytes
+    }
   end
 
   @doc "Nobody was found to kill; when that has lasted, killing is given up."
@@ -180,50 +128,43 @@ defmodule OOM.Reaction do
       else: reaction
   end
 
-  @doc "The level is below critical: all counts begin anew."
+  @doc "The level is below critical: what was counted against killing begins anew."
   @spec relieved(t()) :: t()
-  def relieved(reaction),
-    do: %{reaction | futile: 0, exhausted_bytes: nil, nobody_since_ms: nil}
+  def relieved(reaction), do: %{reaction | futile: 0, exhausted_bytes: nil, nobody_since_ms: nil}
 
-  @doc "Whether killing was given up: nobody is left, or the last rounds freed next to nothing."
+  @doc "Whether killing was given up: nobody is left, or it frees next to nothing."
   @spec exhausted?(t()) :: boolean()
   def exhausted?(reaction), do: reaction.exhausted_bytes != nil
 
-  # All victims are gone and what they held is freed: some of it went back to the system, and
-  # resident memory fell (against where it would be had it grown on as before). The rest is free
-  # inside the VM.
-  defp end_round(%{round: %{} = round, leaving: leaving, settling: []} = reaction, report, now_ms)
-       when leaving == %{} do
-    grown = div(round.growth_bytes_per_s * (now_ms - round.started_ms), 1_000)
-    given_back = max(round.rss_bytes + grown - (report.rss_bytes || 0), 0)
+  # The working set has moved since: down by what went back to the system, which is headroom by
+  # now, or up by growth, which uses up what is free inside or shows that it cannot be used.
+  defp promised_left({bytes, then}, working_set), do: max(bytes - abs(working_set - then), 0)
 
-    credit = %{
-      bytes: max(round.bytes - given_back, 0) + credit_left(reaction.credit, report),
-      working_set_bytes: report.working_set_bytes,
-      now_ms: now_ms
-    }
+  defp sum(gone), do: gone |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 
-    %{reaction | round: nil, credit: credit, ended: ended(reaction.ended, round)}
+  defp futile(reaction, 0, _measure), do: reaction.futile
+  defp futile(%{allocated_bytes: nil} = reaction, _bytes, _measure), do: reaction.futile
+
+  defp futile(reaction, bytes, measure) do
+    freed = reaction.allocated_bytes - measure.allocated_bytes
+
+    cond do
+      # Others grew by more than the victims held: nothing can be said.
+      freed < -bytes -> reaction.futile
+      freed * 10 < bytes -> reaction.futile + 1
+      true -> 0
+    end
   end
 
-  defp end_round(reaction, _report, _now_ms), do: reaction
-
-  defp ended(nil, %{allocated_bytes: nil}), do: nil
-  defp ended(nil, round), do: round
-  defp ended(earlier, round), do: %{earlier | bytes: earlier.bytes + round.bytes}
-
-  defp give_up(%{exhausted_bytes: nil, futile: futile} = reaction, report)
-       when futile >= @futile_rounds,
+  defp reconsider(%{exhausted_bytes: nil, futile: futile} = reaction, report)
+       when futile >= @futile_measures,
        do: %{reaction | exhausted_bytes: report.headroom_bytes}
-
-  defp give_up(reaction, _report), do: reaction
 
   # Having given up is not for ever: each time the headroom has halved again, one more round may
   # try, with fresher figures. That is a handful of rounds before the end, and no loop.
-  defp reconsider(%{exhausted_bytes: given_up} = reaction, report)
-       when is_integer(given_up) do
+  defp reconsider(%{exhausted_bytes: given_up} = reaction, report) when is_integer(given_up) do
     if report.headroom_bytes * 2 < given_up,
-      do: %{reaction | exhausted_bytes: nil, futile: @futile_rounds - 1, nobody_since_ms: nil},
+      do: %{reaction | exhausted_bytes: nil, futile: @futile_measures - 1, nobody_since_ms: nil},
       else: reaction
   end
 
@@ -235,12 +176,6 @@ defmodule OOM.Reaction do
 
   defp trim_settling?(%{trimmed_ms: nil}, _now_ms), do: false
   defp trim_settling?(%{trimmed_ms: last}, now_ms), do: now_ms - last < @trim_settle_ms
-
-  defp trimmed(reaction, now_ms), do: %{reaction | trimmed_ms: now_ms}
-
-  defp unless_urgent({:trim, reaction}, need, report) do
-    if urgent?(report), do: {{:trim_and_kill, need}, reaction}, else: {:trim, reaction}
-  end
 
   defp urgent?(%{time_to_exhaustion_ms: nil}), do: false
   defp urgent?(%{time_to_exhaustion_ms: ms}), do: ms < @urgent_ms

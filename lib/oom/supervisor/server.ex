@@ -9,7 +9,7 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Victims}
+  alias OOM.{Child, Holds, Tables, Victims}
   alias OOM.Supervisor.{Callback, Children}
 
   # How long a `:killed` child may turn out to have met its max_heap_size, see `handle_info/2`.
@@ -55,7 +55,7 @@ defmodule OOM.Supervisor.Server do
 
     with {:reply, result, _state} when result == :ok or elem(result, 0) == :ok <- reply do
       if action != :restart_child, do: Children.forget(id)
-      Holds.forget(self(), id)
+      Holds.forget(self(), id, Callback.strategy() == :one_for_one)
     end
 
     reply
@@ -112,6 +112,8 @@ defmodule OOM.Supervisor.Server do
   # anything, the restart waits.
   defp verdict(pid, reason, options) do
     cond do
+      # While the application is stopped nobody could bring it back.
+      Tables.config() == nil -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> :memory
       reason == :killed and Keyword.get(options, :type, :worker) == :worker -> :unknown
@@ -161,24 +163,25 @@ defmodule OOM.Supervisor.Server do
     else
       unit = unit(id, state)
       state = end_quietly(pid, id, options, state)
-      state = Enum.reduce(unit -- [id], state, &terminate_child/2)
-      Holds.hold(self(), id, Enum.reverse(unit), pid, options)
+      others = for {other, true} when other != id <- Enum.reverse(unit), do: other
+      state = Enum.reduce(others, state, &terminate_child/2)
+      Holds.hold(self(), id, unit, pid, options)
       state
     end
   end
 
-  # What goes down together, last started first, as the strategy has it.
+  # What goes down together, in start order, as the strategy has it; and whether it runs.
   defp unit(id, state) do
     case Callback.strategy() do
-      :one_for_all -> running_ids(state)
-      :rest_for_one -> Enum.take_while(running_ids(state), &(&1 != id)) ++ [id]
-      _ -> [id]
+      :one_for_all -> children(state)
+      :rest_for_one -> Enum.drop_while(children(state), fn {other, _} -> other != id end)
+      _ -> [{id, true}]
     end
   end
 
-  defp running_ids(state) do
+  defp children(state) do
     {:reply, children, _} = :supervisor.handle_call(:which_children, {self(), nil}, state)
-    for {id, pid, _, _} <- children, is_pid(pid), do: id
+    for {id, pid, _, _} <- Enum.reverse(children), do: {id, is_pid(pid)}
   end
 
   # The child is dead and its exit already taken from the mailbox. `terminate_child` is what
