@@ -57,15 +57,14 @@ defmodule Mix.Tasks.Compile.OomNative do
       ~w(build --release --locked --package oom_nif --color never) ++
         ["--manifest-path", @manifest, "--target-dir", target_dir()]
 
-    {status, output} = run_cargo(cargo, args)
-    diagnostics = diagnostics(output)
-
-    case {status, built()} do
-      {0, [library | _]} -> {:ok, library, diagnostics}
-      {0, []} -> failed("cargo built no library in #{target_dir()}")
-      {_, _} -> {:error, why_failed(cargo, diagnostics, output)}
+    case run_cargo(cargo, args) do
+      {0, output} -> found(built(), diagnostics(output))
+      {_, output} -> {:error, why_failed(cargo, diagnostics(output), output)}
     end
   end
+
+  defp found([library | _], diagnostics), do: {:ok, library, diagnostics}
+  defp found([], _), do: failed("cargo built no library in #{target_dir()}")
 
   # Under <triple>/release when cargo is set up to build for another target.
   defp built do
