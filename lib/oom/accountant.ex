@@ -114,8 +114,7 @@ defmodule OOM.Accountant do
         end_pass(state)
 
       {pids, rest} ->
-        waited_for = MapSet.new(Map.values(state.waiting))
-        chunk = pids |> Enum.reject(&MapSet.member?(waited_for, &1)) |> Probe.chunk()
+        chunk = Probe.chunk(pids -- Map.values(state.waiting))
         send_probe(%{state | rest: rest, chunk: chunk, seen: nil})
     end
   end

@@ -7,6 +7,7 @@ defmodule OOM.Application do
   @impl true
   def start(_type, _args) do
     config = :oom |> Application.get_all_env() |> OOM.Config.new!() |> OOM.Config.reachable!()
+    load_modules()
     OOM.Level.setup()
     OOM.HeapReports.install()
     # The tables' owner does nothing and has no reason to die; if it does, all begin anew.
@@ -20,6 +21,47 @@ defmodule OOM.Application do
   def stop(_state) do
     OOM.HeapReports.uninstall()
     OOM.Level.put(:normal)
+  end
+
+  # Outside of releases a module is loaded by the first call to it, through the code server and
+  # from disk. Met on the way to a kill, that took longer than the memory lasted. What the guard,
+  # the accountant and the supervisors call is here; a test compares what is loaded before and
+  # after a round of kills.
+  @called [
+    # Elixir
+    Access,
+    Atom,
+    Enum,
+    Enumerable,
+    Enumerable.List,
+    Enumerable.Map,
+    GenServer,
+    Integer,
+    Keyword,
+    List,
+    Logger,
+    Map,
+    Process,
+    Stream.Reducers,
+    String.Chars,
+    Supervisor,
+    System,
+    # Erlang
+    :ets,
+    :gen,
+    :gen_server,
+    :lists,
+    :maps,
+    :proc_lib,
+    :rand,
+    :supervisor,
+    :sys
+  ]
+
+  defp load_modules do
+    {:ok, ours} = :application.get_key(:oom, :modules)
+    _ = :code.ensure_modules_loaded(ours ++ @called)
+    :ok
   end
 
   # Each finds its state in the tables again, so none takes another down.

@@ -7,7 +7,7 @@ defmodule OOM.Guard do
   use GenServer
 
   alias OOM.{Accountant, Kill, Level, Native, Notifier, Plan, Reaction, Reporter, Tables}
-  alias OOM.{Slack, Trim, Victims}
+  alias OOM.{Slack, Trim, Victims, Workers}
 
   # More victims than this in one batch would be chosen on figures that the first of them makes
   # obsolete; the next tick is a millisecond away.
@@ -125,6 +125,8 @@ defmodule OOM.Guard do
     for victim <- victims do
       Process.monitor(victim.pid)
       Victims.mark(victim.pid, now, victim.bytes)
+      # Out of the plan at once: whoever keeps it may be late, and the dead free nothing.
+      Workers.delete(victim.pid)
       Kill.start(victim.pid, config.grace_ms)
     end
 

@@ -7,8 +7,8 @@ defmodule OOM.Heap do
   # Ways in, because the flag is not inherited and a supervisor does not spawn its children:
   #   * a process itself: `cap_self/1`, from `OOM.set_priority/2`;
   #   * a Task: its function is wrapped, `wrap/2`;
-  #   * what speaks `sys` and was started with proc_lib's `init/1` (GenServer, Agent, gen_statem,
-  #     GenStage ...): `cap/2`, a system message served before anything else in its loop.
+  #   * what speaks `sys` (GenServer, Agent, gen_statem, gen_event, GenStage ...): `cap/2`, a
+  #     system message served before anything else in its loop.
   # A plain `spawn_link` or a special process with a loop of its own is not reached from outside;
   # it can call `OOM.set_priority/2`, and sampling covers it otherwise.
 
@@ -32,18 +32,31 @@ defmodule OOM.Heap do
   def cap(_pid, nil), do: false
 
   def cap(pid, bytes) do
-    if serves_system_messages?(pid) do
-      # The fun throws: a normal return would send a copy of the state back to us. What `sys`
-      # replies goes to an alias that is already void.
-      void = :erlang.alias()
-      :erlang.unalias(void)
-      flag = flag(bytes)
-      set = fn _state -> Process.flag(:max_heap_size, flag) && throw(:capped) end
-      send(pid, {:system, {self(), [:alias | void]}, {:replace_state, set}})
-      true
-    else
-      false
+    flag = flag(bytes)
+
+    case kind(pid) do
+      :sys ->
+        # The fun throws: a normal return would send a copy of the state back to us.
+        set = fn _state -> Process.flag(:max_heap_size, flag) && throw(:capped) end
+        tell(pid, {:replace_state, set})
+
+      :gen_event ->
+        # It would call that fun for each of its handlers, and may have none yet. A debug function
+        # is called at the next event, and is gone after it.
+        set = fn _, _event, _ -> Process.flag(:max_heap_size, flag) && :done end
+        tell(pid, {:debug, {:install, {set, nil}}})
+
+      nil ->
+        false
     end
+  end
+
+  # What `sys` replies goes to an alias that is already void.
+  defp tell(pid, request) do
+    void = :erlang.alias()
+    :erlang.unalias(void)
+    send(pid, {:system, {self(), [:alias | void]}, request})
+    true
   end
 
   @doc "Wraps the start of a Task so that it caps itself first."
@@ -72,16 +85,26 @@ defmodule OOM.Heap do
     apply(module, function, args)
   end
 
-  # Asked of a child that has just started and is idle, so it costs microseconds. A process that
-  # is no OTP process must not get a message it does not know.
-  defp serves_system_messages?(pid) do
-    with {:dictionary, dictionary} <- Process.info(pid, :dictionary),
-         {:"$initial_call", {_module, :init, 1}} <-
-           List.keyfind(dictionary, :"$initial_call", 0) do
-      true
-    else
-      _ -> false
+  # How a process takes a system message, if it does; one that is no OTP process must not get a
+  # message it does not know. Asked of a child that has just started and is idle, so it costs
+  # microseconds.
+  #
+  # proc_lib notes the callback module's `init/1`. An Agent notes its own function in its place,
+  # but its outermost call is still that of a gen_server.
+  defp kind(pid) do
+    with [dictionary: dictionary, current_stacktrace: stack] <-
+           Process.info(pid, [:dictionary, :current_stacktrace]) do
+      case List.keyfind(dictionary, :"$initial_call", 0) do
+        {_, {_module, :init, 1}} -> :sys
+        {_, {:gen_event, :init_it, _}} -> :gen_event
+        {_, _} -> if outermost(stack) in [:gen_server, :gen_statem], do: :sys
+        nil -> nil
+      end
     end
+  end
+
+  defp outermost(stack) do
+    Enum.find_value(Enum.reverse(stack), fn {module, _, _, _} -> module != :proc_lib && module end)
   end
 
   defp flag(nil), do: %{size: 0}

@@ -14,9 +14,12 @@ defmodule OOM.Reaction do
   @trim_every_ms 100
   # With less time than this left, the kill does not wait for the trim.
   @urgent_ms 60
+  # A victim's heap is freed after its DOWN, on a scheduler of its own.
   @free_ms 5
-  # So many measures in a row that found next to nothing freed, and killing is given up.
-  @futile_measures 3
+  # Whether killing helps is judged over windows this long, because what the victims held is freed
+  # when they get their turn; after so many that freed nothing, killing is given up.
+  @judge_ms 250
+  @futile_windows 4
   # So long without anyone to kill, and there is nobody.
   @nobody_ms 500
 
@@ -28,7 +31,8 @@ defmodule OOM.Reaction do
             gone: [],
             # {bytes, working set at that time}
             promised: {0, 0},
-            allocated_bytes: nil,
+            # the window being judged: {since_ms, allocated_bytes then, bytes of the victims since}
+            window: nil,
             futile: 0,
             nobody_since_ms: nil,
             # the headroom left when killing was given up
@@ -108,13 +112,15 @@ defmodule OOM.Reaction do
 
     leaving = reaction.leaving |> Map.values() |> Enum.sum()
 
-    %{
-      reaction
-      | gone: since,
-        promised: {slack_bytes + leaving + sum(since), measure.working_set_bytes},
-        futile: futile(reaction, sum(before), measure),
-        allocated_bytes: measure.allocated_bytes
-    }
+    judge(
+      %{
+        reaction
+        | gone: since,
+          promised: {slack_bytes + leaving + sum(since), measure.working_set_bytes}
+      },
+      measure,
+      sum(before)
+    )
   end
 
   @doc "Nobody was found to kill; when that has lasted, killing is given up."
@@ -130,7 +136,8 @@ defmodule OOM.Reaction do
 
   @doc "The level is below critical: what was counted against killing begins anew."
   @spec relieved(t()) :: t()
-  def relieved(reaction), do: %{reaction | futile: 0, exhausted_bytes: nil, nobody_since_ms: nil}
+  def relieved(reaction),
+    do: %{reaction | futile: 0, window: nil, exhausted_bytes: nil, nobody_since_ms: nil}
 
   @doc "Whether killing was given up: nobody is left, or it frees next to nothing."
   @spec exhausted?(t()) :: boolean()
@@ -142,29 +149,35 @@ defmodule OOM.Reaction do
 
   defp sum(gone), do: gone |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 
-  defp futile(reaction, 0, _measure), do: reaction.futile
-  defp futile(%{allocated_bytes: nil} = reaction, _bytes, _measure), do: reaction.futile
+  defp judge(%{window: nil} = reaction, measure, _bytes),
+    do: %{reaction | window: {measure.started_ms, measure.allocated_bytes, 0}}
 
-  defp futile(reaction, bytes, measure) do
-    freed = reaction.allocated_bytes - measure.allocated_bytes
+  defp judge(%{window: {since, allocated, bytes}} = reaction, measure, more) do
+    bytes = bytes + more
 
-    cond do
-      # Others grew by more than the victims held: nothing can be said.
-      freed < -bytes -> reaction.futile
-      freed * 10 < bytes -> reaction.futile + 1
-      true -> 0
+    if measure.started_ms - since < @judge_ms do
+      %{reaction | window: {since, allocated, bytes}}
+    else
+      futile = futile(reaction.futile, bytes, allocated - measure.allocated_bytes)
+      %{reaction | futile: futile, window: {measure.started_ms, measure.allocated_bytes, 0}}
     end
   end
 
+  defp futile(count, 0, _freed), do: count
+  # Less than a tenth of what the victims are said to have held.
+  defp futile(count, bytes, freed) when abs(freed) * 10 < bytes, do: count + 1
+  # It frees; or others grow meanwhile, and whether it frees cannot be told. Then it goes on.
+  defp futile(_count, _bytes, _freed), do: 0
+
   defp reconsider(%{exhausted_bytes: nil, futile: futile} = reaction, report)
-       when futile >= @futile_measures,
+       when futile >= @futile_windows,
        do: %{reaction | exhausted_bytes: report.headroom_bytes}
 
   # Having given up is not for ever: each time the headroom has halved again, one more round may
   # try, with fresher figures. That is a handful of rounds before the end, and no loop.
   defp reconsider(%{exhausted_bytes: given_up} = reaction, report) when is_integer(given_up) do
     if report.headroom_bytes * 2 < given_up,
-      do: %{reaction | exhausted_bytes: nil, futile: @futile_measures - 1, nobody_since_ms: nil},
+      do: %{reaction | exhausted_bytes: nil, futile: @futile_windows - 1, nobody_since_ms: nil},
       else: reaction
   end
 
