@@ -120,7 +120,9 @@ defmodule OOM.Accountant do
   end
 
   defp send_probe(state) do
-    priority = if state.level in [:normal, :elevated], do: :normal, else: :high
+    # A signal lends the worker the priority of who asks, so under pressure even a worker at the
+    # end of a long run queue answers at once.
+    priority = if state.level == :normal, do: :normal, else: :high
     probe = Probe.start(state.chunk, priority)
     Process.send_after(self(), {:look, probe}, @stall_ms)
     %{state | probe: probe}

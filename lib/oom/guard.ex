@@ -120,7 +120,7 @@ defmodule OOM.Guard do
 
   defp kill(need, report, %{reaction: reaction, config: config} = state) do
     now = now()
-    victims = pick(need, reaction, config)
+    victims = pick(need, Reaction.ceiling(reaction, now), config)
 
     for victim <- victims do
       Process.monitor(victim.pid)
@@ -134,15 +134,14 @@ defmodule OOM.Guard do
       given_up(report, state, Reaction.nobody(reaction, report, now))
     else
       Reporter.killed(victims, need, report)
-      %{state | reaction: Reaction.killed(reaction, victims, report)}
+      %{state | reaction: Reaction.killed(reaction, victims, report, now)}
     end
   end
 
-  defp pick(_need, _reaction, %{kill: false}), do: []
+  defp pick(_need, _ceiling, %{kill: false}), do: []
 
-  defp pick(need, reaction, config) do
-    Plan.pick(need, @batch, config.min_victim_bytes, &is_map_key(reaction.leaving, &1))
-  end
+  defp pick(need, ceiling, config),
+    do: Plan.pick(need, @batch, config.min_victim_bytes, ceiling)
 
   # Says it once, at the moment it becomes so.
   defp given_up(report, state, reaction) do

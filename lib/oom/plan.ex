@@ -30,49 +30,46 @@ defmodule OOM.Plan do
   end
 
   @doc """
-  Victims that together hold `need_bytes`, at most `max_count`, lowest priority first and largest
-  first within a priority. `min_bytes` is what one must hold to be worth it.
+  Victims of one priority that together hold `need_bytes`, at most `max_count`: of the lowest
+  priority that has any, the largest first. `min_bytes` is what one must hold to be worth it.
 
-  Within a priority the walk skips to the next as soon as the workers become too small.
+  `ceiling` is the highest rank that may be picked. While victims of one priority are on their
+  way, it keeps the next priority out: no worker ends before one that is worth less.
   """
-  @spec pick(non_neg_integer(), pos_integer(), pos_integer(), (pid() -> boolean())) :: [victim()]
-  def pick(need_bytes, max_count, min_bytes, skip?) do
-    walk(:ets.first(__MODULE__), need_bytes, max_count, min_bytes, skip?, [])
-  end
+  @spec pick(non_neg_integer(), pos_integer(), pos_integer(), 0..1000) :: [victim()]
+  def pick(need_bytes, max_count, min_bytes, ceiling \\ 1000),
+    do: walk(:ets.first(__MODULE__), need_bytes, max_count, min_bytes, ceiling, [])
 
-  defp walk(:"$end_of_table", _need, _count, _min, _skip?, victims), do: Enum.reverse(victims)
+  defp walk(:"$end_of_table", _need, _count, _min, _ceiling, victims), do: Enum.reverse(victims)
 
-  defp walk(_key, need, count, _min, _skip?, victims) when need <= 0 or count == 0,
-    do: Enum.reverse(victims)
+  defp walk({rank, _, _}, need, count, _min, ceiling, victims)
+       when need <= 0 or count == 0 or rank > ceiling,
+       do: Enum.reverse(victims)
 
   # The rest of this priority is smaller still. `[]` is larger than any pid and any number.
-  defp walk({rank, minus, _pid}, need, count, min, skip?, victims) when -minus < min,
-    do: walk(:ets.next(__MODULE__, {rank, [], []}), need, count, min, skip?, victims)
+  defp walk({rank, minus, _pid}, need, count, min, ceiling, victims) when -minus < min,
+    do: walk(:ets.next(__MODULE__, {rank, [], []}), need, count, min, ceiling, victims)
 
-  defp walk({rank, minus, pid} = key, need, count, min, skip?, victims) do
+  defp walk({rank, minus, pid} = key, need, count, min, ceiling, victims) do
     next = :ets.next(__MODULE__, key)
 
     case Workers.lookup(pid) do
       # The row decides: a key left behind by a concurrent change is not a verdict.
       {_, ^rank, bytes, _, state, supervisor, id, _} when bytes == -minus ->
-        if skip?.(pid) do
-          walk(next, need, count, min, skip?, victims)
-        else
-          victim = %{
-            pid: pid,
-            rank: rank,
-            bytes: bytes,
-            state: state,
-            supervisor: supervisor,
-            id: id
-          }
+        victim = %{
+          pid: pid,
+          rank: rank,
+          bytes: bytes,
+          state: state,
+          supervisor: supervisor,
+          id: id
+        }
 
-          walk(next, need - bytes, count - 1, min, skip?, [victim | victims])
-        end
+        walk(next, need - bytes, count - 1, min, rank, [victim | victims])
 
       _ ->
         :ets.delete(__MODULE__, key)
-        walk(next, need, count, min, skip?, victims)
+        walk(next, need, count, min, ceiling, victims)
     end
   end
 end

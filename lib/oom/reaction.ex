@@ -16,6 +16,8 @@ defmodule OOM.Reaction do
   @urgent_ms 60
   # A victim's heap is freed after its DOWN, on a scheduler of its own.
   @free_ms 5
+  # Victims that have not left after this long do not protect the next priority any more.
+  @stuck_ms 150
   # Whether killing helps is judged over windows this long, because what the victims held is freed
   # when they get their turn; after so many that freed nothing, killing is given up.
   @judge_ms 250
@@ -25,8 +27,10 @@ defmodule OOM.Reaction do
 
   defstruct trim?: false,
             trimmed_ms: nil,
-            # pid => bytes: told to leave, and still there
+            # pid => bytes: told to leave, and still there; of one rank
             leaving: %{},
+            rank: nil,
+            last_kill_ms: nil,
             # [{gone_ms, bytes}]: gone since the last measure
             gone: [],
             # {bytes, working set at that time}
@@ -73,15 +77,28 @@ defmodule OOM.Reaction do
       promised_left(reaction.promised, report.working_set_bytes)
   end
 
+  @doc """
+  The highest rank that may be picked: while victims are on their way, theirs. One that takes very
+  long (a heap of hundreds of MB is being collected, and cannot be interrupted) keeps the others
+  waiting no longer.
+  """
+  @spec ceiling(t(), integer()) :: 0..1000
+  def ceiling(%{leaving: leaving}, _now_ms) when leaving == %{}, do: 1000
+
+  def ceiling(reaction, now_ms),
+    do: if(now_ms - reaction.last_kill_ms < @stuck_ms, do: reaction.rank, else: 1000)
+
   @doc "These were told to leave, at this report."
-  @spec killed(t(), [OOM.Plan.victim()], map()) :: t()
-  def killed(reaction, victims, %{working_set_bytes: working_set}) do
+  @spec killed(t(), [OOM.Plan.victim()], map(), integer()) :: t()
+  def killed(reaction, [%{rank: rank} | _] = victims, %{working_set_bytes: working_set}, now_ms) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
 
     %{
       reaction
       | leaving: Map.merge(reaction.leaving, Map.new(victims, &{&1.pid, &1.bytes})),
         promised: {promised_left(reaction.promised, working_set) + bytes, working_set},
+        rank: rank,
+        last_kill_ms: now_ms,
         nobody_since_ms: nil
     }
   end

@@ -23,7 +23,7 @@ defmodule OOM.Supervisor do
     * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
       grows its heap is faster than any sampling. One that is killed by it is held in the same
       way. For that a child that ends with `:killed` is restarted up to 50 ms later than under
-      `Supervisor`. GenServer, Agent, Task, `:gen_statem` and whatever else runs on `proc_lib` and
+      `Supervisor`, and while the level is not `:normal` it is taken for a victim. GenServer, Agent, Task, `:gen_statem` and whatever else runs on `proc_lib` and
       answers `:sys` are reached; a process from a plain `spawn_link` is not, unless it calls
       `OOM.set_priority/2`.
 

@@ -9,10 +9,10 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Tables, Victims}
+  alias OOM.{Child, Holds, Victims}
   alias OOM.Supervisor.{Callback, Children}
 
-  # How long a `:killed` child may turn out to have met its max_heap_size, see `handle_info/2`.
+  # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
   @verdict_ms 50
 
   @impl true
@@ -29,7 +29,8 @@ defmodule OOM.Supervisor.Server do
 
   @impl true
   def handle_call(request, from, state) do
-    case settle_verdicts(state) do
+    # What is asked must not see a child that is dead and neither held nor restarted.
+    case await_verdicts(state) do
       {:noreply, state} -> request(request, from, state)
       stop -> stop
     end
@@ -107,21 +108,32 @@ defmodule OOM.Supervisor.Server do
   @impl true
   def code_change(old, state, extra), do: :supervisor.code_change(old, state, extra)
 
-  # `:killed` says nothing of who killed. If it was the VM, because of max_heap_size, its report
-  # is on the way and marks the victim; until then, or until someone asks this supervisor
-  # anything, the restart waits.
+  # `:killed` says nothing of who killed. While memory is short it is taken for what the VM does
+  # at a max_heap_size. Otherwise, if it was the VM, its report is on the way and marks the victim
+  # (OOM.HeapReports), and the restart waits a moment for that.
   defp verdict(pid, reason, options) do
     cond do
-      # While the application is stopped nobody could bring it back.
-      Tables.config() == nil -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> :memory
-      reason == :killed and Keyword.get(options, :type, :worker) == :worker -> :unknown
-      true -> :other
+      reason != :killed or Keyword.get(options, :type, :worker) != :worker -> :other
+      OOM.level() != :normal -> :memory
+      true -> :unknown
     end
   end
 
   defp verdicts, do: Process.get({__MODULE__, :verdicts}, [])
+
+  defp await_verdicts(state) do
+    if verdicts() == [] do
+      {:noreply, state}
+    else
+      receive do
+        {__MODULE__, :verdicts} -> settle_verdicts(state)
+      after
+        @verdict_ms -> settle_verdicts(state)
+      end
+    end
+  end
 
   defp settle_verdicts(state) do
     case Process.delete({__MODULE__, :verdicts}) do

@@ -1,0 +1,172 @@
+defmodule OOM.Real.PressureTest do
+  @moduledoc false
+  # The main job on the real thing: a VM of its own in a real cgroup, real growth, real kills.
+
+  use ExUnit.Case, async: false
+
+  alias OOM.Test.{Cgroup, LimitedVM, Workload}
+
+  @moduletag :cgroup
+  @moduletag timeout: 180_000
+
+  @mib 1_048_576
+  @limit 256 * @mib
+  # Back as soon as the pressure is over, so that the tests are short.
+  @config [backoff: [initial_ms: 50, max_ms: 400]]
+
+  defp workers(group, count, options), do: for(i <- 1..count, do: {{group, i}, options})
+
+  defp start(config \\ @config, workers) do
+    vm = LimitedVM.start!(@limit, config)
+    {vm, LimitedVM.call(vm, Workload, :start, [workers, []])}
+  end
+
+  defp grow(vm, supervisor, group, kind, done) do
+    args = [supervisor, group, kind, 100_000, 20, done]
+    LimitedVM.call(vm, Workload, :grow_until, args)
+  end
+
+  defp ended(events), do: for({:ended, {group, _}, reason, _} <- events, do: {group, reason})
+
+  describe "a leak in 100 workers under 256 MiB" do
+    test "kills the VM that has no guard" do
+      vm = LimitedVM.start!(@limit, nil)
+      ref = Process.monitor(vm.peer)
+      # Four times the limit; the call ends with the VM.
+      catch_exit(LimitedVM.call(vm, Workload, :unguarded, [4 * @limit]))
+      assert_receive {:DOWN, ^ref, :process, _, _}, 60_000
+      assert Cgroup.oom_kills(vm.cgroup) == 1
+    end
+
+    for kind <- [:list, :binary] do
+      test "ends workers of the lowest priority only, and the VM lives (#{kind})" do
+        {vm, supervisor} =
+          start(
+            workers(:low, 100, priority: :low) ++
+              workers(:normal, 10, []) ++
+              workers(:high, 5, priority: :high) ++
+              workers(:protected, 1, priority: :protected)
+          )
+
+        protected = LimitedVM.call(vm, Workload, :pids, [supervisor, :protected])
+
+        for pid <- protected,
+            do: LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :list, 1_000}])
+
+        {:done, events} = grow(vm, supervisor, :low, unquote(kind), {:ended, :low, 60})
+
+        assert Enum.all?(ended(events), &(&1 == {:low, {:shutdown, :memory_pressure}}))
+        assert LimitedVM.call(vm, Workload, :pids, [supervisor, :protected]) == protected
+
+        assert [1] =
+                 for(pid <- protected, do: LimitedVM.call(vm, GenServer, :call, [pid, :state]))
+
+        assert LimitedVM.alive?(vm)
+        assert Cgroup.oom_kills(vm.cgroup) == 0
+      end
+    end
+
+    test "ends no :normal worker while a :low one holds anything" do
+      {vm, supervisor} = start(workers(:low, 40, priority: :low) ++ workers(:normal, 40, []))
+
+      assert {:done, events} = grow(vm, supervisor, :any, :binary, {:ended, :normal, 5})
+
+      # What every :low worker was doing when the first :normal one ended.
+      {before, _} = Enum.split_while(events, &(not match?({:ended, {:normal, _}, _, _}, &1)))
+      started = Enum.count(before, &match?({:started, {:low, _}, _}, &1))
+      ended = Enum.count(before, &match?({:ended, {:low, _}, _, _}, &1))
+      assert started == ended
+    end
+  end
+
+  describe "when the pressure is over" do
+    test "every held worker is back, once, and restart intensity was not touched" do
+      # max_restarts: 0, so that a single counted restart would end the supervisor.
+      {vm, supervisor} = start(workers(:low, 60, priority: :low))
+      {:done, _} = grow(vm, supervisor, :low, :binary, {:ended, :low, 40})
+      {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
+
+      assert LimitedVM.call(vm, Process, :alive?, [supervisor])
+      assert length(LimitedVM.call(vm, Workload, :pids, [supervisor, :low])) == 60
+
+      # At most one process for each child at any time.
+      for i <- 1..60 do
+        life =
+          for event <- events,
+              elem(event, 0) in [:started, :ended],
+              elem(event, 1) == {:low, i},
+              do: elem(event, 0)
+
+        assert life == Enum.take(Stream.cycle([:started, :ended]), length(life))
+        assert List.last(life) == :started
+      end
+    end
+
+    test "they come back one after the other, and only at the level :normal" do
+      {vm, supervisor} = start(workers(:low, 60, priority: :low))
+      {:done, before} = grow(vm, supervisor, :low, :binary, {:ended, :low, 40})
+      {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
+
+      returns = for {:started, _, at} <- Enum.drop(events, 60), do: at
+      assert length(returns) >= 40
+
+      # A return every 20 ms at most, as timers go.
+      for [one, next] <- Enum.chunk_every(returns, 2, 1, :discard), do: assert(next - one >= 15)
+
+      # None of them before the level was normal again.
+      first = Enum.min(returns)
+      levels = for {:level, level, _, at} <- events, at <= first, do: level
+      assert List.last(levels) == :normal
+      assert Enum.any?(before, &match?({:level, :critical, _, _}, &1))
+    end
+
+    test "the level was told once per change" do
+      {vm, supervisor} = start(workers(:low, 60, priority: :low))
+      {:done, _} = grow(vm, supervisor, :low, :binary, {:ended, :low, 30})
+      {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
+
+      levels = [
+        :normal | for({:level, level, snapshot, _} <- events, snapshot.level == level, do: level)
+      ]
+
+      assert :critical in levels
+      for [one, next] <- Enum.chunk_every(levels, 2, 1, :discard), do: assert(one != next)
+      assert List.last(levels) == :normal
+    end
+  end
+
+  describe "a victim" do
+    test "is seen by monitors and links to leave with {:shutdown, :memory_pressure}" do
+      {vm, supervisor} = start(workers(:low, 20, priority: :low))
+      :ok = LimitedVM.call(vm, Workload, :link_all, [supervisor, :low])
+      {:done, events} = grow(vm, supervisor, :low, :binary, {:ended, :low, 10})
+      linked = LimitedVM.call(vm, Workload, :link_reasons, [10])
+
+      assert Enum.uniq(linked) == [{:shutdown, :memory_pressure}]
+      assert events |> ended() |> Enum.uniq() == [{:low, {:shutdown, :memory_pressure}}]
+    end
+
+    test "that traps exits and stays gets :kill, and is held and returned all the same" do
+      {vm, supervisor} = start([grace_ms: 20] ++ @config, workers(:low, 20, stubborn: true))
+      {:done, events} = grow(vm, supervisor, :low, :binary, {:ended, :low, 5})
+      assert events |> ended() |> Enum.uniq() == [{:low, :killed}]
+
+      {:done, _} = LimitedVM.call(vm, Workload, :settle, [supervisor])
+      assert LimitedVM.call(vm, Process, :alive?, [supervisor])
+    end
+
+    test "of its max_heap_size is held like any other" do
+      {vm, supervisor} = start(workers(:low, 2, priority: :low))
+      LimitedVM.call(vm, Workload, :run_away, [supervisor, :low, 2 * @limit])
+      {:done, events} = grow(vm, supervisor, :none, :binary, {:ended, :low, 2})
+
+      assert Enum.all?(ended(events), fn {:low, reason} ->
+               reason in [:killed, {:shutdown, :memory_pressure}]
+             end)
+
+      {:done, _} = LimitedVM.call(vm, Workload, :settle, [supervisor])
+      assert LimitedVM.call(vm, Process, :alive?, [supervisor])
+      assert Cgroup.oom_kills(vm.cgroup) == 0
+    end
+  end
+end

@@ -1,0 +1,101 @@
+defmodule OOM.Test.Cgroup do
+  @moduledoc false
+  # A real memory cgroup with a limit, on v1 or v2, for as long as a test needs it.
+
+  defstruct [:path, :version]
+
+  @type t :: %__MODULE__{path: Path.t(), version: 1 | 2}
+
+  @doc "Why no cgroup can be made here, or `nil` if one can."
+  @spec unavailable() :: String.t() | nil
+  def unavailable do
+    case mount() do
+      nil ->
+        "no memory cgroup is mounted"
+
+      {_version, root} ->
+        probe = Path.join(root, "oom_test_probe_#{System.pid()}")
+
+        with :ok <- File.mkdir(probe), :ok <- File.rmdir(probe) do
+          nil
+        else
+          {:error, reason} -> "cannot make a cgroup in #{root}: #{:file.format_error(reason)}"
+        end
+    end
+  end
+
+  @spec create!(pos_integer()) :: t()
+  def create!(limit_bytes) do
+    {version, root} = mount()
+    name = "oom_test_#{System.pid()}_#{System.unique_integer([:positive])}"
+    if version == 2, do: File.write(Path.join(root, "cgroup.subtree_control"), "+memory")
+    cgroup = %__MODULE__{path: Path.join(root, name), version: version}
+    File.mkdir!(cgroup.path)
+    limit!(cgroup, limit_bytes)
+    cgroup
+  end
+
+  @spec limit!(t(), pos_integer()) :: :ok
+  def limit!(%{version: 1} = cgroup, bytes),
+    do: write!(cgroup, "memory.limit_in_bytes", bytes)
+
+  def limit!(%{version: 2} = cgroup, bytes) do
+    write!(cgroup, "memory.max", bytes)
+    if File.exists?(file(cgroup, "memory.swap.max")), do: write!(cgroup, "memory.swap.max", 0)
+    :ok
+  end
+
+  @spec procs(t()) :: Path.t()
+  def procs(cgroup), do: file(cgroup, "cgroup.procs")
+
+  @doc "How many processes the kernel has killed in it."
+  @spec oom_kills(t()) :: non_neg_integer()
+  def oom_kills(%{version: 1} = cgroup), do: counter(cgroup, "memory.oom_control")
+  def oom_kills(%{version: 2} = cgroup), do: counter(cgroup, "memory.events")
+
+  @doc "Removes it, once the processes in it are gone."
+  @spec destroy(t(), non_neg_integer()) :: :ok
+  def destroy(cgroup, attempts \\ 500) do
+    case File.rmdir(cgroup.path) do
+      :ok -> :ok
+      {:error, :enoent} -> :ok
+      {:error, _busy} when attempts > 0 -> pause(fn -> destroy(cgroup, attempts - 1) end)
+      {:error, reason} -> raise "#{cgroup.path}: #{:file.format_error(reason)}"
+    end
+  end
+
+  defp counter(cgroup, name) do
+    [_, count] = Regex.run(~r/^oom_kill (\d+)$/m, File.read!(file(cgroup, name)))
+    String.to_integer(count)
+  end
+
+  # A dead process leaves its cgroup a moment after its parent is told.
+  defp pause(fun) do
+    Process.sleep(10)
+    fun.()
+  end
+
+  defp write!(cgroup, name, value), do: File.write!(file(cgroup, name), to_string(value))
+  defp file(cgroup, name), do: Path.join(cgroup.path, name)
+
+  defp mount do
+    lines = "/proc/self/mountinfo" |> File.read!() |> String.split("\n", trim: true)
+    mounts = Enum.map(lines, &parse/1)
+
+    v1 = for {"cgroup", point, options} <- mounts, "memory" in options, do: {1, point}
+
+    v2 =
+      for {"cgroup2", point, _} <- mounts,
+          {:ok, controllers} <- [File.read(Path.join(point, "cgroup.controllers"))],
+          "memory" in String.split(controllers),
+          do: {2, point}
+
+    List.first(v1 ++ v2)
+  end
+
+  defp parse(line) do
+    [left, right] = String.split(line, " - ", parts: 2)
+    [type, _source, options | _] = String.split(right, " ")
+    {type, left |> String.split(" ") |> Enum.at(4), String.split(options, ",")}
+  end
+end

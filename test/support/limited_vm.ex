@@ -1,0 +1,68 @@
+defmodule OOM.Test.LimitedVM do
+  @moduledoc false
+  # A VM of its own inside a real cgroup, controlled over its standard input and output, so that
+  # it may die without taking the tests along.
+
+  alias OOM.Test.Cgroup
+
+  defstruct [:peer, :cgroup, :os_pid]
+
+  @type t :: %__MODULE__{}
+
+  @doc """
+  Starts a VM under `limit_bytes` with the `:oom` application running on `config`; `config: nil`
+  leaves OOM out. Ends with the test.
+  """
+  @spec start!(pos_integer(), keyword() | nil) :: t()
+  def start!(limit_bytes, config) do
+    cgroup = Cgroup.create!(limit_bytes)
+    ExUnit.Callbacks.on_exit(fn -> Cgroup.destroy(cgroup) end)
+
+    script = ~s(echo $$ > "#{Cgroup.procs(cgroup)}" && exec erl "$@")
+    paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
+
+    {:ok, peer, _node} =
+      :peer.start(%{
+        connection: :standard_io,
+        exec: {~c"/bin/sh", [~c"-c", to_charlist(script), ~c"sh"]},
+        args: paths ++ [~c"-env", ~c"ERL_CRASH_DUMP_BYTES", ~c"0"],
+        wait_boot: 60_000
+      })
+
+    ExUnit.Callbacks.on_exit(fn -> stop(peer) end)
+    vm = %__MODULE__{peer: peer, cgroup: cgroup}
+    # What the guard logs would drown the tests; the events themselves still pass the filters.
+    call(vm, :logger, :remove_handler, [:default])
+
+    for {key, value} <- [backends: [], default_handler: false],
+        do: set_env(vm, :logger, key, value)
+
+    {:ok, _} = call(vm, :application, :ensure_all_started, [:logger])
+
+    if config do
+      call(vm, :application, :load, [:oom])
+      for {key, value} <- config, do: set_env(vm, :oom, key, value)
+      {:ok, _} = call(vm, :application, :ensure_all_started, [:oom])
+    end
+
+    %{vm | os_pid: call(vm, System, :pid, [])}
+  end
+
+  @spec call(t(), module(), atom(), [term()], timeout()) :: term()
+  def call(vm, module, function, args, timeout \\ 120_000),
+    do: :peer.call(vm.peer, module, function, args, timeout)
+
+  @doc "Whether the VM still answers."
+  @spec alive?(t()) :: boolean()
+  def alive?(vm), do: Process.alive?(vm.peer) and File.exists?("/proc/#{vm.os_pid}")
+
+  defp set_env(vm, app, key, value),
+    do: call(vm, :application, :set_env, [app, key, value, [persistent: true]])
+
+  defp stop(peer) do
+    :peer.stop(peer)
+  catch
+    # It is dead already, and that may be what the test was about.
+    :exit, _ -> :ok
+  end
+end

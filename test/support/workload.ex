@@ -1,0 +1,272 @@
+defmodule OOM.Test.Workload do
+  @moduledoc false
+  # Runs inside a limited VM: workers that grow when told to, and a recorder that notes, in order,
+  # who started, who ended and why, and each message about the level.
+
+  defmodule Worker do
+    @moduledoc false
+    use GenServer
+
+    def start_link({name, options}),
+      do: GenServer.start_link(__MODULE__, {name, options})
+
+    @impl true
+    def init({name, options}) do
+      if options[:priority], do: OOM.set_priority(options[:priority])
+      if options[:trap_exit], do: Process.flag(:trap_exit, true)
+      send(OOM.Test.Workload.Recorder, {:started, name, self()})
+      {:ok, {options, []}}
+    end
+
+    @impl true
+    def handle_call(:ping, _from, state), do: {:reply, :pong, state}
+    def handle_call(:state, _from, {_, data} = state), do: {:reply, length(data), state}
+
+    @impl true
+    def handle_cast({:grow, :list, bytes}, {options, data}),
+      do: {:noreply, {options, [Enum.to_list(1..div(bytes, 16)) | data]}}
+
+    def handle_cast({:grow, :binary, bytes}, {options, data}),
+      do: {:noreply, {options, [:binary.copy(<<1>>, bytes) | data]}}
+
+    def handle_cast(:drop, {options, _}), do: {:noreply, {options, []}, {:continue, :collect}}
+
+    # Grows in one call, without ever coming back to its loop.
+    def handle_cast({:run_away, bytes}, {options, _}),
+      do: {:noreply, {options, Enum.to_list(1..div(bytes, 16))}}
+
+    @impl true
+    def handle_continue(:collect, state) do
+      :erlang.garbage_collect()
+      {:noreply, state}
+    end
+
+    @impl true
+    def handle_info(_, state), do: {:noreply, state}
+  end
+
+  # A process that traps exits and does not care.
+  defmodule Stubborn do
+    @moduledoc false
+    def start_link(name) do
+      {:ok,
+       :proc_lib.spawn_link(fn ->
+         Process.flag(:trap_exit, true)
+         OOM.set_priority(:low)
+         send(OOM.Test.Workload.Recorder, {:started, name, self()})
+         loop([])
+       end)}
+    end
+
+    defp loop(data) do
+      receive do
+        {:"$gen_cast", {:grow, _, bytes}} -> loop([:binary.copy(<<1>>, bytes) | data])
+        {:"$gen_cast", :drop} -> :erlang.garbage_collect() && loop([])
+        _ -> loop(data)
+      end
+    end
+  end
+
+  defmodule Recorder do
+    @moduledoc false
+    use GenServer
+
+    def start, do: GenServer.start(__MODULE__, nil, name: __MODULE__)
+
+    @impl true
+    def init(nil) do
+      :ok = OOM.subscribe()
+      # Events must come in the order in which they happen, however busy the VM is.
+      Process.flag(:priority, :max)
+      {:ok, %{names: %{}, events: []}}
+    end
+
+    @impl true
+    def handle_call(:events, _from, state), do: {:reply, Enum.reverse(state.events), state}
+
+    @impl true
+    def handle_info({:started, name, pid}, state) do
+      Process.monitor(pid)
+      state = %{state | names: Map.put(state.names, pid, name)}
+      {:noreply, note(state, {:started, name, now()})}
+    end
+
+    def handle_info({:DOWN, _, _, pid, reason}, state),
+      do: {:noreply, note(state, {:ended, state.names[pid], reason, now()})}
+
+    def handle_info({:oom, level, snapshot}, state),
+      do: {:noreply, note(state, {:level, level, snapshot, now()})}
+
+    def handle_info({:exhausted, snapshot}, state),
+      do: {:noreply, note(state, {:exhausted, snapshot, now()})}
+
+    defp note(state, event), do: %{state | events: [event | state.events]}
+    defp now, do: System.monotonic_time(:millisecond)
+  end
+
+  @doc """
+  Starts the recorder, and an `OOM.Supervisor` with a worker for each `{name, options}`. Options
+  of a worker: `:priority`, `:trap_exit`, `:stubborn`.
+  """
+  @spec start([{term(), keyword()}], keyword()) :: pid()
+  def start(workers, options) do
+    {:ok, _} = Recorder.start()
+    parent = self()
+
+    # The supervisor must outlive the call that starts it.
+    {_, ref} =
+      spawn_monitor(fn ->
+        {:ok, supervisor} =
+          workers
+          |> Enum.map(&spec/1)
+          |> OOM.Supervisor.start_link([strategy: :one_for_one, max_restarts: 0] ++ options)
+
+        send(parent, {:supervisor, supervisor})
+        Process.unlink(supervisor)
+      end)
+
+    receive do
+      {:supervisor, supervisor} ->
+        Process.demonitor(ref, [:flush])
+        supervisor
+
+      {:DOWN, ^ref, _, _, reason} ->
+        exit(reason)
+    end
+  end
+
+  defp spec({name, stubborn: true}),
+    do: %{id: name, start: {Stubborn, :start_link, [name]}}
+
+  defp spec({name, options}), do: %{id: name, start: {Worker, :start_link, [{name, options}]}}
+
+  @doc """
+  Makes the workers whose name `group` matches grow by `bytes` each, again and again every
+  `every_ms`, until `done` says so of the events. `{:done, events}`, or `{:timeout, events}`.
+  """
+  @spec grow_until(pid(), atom(), atom(), pos_integer(), pos_integer(), tuple(), pos_integer()) ::
+          {:done | :timeout, list()}
+  def grow_until(supervisor, group, kind, bytes, every_ms, done, timeout_ms \\ 30_000) do
+    deadline = System.monotonic_time(:millisecond) + timeout_ms
+    do_grow_until(supervisor, group, kind, bytes, every_ms, done, deadline)
+  end
+
+  defp do_grow_until(supervisor, group, kind, bytes, every_ms, done, deadline) do
+    events = events()
+
+    cond do
+      done?(done, events) ->
+        {:done, events}
+
+      System.monotonic_time(:millisecond) > deadline ->
+        {:timeout, events}
+
+      true ->
+        for pid <- pids(supervisor, group), do: GenServer.cast(pid, {:grow, kind, bytes})
+        Process.sleep(every_ms)
+        do_grow_until(supervisor, group, kind, bytes, every_ms, done, deadline)
+    end
+  end
+
+  @doc """
+  The pressure is over: all workers drop what they hold. Waits until all children run and the
+  level is normal, and returns the events.
+  """
+  @spec settle(pid(), pos_integer()) :: {:done | :timeout, list()}
+  def settle(supervisor, timeout_ms \\ 60_000) do
+    for pid <- pids(supervisor, :any), do: GenServer.cast(pid, :drop)
+    do_settle(supervisor, System.monotonic_time(:millisecond) + timeout_ms)
+  end
+
+  defp do_settle(supervisor, deadline) do
+    counts = Supervisor.count_children(supervisor)
+
+    cond do
+      counts.active == counts.specs and OOM.level() == :normal -> {:done, events()}
+      System.monotonic_time(:millisecond) > deadline -> {:timeout, events()}
+      true -> Process.sleep(20) && do_settle(supervisor, deadline)
+    end
+  end
+
+  @doc "Gives up what the workers of this group hold, by ending them as a bug would not."
+  @spec run_away(pid(), atom(), pos_integer()) :: :ok
+  def run_away(supervisor, group, bytes) do
+    for pid <- pids(supervisor, group), do: GenServer.cast(pid, {:run_away, bytes})
+    :ok
+  end
+
+  @spec pids(pid(), atom()) :: [pid()]
+  def pids(supervisor, group) do
+    for {{name, _}, pid, _, _} <- Supervisor.which_children(supervisor),
+        is_pid(pid),
+        group in [name, :any],
+        do: pid
+  end
+
+  @doc "Links a process that traps exits to all workers of the group."
+  @spec link_all(pid(), atom()) :: :ok
+  def link_all(supervisor, group) do
+    parent = self()
+
+    {pid, ref} =
+      spawn_monitor(fn ->
+        Process.flag(:trap_exit, true)
+        Process.register(self(), __MODULE__.Links)
+        for pid <- pids(supervisor, group), do: Process.link(pid)
+        send(parent, {:linked, self()})
+        collect([])
+      end)
+
+    receive do
+      {:linked, ^pid} -> Process.demonitor(ref, [:flush]) && :ok
+      {:DOWN, ^ref, _, _, reason} -> exit(reason)
+    end
+  end
+
+  @doc "The reasons the links brought, as soon as there are so many."
+  @spec link_reasons(pos_integer()) :: [term()]
+  def link_reasons(count) do
+    send(__MODULE__.Links, {:reasons, count, self()})
+
+    receive do
+      {:reasons, reasons} -> reasons
+    end
+  end
+
+  defp collect(reasons) do
+    receive do
+      {:EXIT, _, reason} ->
+        collect([reason | reasons])
+
+      {:reasons, count, from} when length(reasons) >= count ->
+        send(from, {:reasons, reasons})
+        collect(reasons)
+    end
+  end
+
+  @doc "Twenty processes that grow together to `bytes`, in a VM without a guard."
+  @spec unguarded(pos_integer()) :: :ok
+  def unguarded(bytes) do
+    share = div(bytes, 20)
+
+    for(_ <- 1..20, do: spawn_monitor(fn -> grow(div(share, 100_000), []) end))
+    |> Enum.each(fn {_, ref} -> receive(do: ({:DOWN, ^ref, _, _, _} -> :ok)) end)
+  end
+
+  defp grow(0, data), do: length(data)
+  defp grow(n, data), do: grow(n - 1, [:binary.copy(<<1>>, 100_000) | data])
+
+  @spec events() :: list()
+  def events, do: GenServer.call(Recorder, :events, :infinity)
+
+  # Conditions as data, because they cross from one VM to another.
+  defp done?({:ended, group, count}, events),
+    do: Enum.count(events, &match?({:ended, {^group, _}, _, _}, &1)) >= count
+
+  defp done?({:level, level}, events), do: Enum.any?(events, &match?({:level, ^level, _, _}, &1))
+  defp done?(:exhausted, events), do: Enum.any?(events, &match?({:exhausted, _, _}, &1))
+
+  @doc "For `on_exhausted`."
+  @spec exhausted(OOM.Snapshot.t()) :: term()
+  def exhausted(snapshot), do: send(Recorder, {:exhausted, snapshot})
+end
