@@ -203,6 +203,58 @@ defmodule OOM.Test.Workload do
         do: pid
   end
 
+  @doc "Waits until the level is one of these, and returns it."
+  @spec await([:level], [OOM.level()]) :: OOM.level() | :timeout
+  def await([:level], levels, attempts \\ 2_000) do
+    cond do
+      OOM.level() in levels -> OOM.level()
+      attempts == 0 -> :timeout
+      true -> Process.sleep(5) && await([:level], levels, attempts - 1)
+    end
+  end
+
+  @doc "Waits until the watcher has taken so many samples."
+  @spec await_samples(pos_integer()) :: :ok
+  def await_samples(samples) do
+    unless OOM.snapshot().samples >= samples do
+      Process.sleep(5)
+      await_samples(samples)
+    end
+
+    :ok
+  end
+
+  @doc "A process that builds a list of `bytes` and ends."
+  @spec churn(pos_integer()) :: :ok
+  def churn(bytes) do
+    {_, ref} = spawn_monitor(fn -> length(Enum.to_list(1..div(bytes, 16))) end)
+    receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+  end
+
+  @doc "Trims, and waits for the process of each scheduler: resident bytes before and after."
+  @spec trim() :: {pos_integer(), pos_integer()}
+  def trim do
+    before = rss()
+
+    for scheduler <- 1..System.schedulers_online() do
+      parent = self()
+      trim = fn -> send(parent, {:trimmed, OOM.Native.trim()}) end
+      :erlang.spawn_opt(trim, scheduler: scheduler)
+      receive(do: ({:trimmed, :ok} -> :ok))
+    end
+
+    {before, rss()}
+  end
+
+  defp rss do
+    [_, kib] = Regex.run(~r/VmRSS:\s+(\d+) kB/, File.read!("/proc/self/status"))
+    String.to_integer(kib) * 1024
+  end
+
+  @doc "Kills a registered process; true once it was there to be killed."
+  @spec crash(atom()) :: true
+  def crash(name), do: name |> Process.whereis() |> Process.exit(:kill)
+
   @doc "Links a process that traps exits to all workers of the group."
   @spec link_all(pid(), atom()) :: :ok
   def link_all(supervisor, group) do

@@ -1,0 +1,109 @@
+defmodule OOM.Real.LimitsTest do
+  @moduledoc false
+  # Limits that move, that are absurd, or that nothing can keep.
+
+  use ExUnit.Case, async: false
+
+  alias OOM.Test.{Cgroup, LimitedVM, Workload}
+
+  @moduletag :cgroup
+  @moduletag timeout: 120_000
+
+  @mib 1_048_576
+
+  defp await_level(vm, levels) do
+    args = [[:level], levels]
+    assert LimitedVM.call(vm, Workload, :await, args) in levels
+  end
+
+  test "a limit set lower while running raises the level, and higher again brings it back" do
+    vm = LimitedVM.start!(1024 * @mib, [])
+    used = LimitedVM.call(vm, OOM, :snapshot, []).working_set_bytes
+    assert LimitedVM.call(vm, OOM, :level, []) == :normal
+
+    # A third of it free: beyond any watermark of a limit this small.
+    Cgroup.limit!(vm.cgroup, div(used * 3, 2))
+    await_level(vm, [:critical, :high])
+    assert LimitedVM.call(vm, OOM, :snapshot, []).limit_bytes < 2 * used
+
+    Cgroup.limit!(vm.cgroup, 1024 * @mib)
+    await_level(vm, [:normal])
+  end
+
+  test "the snapshot names the limit that binds, its file and its cgroup" do
+    vm = LimitedVM.start!(512 * @mib, [])
+    snapshot = LimitedVM.call(vm, OOM, :snapshot, [])
+
+    assert snapshot.source == %{1 => :cgroup_v1, 2 => :cgroup_v2}[vm.cgroup.version]
+    assert snapshot.limit_bytes == 512 * @mib
+    assert Path.dirname(snapshot.file) == vm.cgroup.path
+    assert Path.basename(snapshot.cgroup) == Path.basename(vm.cgroup.path)
+    assert snapshot.headroom_bytes == snapshot.limit_bytes - snapshot.working_set_bytes
+    assert snapshot.working_set_bytes <= snapshot.usage_bytes
+  end
+
+  test "a configured limit tighter than the cgroup binds" do
+    vm = LimitedVM.start!(1024 * @mib, limit: 400 * @mib)
+
+    assert %{source: :configured, limit_bytes: 419_430_400, file: nil} =
+             LimitedVM.call(vm, OOM, :snapshot, [])
+  end
+
+  test "under a limit that the VM alone fills, idle workers are left alone, and it is said" do
+    vm = LimitedVM.start!(1024 * @mib, nil)
+    # A few MiB more than the VM uses: critical from the start, and nothing to be had from
+    # workers that hold nothing.
+    {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:oom])
+    used = LimitedVM.call(vm, OOM, :snapshot, []).rss_bytes
+    :ok = LimitedVM.call(vm, :application, :stop, [:oom])
+
+    for {key, value} <- [limit: used + 8 * @mib, on_exhausted: {Workload, :exhausted, []}],
+        do: :ok = LimitedVM.call(vm, :application, :set_env, [:oom, key, value])
+
+    {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:oom])
+    workers = for i <- 1..200, do: {{:low, i}, [priority: :low]}
+    supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
+
+    args = [supervisor, :none, :binary, 1, 20, :exhausted]
+    assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
+    assert Enum.filter(events, &match?({:ended, _, _, _}, &1)) == []
+    assert length(LimitedVM.call(vm, Workload, :pids, [supervisor, :low])) == 200
+  end
+
+  test "growth in a protected worker kills no protected one, and on_exhausted runs once" do
+    vm =
+      LimitedVM.start!(512 * @mib,
+        on_exhausted: {Workload, :exhausted, []},
+        max_heap_size: :infinity
+      )
+
+    workers = [{{:protected, 1}, [priority: :protected]}, {{:low, 1}, [priority: :low]}]
+    supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
+
+    # Beyond the critical watermark (312 MiB), well below the limit.
+    [pid] = LimitedVM.call(vm, Workload, :pids, [supervisor, :protected])
+    for _ <- 1..330, do: :ok = LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :binary, @mib}])
+
+    args = [supervisor, :none, :binary, 1, 20, :exhausted]
+    assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
+    assert LimitedVM.call(vm, GenServer, :call, [pid, :ping]) == :pong
+
+    # It stays critical for many more samples, and is not said again.
+    samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
+    LimitedVM.call(vm, Workload, :await_samples, [samples + 1_000])
+    events = LimitedVM.call(vm, Workload, :events, [])
+    assert [_] = Enum.filter(events, &match?({:exhausted, _, _}, &1))
+    assert LimitedVM.alive?(vm)
+  end
+
+  test "with kill: false nobody is killed" do
+    vm = LimitedVM.start!(512 * @mib, kill: false)
+    supervisor = LimitedVM.call(vm, Workload, :start, [[{{:low, 1}, [priority: :low]}], []])
+    [pid] = LimitedVM.call(vm, Workload, :pids, [supervisor, :low])
+    for _ <- 1..330, do: :ok = LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :binary, @mib}])
+    await_level(vm, [:critical])
+    samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
+    LimitedVM.call(vm, Workload, :await_samples, [samples + 500])
+    assert LimitedVM.call(vm, Workload, :pids, [supervisor, :low]) == [pid]
+  end
+end

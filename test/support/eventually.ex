@@ -1,0 +1,27 @@
+defmodule OOM.Test.Eventually do
+  @moduledoc false
+  # For what no message tells: asks again until it is so. The deadline is only for failures.
+
+  @deadline_ms 10_000
+  @pause_ms 2
+
+  @doc "Waits until `fun` gives something truthy, and returns it."
+  @spec eventually((() -> result)) :: result when result: term()
+  def eventually(fun), do: poll(fun, now() + @deadline_ms)
+
+  defp poll(fun, deadline) do
+    cond do
+      result = fun.() ->
+        result
+
+      now() > deadline ->
+        ExUnit.Assertions.flunk("not so within #{@deadline_ms} ms: #{inspect(fun)}")
+
+      true ->
+        Process.sleep(@pause_ms)
+        poll(fun, deadline)
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,28 @@
+defmodule OOM.Test.Trees do
+  @moduledoc false
+  # Module-based supervisors, one of each kind. The argument is a function that `init/1` calls.
+
+  defmodule OfSupervisor do
+    @moduledoc false
+    use Supervisor, restart: :transient, id: :tree
+
+    def start_link(arg, options \\ []), do: Supervisor.start_link(__MODULE__, arg, options)
+
+    @impl true
+    def init(fun), do: fun.()
+  end
+
+  defmodule OfOOM do
+    @moduledoc false
+    use OOM.Supervisor, restart: :transient, id: :tree
+
+    def start_link(arg, options \\ []), do: OOM.Supervisor.start_link(__MODULE__, arg, options)
+
+    @impl true
+    def init(fun), do: fun.()
+  end
+
+  @spec of(module()) :: module()
+  def of(Supervisor), do: OfSupervisor
+  def of(OOM.Supervisor), do: OfOOM
+end
