@@ -2,6 +2,6 @@
   inputs: [
     "{mix,.formatter}.exs",
     "native/*.exs",
-    "{config,lib,test,bench}/**/*.{ex,exs}"
+    "{config,lib,test,bench,demo}/**/*.{ex,exs}"
   ]
 ]

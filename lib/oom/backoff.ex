@@ -6,7 +6,7 @@ defmodule OOM.Backoff do
   import Bitwise
 
   @doc "`random` gives a float in 0..1, as `:rand.uniform/0` does."
-  @spec delay_ms(pos_integer(), keyword(), (() -> float())) :: pos_integer()
+  @spec delay_ms(pos_integer(), keyword(), (... -> float())) :: pos_integer()
   def delay_ms(kills, [initial_ms: initial, max_ms: max], random) when kills >= 1 do
     # Beyond 2^30 times anything the cap has long decided.
     ceiling = min(max, initial <<< min(kills - 1, 30))

@@ -72,7 +72,7 @@ defmodule OOM.Heap do
   def wrap(mfa, _bytes), do: mfa
 
   @doc false
-  @spec run(pos_integer(), (() -> term())) :: term()
+  @spec run(pos_integer(), (... -> term())) :: term()
   def run(bytes, fun) do
     cap_self(bytes)
     fun.()

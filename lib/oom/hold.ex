@@ -35,7 +35,7 @@ defmodule OOM.Hold do
         }
 
   @doc "Killed, for the first time or again."
-  @spec killed(t(), non_neg_integer(), integer(), (() -> float())) :: t()
+  @spec killed(t(), non_neg_integer(), integer(), (... -> float())) :: t()
   def killed(%__MODULE__{} = hold, bytes, now_ms, random) do
     kills = hold.kills + 1
     due = now_ms + Backoff.delay_ms(kills, hold.backoff, random)
@@ -43,7 +43,7 @@ defmodule OOM.Hold do
   end
 
   @doc "Could not be started: waits again, longer."
-  @spec failed(t(), integer(), (() -> float())) :: t()
+  @spec failed(t(), integer(), (... -> float())) :: t()
   def failed(%__MODULE__{} = hold, now_ms, random), do: killed(hold, hold.bytes, now_ms, random)
 
   @doc "Without these children; `nil` when none is left."

@@ -6,10 +6,13 @@ defmodule OOM.Supervisor.Server do
   #
   # Why the exit and not a `terminate_child` sent ahead of the kill: the exit tells the whole
   # story, whoever killed and however busy this process is, so there is no order to get wrong.
+  #
+  # From OTP 28 on, what `:supervisor` returns may end with an action for `:gen_server` (a timer
+  # after which it hibernates). It is passed on where a return is, see `split/1` and `idle/1`.
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Victims}
+  alias OOM.{Child, Holds, Tables, Victims}
   alias OOM.Supervisor.{Callback, Children}
 
   # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
@@ -39,27 +42,33 @@ defmodule OOM.Supervisor.Server do
   defp request({:start_child, spec}, from, state) when is_map(spec) or is_tuple(spec) do
     request = {:start_child, Child.wrap(spec, Callback.options())}
 
-    with {:reply, {:error, {reason, child}}, state} when is_tuple(child) <-
-           :supervisor.handle_call(request, from, state),
-         do: {:reply, {:error, {reason, Child.unwrap(child)}}, state}
+    case split(:supervisor.handle_call(request, from, state)) do
+      {{:error, {reason, child}}, rest} when is_tuple(child) ->
+        reply({:error, {reason, Child.unwrap(child)}}, rest)
+
+      {result, rest} ->
+        reply(result, rest)
+    end
   end
 
   defp request({:get_childspec, _id} = request, from, state) do
-    with {:reply, {:ok, spec}, state} <- :supervisor.handle_call(request, from, state),
-         do: {:reply, {:ok, Child.unwrap(spec)}, state}
+    case split(:supervisor.handle_call(request, from, state)) do
+      {{:ok, spec}, rest} -> reply({:ok, Child.unwrap(spec)}, rest)
+      {error, rest} -> reply(error, rest)
+    end
   end
 
   # The user's own word on a held child ends the hold.
   defp request({action, id} = request, from, state)
        when action in [:terminate_child, :restart_child, :delete_child] do
-    reply = :supervisor.handle_call(request, from, state)
+    {result, rest} = split(:supervisor.handle_call(request, from, state))
 
-    with {:reply, result, _state} when result == :ok or elem(result, 0) == :ok <- reply do
+    if result == :ok or elem(result, 0) == :ok do
       if action != :restart_child, do: Children.forget(id)
       Holds.forget(self(), id, Callback.strategy() == :one_for_one)
     end
 
-    reply
+    reply(result, rest)
   end
 
   defp request(request, from, state), do: :supervisor.handle_call(request, from, state)
@@ -76,21 +85,23 @@ defmodule OOM.Supervisor.Server do
       {id, options} = child ->
         case verdict(pid, reason, options) do
           :memory ->
-            {:noreply, hold(pid, child, state)}
+            hold(pid, child, state)
 
           :unknown ->
             Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
             Process.send_after(self(), {__MODULE__, :verdicts}, @verdict_ms)
-            {:noreply, state}
+            idle(state)
 
           :other ->
-            Children.forget(id)
-            :supervisor.handle_info(exit, state)
+            exited(pid, id, reason, state)
         end
     end
   end
 
-  def handle_info({__MODULE__, :verdicts}, state), do: settle_verdicts(state)
+  def handle_info({__MODULE__, :verdicts}, state) do
+    with {:noreply, state} <- settle_verdicts(state), do: idle(state)
+  end
+
   def handle_info(message, state), do: :supervisor.handle_info(message, state)
 
   @impl true
@@ -102,7 +113,7 @@ defmodule OOM.Supervisor.Server do
 
   def format_status(_normal, [dictionary, state]) do
     {:supervisor, module, 1} = List.keyfind(dictionary, :"$initial_call", 0) |> elem(1)
-    [data: [{'State', state}], supervisor: [{'Callback', module}]]
+    [data: [{~c"State", state}], supervisor: [{~c"Callback", module}]]
   end
 
   @impl true
@@ -113,6 +124,8 @@ defmodule OOM.Supervisor.Server do
   # (OOM.HeapReports), and the restart waits a moment for that.
   defp verdict(pid, reason, options) do
     cond do
+      # While the application is stopped nobody could bring it back.
+      Tables.config() == nil -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> :memory
       reason != :killed or Keyword.get(options, :type, :worker) != :worker -> :other
@@ -150,36 +163,40 @@ defmodule OOM.Supervisor.Server do
         settle_verdicts(rest, state)
 
       {id, _options} = child ->
-        if Victims.marked?(pid) do
-          settle_verdicts(rest, hold(pid, child, state))
-        else
-          Children.forget(id)
+        outcome =
+          if Victims.marked?(pid),
+            do: hold(pid, child, state),
+            else: exited(pid, id, reason, state)
 
-          case :supervisor.handle_info({:EXIT, pid, reason}, state) do
-            {:noreply, state} -> settle_verdicts(rest, state)
-            stop -> stop
-          end
+        case outcome do
+          {:stop, _, _} = stop -> stop
+          noreply -> settle_verdicts(rest, elem(noreply, 1))
         end
     end
   end
 
-  # A temporary child is forgotten, as ever.
-  defp hold(pid, {id, options}, state) do
+  # OTP's own way with an exit.
+  defp exited(pid, id, reason, state) do
+    Children.forget(id)
+    :supervisor.handle_info({:EXIT, pid, reason}, state)
+  end
+
+  defp hold(pid, {id, options} = child, state) do
     if options[:restart] == :temporary do
-      Children.forget(id)
-
-      {:noreply, state} =
-        :supervisor.handle_info({:EXIT, pid, {:shutdown, :memory_pressure}}, state)
-
-      state
+      # Forgotten, as ever; and where it is significant, the supervisor may end.
+      exited(pid, id, {:shutdown, :memory_pressure}, state)
     else
-      unit = unit(id, state)
-      state = end_quietly(pid, id, options, state)
-      others = for {other, true} when other != id <- Enum.reverse(unit), do: other
-      state = Enum.reduce(others, state, &terminate_child/2)
-      Holds.hold(self(), id, unit, pid, options)
-      state
+      hold_unit(pid, child, state)
     end
+  end
+
+  defp hold_unit(pid, {id, options}, state) do
+    unit = unit(id, state)
+    state = end_quietly(pid, id, options, state)
+    others = for {other, true} when other != id <- Enum.reverse(unit), do: other
+    state = Enum.reduce(others, state, &terminate_child/2)
+    Holds.hold(self(), id, unit, pid, options)
+    idle(state)
   end
 
   # What goes down together, in start order, as the strategy has it; and whether it runs.
@@ -192,7 +209,7 @@ defmodule OOM.Supervisor.Server do
   end
 
   defp children(state) do
-    {:reply, children, _} = :supervisor.handle_call(:which_children, {self(), nil}, state)
+    {children, _} = split(:supervisor.handle_call(:which_children, {self(), nil}, state))
     for {id, pid, _, _} <- Enum.reverse(children), do: {id, is_pid(pid)}
   end
 
@@ -206,10 +223,20 @@ defmodule OOM.Supervisor.Server do
   end
 
   defp terminate_child(id, state) do
-    {:reply, _, state} =
-      :supervisor.handle_call({:terminate_child, id}, {self(), make_ref()}, state)
+    {_, [state | _]} =
+      split(:supervisor.handle_call({:terminate_child, id}, {self(), make_ref()}, state))
 
     Children.forget(id)
     state
   end
+
+  # A reply, and the rest of what was returned: the state, and an action where there is one.
+  defp split({:reply, result, state}), do: {result, [state]}
+  defp split({:reply, result, state, action}), do: {result, [state, action]}
+
+  defp reply(result, rest), do: List.to_tuple([:reply, result | rest])
+
+  # Nothing more to do; with the action that OTP wants now. It answers a retry of a restart that
+  # is not due with just that.
+  defp idle(state), do: :supervisor.handle_cast({:try_again_restart, make_ref()}, state)
 end

@@ -1,0 +1,136 @@
+defmodule OOM.PlanTest do
+  use OOM.Test.TablesCase, async: false
+
+  alias OOM.{Plan, Workers}
+
+  describe "pick/4" do
+    test "takes the lowest rank that there is, the largest first" do
+      worker(500, 10)
+      b = worker(250, 1)
+      c = worker(250, 9)
+      assert pids(pick(1_000)) == [c, b]
+    end
+
+    test "takes none of the next rank, however much is needed" do
+      ranks = for rank <- [1000, 0, 500, 250], do: {rank, worker(rank, 5)}
+
+      order =
+        for {rank, pid} <- Enum.sort(ranks) do
+          assert pids(pick(1_000)) == [pid]
+          Workers.delete(pid)
+          rank
+        end
+
+      assert order == [0, 250, 500, 1000]
+      assert pick(1_000) == []
+    end
+
+    test "never takes a protected worker" do
+      worker(:protected, 1_000)
+      assert pick(1_000) == []
+    end
+
+    test "stops when the need is met" do
+      a = worker(250, 50)
+      b = worker(250, 30)
+      worker(250, 20)
+      assert pids(pick(1)) == [a]
+      assert pids(pick(50)) == [a]
+      assert pids(pick(51)) == [a, b]
+      assert pick(0) == []
+      assert pick(-1) == []
+    end
+
+    test "stops at the largest number" do
+      for bytes <- 1..10, do: worker(250, bytes)
+      assert [10, 9, 8] = for(victim <- pick(1_000, 3), do: victim.bytes)
+    end
+
+    test "takes none above the ceiling" do
+      pid = worker(500, 10)
+      assert Plan.pick(1_000, 64, 0, 499) == []
+      assert pids(Plan.pick(1_000, 64, 0, 500)) == [pid]
+    end
+
+    test "takes none that is too small" do
+      large = worker(250, 100)
+      for bytes <- 1..9, do: worker(250, bytes)
+      worker(500, 10)
+      assert pids(Plan.pick(1_000, 64, 10)) == [large]
+    end
+
+    test "goes on to the next rank where all are too small" do
+      for bytes <- 1..9, do: worker(250, bytes)
+      next = worker(500, 10)
+      assert pids(Plan.pick(1_000, 64, 10)) == [next]
+      assert Plan.pick(1_000, 64, 10, 250) == []
+    end
+
+    test "tells what is known of each" do
+      pid = idle()
+      :ok = Workers.attach(pid, 250, self(), :id, [])
+      :ok = Workers.sampled(pid, 7, 0, :stale)
+
+      assert [%{pid: pid, rank: 250, bytes: 7, state: :stale, supervisor: self(), id: :id}] ==
+               pick(1)
+    end
+
+    test "of nobody is nobody" do
+      assert pick(1_000) == []
+    end
+
+    test "finds its way through many" do
+      figures = for n <- 1..2_000, do: {rem(n * 7, 5) * 250, rem(n * 13, 101)}
+      for {rank, bytes} <- figures, do: row(rank, bytes)
+      picked = for victim <- pick(1_000_000, 2_000), do: -victim.bytes
+      assert picked == Enum.sort(for {0, bytes} <- figures, do: -bytes)
+    end
+  end
+
+  describe "keys that a concurrent change has left behind" do
+    test "are no verdict, and are dropped" do
+      pid = worker(250, 10)
+      :ets.insert(Plan, {{250, -99, pid}})
+      :ets.insert(Plan, {{0, -10, pid}})
+      :ets.insert(Plan, {{0, -10, idle()}})
+
+      assert [%{pid: ^pid, rank: 250, bytes: 10}] = pick(1_000)
+      assert [{{250, -10, ^pid}}] = :ets.tab2list(Plan)
+    end
+
+    test "do not betray a worker that is protected now" do
+      pid = worker(:protected, 10)
+      :ets.insert(Plan, {{250, -10, pid}})
+      assert pick(1_000) == []
+      assert :ets.tab2list(Plan) == []
+    end
+  end
+
+  describe "move/3" do
+    test "leaves one key per worker" do
+      pid = self()
+      Plan.move(pid, {250, 0}, {250, 5})
+      Plan.move(pid, {250, 5}, {500, 5})
+      assert [{{500, -5, ^pid}}] = :ets.tab2list(Plan)
+      Plan.move(pid, {500, 5}, {500, 5})
+      assert [{{500, -5, ^pid}}] = :ets.tab2list(Plan)
+    end
+
+    test "to protected leaves none" do
+      Plan.move(self(), {250, 0}, {250, 5})
+      Plan.move(self(), {250, 5}, {:protected, 5})
+      assert :ets.tab2list(Plan) == []
+    end
+  end
+
+  defp pick(need, count \\ 64), do: Plan.pick(need, count, 0)
+  defp pids(victims), do: Enum.map(victims, & &1.pid)
+  defp worker(rank, bytes), do: row(rank, bytes, idle())
+
+  # The plan does not ask whether a process lives; a number stands for one where many are needed.
+  defp row(rank, bytes, pid \\ System.unique_integer()) do
+    :ok = Workers.declare(pid, rank)
+    :ok = Workers.sampled(pid, bytes, 0, :fresh)
+    pid
+  end
+end

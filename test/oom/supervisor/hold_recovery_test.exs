@@ -1,0 +1,202 @@
+defmodule OOM.Supervisor.HoldRecoveryTest do
+  # Parts of the application are stopped and killed here, and the level is set by hand.
+  use ExUnit.Case, async: false
+
+  import OOM.Test.Eventually
+  import OOM.Test.HeldTree
+
+  alias OOM.{Guard, Holds, Level, Tables, Victims}
+
+  describe "a held child comes back" do
+    test "when the process that brings it back has crashed meanwhile" do
+      {sup, %{a: a}} = start(:short, [:a])
+      Level.put(:high)
+      on_exit(fn -> Level.put(:normal) end)
+      hold(sup, :a, a)
+      crash(Holds)
+      assert %{state: :held} = held(sup, :a)
+      Level.put(:normal)
+      assert started(:a) != a
+    end
+
+    test "when that process crashes while it does so" do
+      test = self()
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+
+        if :counters.get(starts, 1) == 2 do
+          send(test, {:starting, self()})
+          receive(do: (:go -> :ok))
+        end
+
+        :ok
+      end
+
+      {sup, %{a: a}} = start(:short, [worker(:a, start: start)])
+      kill(a)
+      assert_receive {:starting, ^sup}, 10_000
+      crash(Holds)
+      send(sup, :go)
+      new = started(:a)
+      eventually(fn -> held(sup, :a) == nil end)
+      assert [{:a, ^new, _, _}] = Supervisor.which_children(sup)
+      assert :counters.get(starts, 1) == 2
+    end
+
+    test "when the guard has crashed meanwhile" do
+      {sup, %{a: a}} = start(:short, [:a])
+      Level.put(:high)
+      on_exit(fn -> Level.put(:normal) end)
+      hold(sup, :a, a)
+      # The new guard begins at the level the machine is at.
+      crash(Guard)
+      assert started(:a) != a
+    end
+
+    test "only when the level is normal" do
+      {sup, %{a: a}} = start(:short, [:a])
+
+      for level <- [:elevated, :high, :critical] do
+        Level.put(level)
+        on_exit(fn -> Level.put(:normal) end)
+        %{due_ms: due} = held(sup, :a) || hold(sup, :a, a)
+        eventually(fn -> System.monotonic_time(:millisecond) > due end)
+        tick()
+        assert %{state: :held} = held(sup, :a)
+      end
+
+      Level.put(:normal)
+      assert started(:a) != a
+    end
+  end
+
+  test "a hold is not lost when its supervisor ends while nobody watches" do
+    {sup, %{a: a}} = start(:long, [:a])
+    hold(sup, :a, a)
+    :sys.suspend(Holds)
+    Supervisor.stop(sup)
+    crash(Holds)
+    eventually(fn -> :ets.match(Holds, {{sup, :_}, :_}) == [] end)
+  end
+
+  test "one that waits for room does not keep a smaller one from coming back" do
+    huge = OOM.child_spec(worker(:huge), backoff: [initial_ms: 1, max_ms: 1])
+    small = OOM.child_spec(worker(:small), backoff: [initial_ms: 60, max_ms: 60])
+    {sup, %{huge: h, small: s}} = start(:long, [huge, small])
+
+    # What the guard notes of each.
+    now = System.monotonic_time(:millisecond)
+    Victims.mark(h, now, 1_000_000_000_000_000)
+    Victims.mark(s, now, 1_000)
+    assert %{bytes: 1_000_000_000_000_000} = hold(sup, :huge, h)
+    assert %{bytes: 1_000} = hold(sup, :small, s)
+
+    started(:small)
+    assert %{state: :held} = held(sup, :huge)
+    assert %{active: 1} = Supervisor.count_children(sup)
+  end
+
+  test "they come back one at a time" do
+    test = self()
+    waits = :counters.new(1, [])
+
+    start = fn ->
+      if :counters.get(waits, 1) == 1 do
+        send(test, {:starting, self()})
+        receive(do: (:go -> :ok))
+      end
+
+      :ok
+    end
+
+    # One supervisor each, so that it is not they who make one wait for the other.
+    trees = for id <- [:a, :b], do: {id, start(:short, [worker(id, start: start)])}
+    :counters.put(waits, 1, 1)
+    for {id, {_sup, workers}} <- trees, do: kill(workers[id])
+
+    assert_receive {:starting, first}, 10_000
+    [{id, other}] = for {id, {sup, _}} <- trees, sup != first, do: {id, sup}
+    %{due_ms: due} = eventually(fn -> held(other, id) end)
+    eventually(fn -> System.monotonic_time(:millisecond) > due end)
+    tick()
+    assert %{state: :held} = held(other, id)
+    refute_received {:starting, _}
+
+    send(first, :go)
+    assert_receive {:starting, ^other}, 10_000
+    send(other, :go)
+  end
+
+  describe "while the application is stopped" do
+    setup do
+      :ok = Application.stop(:oom)
+      on_exit(fn -> Application.ensure_all_started(:oom) end)
+    end
+
+    test "an OOM.Supervisor is a plain one" do
+      {sup, %{a: a}} = start(:short, [:a], max_restarts: 10)
+      kill(a)
+      started(:a)
+      Process.exit(running(sup, :a), :kill)
+      started(:a)
+      GenServer.cast(running(sup, :a), {:stop, :crash})
+      started(:a)
+      assert :ok = Supervisor.terminate_child(sup, :a)
+      assert {:ok, _} = Supervisor.restart_child(sup, :a)
+    end
+  end
+
+  test "a supervisor outlives a stop of the application" do
+    {sup, %{a: a}} = start(:short, [:a], max_restarts: 10)
+    on_exit(fn -> Application.ensure_all_started(:oom) end)
+    :ok = Application.stop(:oom)
+    kill(a)
+    a = started(:a)
+    :ok = Application.start(:oom)
+    assert %{active: 1} = Supervisor.count_children(sup)
+    # Known again from its next start on.
+    GenServer.cast(a, {:stop, :crash})
+    a = started(:a)
+    kill(a)
+    assert started(:a) != a
+    assert kills(sup, :a) == 1
+  end
+
+  test "under pressure a :killed child is taken for a victim" do
+    {sup, %{a: a}} = start(:short, [:a])
+    Level.put(:elevated)
+    on_exit(fn -> Level.put(:normal) end)
+    Process.exit(a, :kill)
+    eventually(fn -> held(sup, :a) end)
+    Level.put(:normal)
+    assert started(:a) != a
+  end
+
+  test "the tables know nothing of tests that are over" do
+    eventually(fn -> Holds.count() == 0 end)
+    assert %OOM.Config{} = Tables.config()
+  end
+
+  # Waits until the process is there again, and has done its init.
+  defp crash(name) do
+    before = Process.whereis(name)
+    ref = Process.monitor(before)
+    Process.exit(before, :kill)
+    assert_receive {:DOWN, ^ref, _, _, :killed}
+    eventually(fn -> Process.whereis(name) not in [nil, before] end)
+    :sys.get_state(name)
+  end
+
+  # Returns when the holds have been looked through once more.
+  defp tick do
+    send(Holds, :tick)
+    :sys.get_state(Holds)
+  end
+
+  defp running(sup, id) do
+    {^id, pid, _, _} = List.keyfind(Supervisor.which_children(sup), id, 0)
+    pid
+  end
+end

@@ -1,0 +1,168 @@
+defmodule OOM.WorkersTest do
+  use OOM.Test.TablesCase, async: false
+
+  alias OOM.{Plan, Workers}
+
+  describe "declare/2" do
+    test "registers" do
+      :ok = Workers.declare(self(), 250)
+      assert {self(), 250, 0, nil, :new, nil, nil, []} == Workers.lookup(self())
+      assert Workers.count() == 1
+    end
+
+    test "again changes the rank, and the plan with it" do
+      :ok = Workers.declare(self(), 250)
+      :ok = Workers.sampled(self(), 7, 1, :fresh)
+      :ok = Workers.declare(self(), 750)
+      assert [%{rank: 750, bytes: 7}] = pick()
+      :ok = Workers.declare(self(), :protected)
+      assert [] = pick()
+      :ok = Workers.declare(self(), 0)
+      assert [%{rank: 0, bytes: 7}] = pick()
+    end
+
+    test "wins over the supervisor's word, before and after it" do
+      [early, late] = [idle(), idle()]
+      :ok = Workers.declare(early, 1)
+      :ok = Workers.attach(early, 500, self(), :early, [:options])
+      :ok = Workers.attach(late, 500, self(), :late, [])
+      :ok = Workers.declare(late, 2)
+
+      assert {early, 1, 0, nil, :new, self(), :early, [:options]} == Workers.lookup(early)
+      assert {late, 2, 0, nil, :new, self(), :late, []} == Workers.lookup(late)
+    end
+  end
+
+  describe "sampled/4" do
+    test "puts a worker into the plan" do
+      :ok = Workers.declare(self(), 250)
+      assert [] = pick()
+      :ok = Workers.sampled(self(), 7, 123, :fresh)
+      assert [%{bytes: 7}] = pick()
+      assert {_, 250, 7, 123, :fresh, _, _, _} = Workers.lookup(self())
+    end
+
+    test "moves it when it has grown" do
+      for bytes <- [7, 8, 8, 3], do: :ok = sampled(bytes)
+      assert [%{bytes: 3}] = pick()
+      assert :ets.info(Plan, :size) == 1
+    end
+
+    test "of an unknown process changes nothing" do
+      :ok = Workers.sampled(self(), 7, 1, :fresh)
+      assert Workers.lookup(self()) == nil
+      assert :ets.info(Plan, :size) == 0
+    end
+
+    test "of a protected one is kept, outside the plan" do
+      :ok = Workers.declare(self(), :protected)
+      :ok = Workers.sampled(self(), 7, 1, :fresh)
+      assert {_, :protected, 7, 1, :fresh, _, _, _} = Workers.lookup(self())
+      assert :ets.info(Plan, :size) == 0
+    end
+  end
+
+  describe "stale/3" do
+    test "keeps the last figure and adds what may have come" do
+      :ok = sampled(7)
+      :ok = Workers.stale(self(), 3, 2)
+      assert [%{bytes: 10, state: :stale}] = pick()
+    end
+
+    test "of an unknown process changes nothing" do
+      :ok = Workers.stale(self(), 3, 2)
+      assert Workers.count() == 0
+    end
+  end
+
+  test "delete/1 leaves neither row nor key, and may be repeated" do
+    :ok = sampled(7)
+    :ok = Workers.delete(self())
+    :ok = Workers.delete(self())
+    assert Workers.lookup(self()) == nil
+    assert :ets.info(Plan, :size) == 0
+  end
+
+  test "pids/1 goes through all, a chunk at a time" do
+    pids = for n <- 1..1_000, do: tap(n, &Workers.declare(&1, 500))
+    assert Enum.sort(all(Workers.pids(64))) == pids
+    for n <- pids, do: Workers.delete(n)
+    assert Workers.pids(64) == :done
+  end
+
+  describe "concurrent writers" do
+    @workers 40
+    @writers 8
+    @rounds 2_000
+
+    test "leave a plan that one more sample of each makes whole" do
+      workers = for _ <- 1..@workers, do: idle()
+      seed = :rand.uniform(1_000_000_000)
+
+      1..@writers
+      |> Enum.map(&Task.async(fn -> write(workers, {seed, &1}) end))
+      |> Task.await_many(60_000)
+
+      # As the next pass of the probes does.
+      for {pid, n} <- Enum.with_index(workers), do: Workers.sampled(pid, n, 0, :fresh)
+
+      expected =
+        for {pid, n} <- Enum.with_index(workers),
+            row = Workers.lookup(pid),
+            elem(row, 1) != :protected,
+            do: {elem(row, 1), -n, pid}
+
+      picked = for victim <- pick_all(), do: {victim.rank, -victim.bytes, victim.pid}
+      assert picked == Enum.sort(expected), "seed #{seed}"
+      # The walk has dropped what was not true.
+      assert :ets.tab2list(Plan) == []
+    end
+
+    test "never put a protected worker before the guard" do
+      pid = idle()
+      :ok = Workers.declare(pid, 0)
+
+      changes =
+        Task.async(fn -> for n <- 1..20_000, do: Workers.sampled(pid, rem(n, 7), 0, :fresh) end)
+
+      :ok = Workers.declare(pid, :protected)
+      for _ <- 1..1_000, do: assert(pick() == [])
+      Task.await(changes)
+      assert pick() == []
+    end
+
+    defp write(workers, {seed, writer}) do
+      :rand.seed(:exsss, {seed, writer, 0})
+
+      for _ <- 1..@rounds do
+        pid = Enum.random(workers)
+
+        case :rand.uniform(10) do
+          1 -> Workers.delete(pid)
+          2 -> Workers.declare(pid, Enum.random([0, 250, 500, 1000, :protected]))
+          3 -> Workers.attach(pid, 500, self(), :id, [])
+          4 -> Workers.stale(pid, 10, 0)
+          5 -> pick()
+          _ -> Workers.sampled(pid, :rand.uniform(50), 0, :fresh)
+        end
+      end
+    end
+  end
+
+  defp sampled(bytes) do
+    :ok = Workers.declare(self(), 250)
+    Workers.sampled(self(), bytes, 1, :fresh)
+  end
+
+  defp pick, do: Plan.pick(1_000_000, 64, 0)
+
+  # Rank by rank, each gone before the next.
+  defp pick_all do
+    victims = pick()
+    for victim <- victims, do: Workers.delete(victim.pid)
+    if victims == [], do: [], else: victims ++ pick_all()
+  end
+
+  defp all(:done), do: []
+  defp all({pids, rest}), do: pids ++ all(Workers.pids(rest))
+end
