@@ -2,20 +2,28 @@ defmodule OOM.Accountant do
   @moduledoc false
   # Keeps the figures of all workers current in the background, so that the reaction needs none.
   #
-  # It works in passes over the table of workers, a chunk at a time, each by a throw-away probe. In
+  # It works in passes over the table of workers, a chunk at a time, each by throw-away probes. In
   # calm time a pass is rare and its share of the CPU is bounded; under pressure passes follow one
-  # another. A worker that does not answer is marked stale and passed by; the probe that waits for
-  # it is left to wait.
+  # another, and several probes share a chunk, because each of them may have to wait for a worker
+  # that just runs. One that does not answer at all is marked stale and passed by; the probe that
+  # waits for it is left to wait.
 
   use GenServer
 
-  alias OOM.{Probe, Victims, Workers}
+  alias OOM.{Plan, Probe, Tables, Victims, Workers}
 
   @chunk 500
+  # Under pressure.
+  @probes 8
   # How long a probe may stand at one worker before another is sent past it.
   @stall_ms 20
   # More than this many waiting probes would cost more than they tell.
   @max_waiting 64
+
+  # While all is normal and the working set has moved by less than this share of the limit since
+  # the last pass, the figures still hold, for this long at most.
+  @moved 0.01
+  @valid_ms 60_000
 
   # Time between passes: at least this, and at least so many times the length of the last pass.
   @pace %{
@@ -52,11 +60,12 @@ defmodule OOM.Accountant do
       # the pass: nil, or what is left of it
       rest: nil,
       chunk: nil,
-      probe: nil,
-      # where the probe stood at the last look
-      seen: nil,
+      # the probes at work on the chunk, by monitor: {probe, where it stood at the last look}
+      probes: %{},
       started_ms: nil,
-      # probes that wait for a worker, by monitor
+      # the working set then
+      passed_at_bytes: nil,
+      # by monitor: the workers that probes wait for
       waiting: %{},
       callers: [],
       timer: nil
@@ -80,13 +89,24 @@ defmodule OOM.Accountant do
     if level == :normal, do: {:noreply, state}, else: {:noreply, begin_pass(state)}
   end
 
-  def handle_info(:pass, state), do: {:noreply, begin_pass(%{state | timer: nil})}
+  def handle_info(:pass, state) do
+    state = %{state | timer: nil}
 
-  def handle_info({:look, probe}, %{probe: {_, _} = probe} = state), do: {:noreply, look(state)}
-  def handle_info({:look, _probe}, state), do: {:noreply, state}
+    if valid?(state, OOM.snapshot()),
+      do: {:noreply, next_pass(state, elem(@pace.normal, 0))},
+      else: {:noreply, begin_pass(state)}
+  end
 
-  def handle_info({:DOWN, ref, :process, probe, _}, %{probe: {probe, ref}} = state),
-    do: {:noreply, chunk_done(state)}
+  def handle_info({:look, chunk}, %{chunk: chunk} = state), do: {:noreply, look(state)}
+  def handle_info({:look, _done}, state), do: {:noreply, state}
+
+  def handle_info({:DOWN, ref, :process, _, _}, %{probes: probes} = state)
+      when is_map_key(probes, ref) do
+    case Map.delete(probes, ref) do
+      none when none == %{} -> {:noreply, next_chunk(%{state | probes: none, chunk: nil})}
+      others -> {:noreply, %{state | probes: others}}
+    end
+  end
 
   def handle_info({:DOWN, ref, :process, _, _}, %{waiting: waiting} = state)
       when is_map_key(waiting, ref),
@@ -99,11 +119,20 @@ defmodule OOM.Accountant do
 
   def handle_info(_other, state), do: {:noreply, state}
 
+  defp valid?(%{level: :normal, passed_at_bytes: then} = state, %{limit_bytes: limit} = snapshot)
+       when is_integer(then) and is_integer(limit) do
+    now() - state.started_ms < @valid_ms and
+      abs(snapshot.working_set_bytes - then) < limit * @moved
+  end
+
+  defp valid?(_state, _snapshot), do: false
+
   # A pass that is under way is fresh enough.
-  defp begin_pass(%{probe: nil} = state) do
+  defp begin_pass(%{chunk: nil} = state) do
     now = now()
     Victims.sweep(now)
-    next_chunk(%{cancel(state) | rest: @chunk, started_ms: now})
+    working_set = OOM.snapshot().working_set_bytes
+    next_chunk(%{cancel(state) | rest: @chunk, started_ms: now, passed_at_bytes: working_set})
   end
 
   defp begin_pass(state), do: state
@@ -115,57 +144,60 @@ defmodule OOM.Accountant do
 
       {pids, rest} ->
         chunk = Probe.chunk(pids -- Map.values(state.waiting))
-        send_probe(%{state | rest: rest, chunk: chunk, seen: nil})
+        Process.send_after(self(), {:look, chunk}, @stall_ms)
+        count = if state.level == :normal, do: 1, else: @probes
+        send_probes(%{state | rest: rest, chunk: chunk}, count)
     end
   end
 
-  defp send_probe(state) do
-    # A signal lends the worker the priority of who asks, so under pressure even a worker at the
-    # end of a long run queue answers at once.
-    priority = if state.level == :normal, do: :normal, else: :high
-    probe = Probe.start(state.chunk, priority)
-    Process.send_after(self(), {:look, probe}, @stall_ms)
-    %{state | probe: probe}
+  defp send_probes(state, 0), do: state
+
+  defp send_probes(state, count) do
+    {probe, ref} = Probe.start(state.chunk)
+    send_probes(%{state | probes: Map.put(state.probes, ref, {probe, nil})}, count - 1)
   end
 
   defp look(state) do
-    case Probe.current(state.chunk) do
-      {_, pid} = same when same == state.seen ->
-        stalled(state, pid)
+    Process.send_after(self(), {:look, state.chunk}, @stall_ms)
+    Enum.reduce(Map.keys(state.probes), state, &look/2)
+  end
 
-      current ->
-        Process.send_after(self(), {:look, state.probe}, @stall_ms)
-        %{state | seen: current}
+  defp look(ref, state) do
+    {probe, seen} = state.probes[ref]
+
+    case Probe.stands_at(probe) do
+      nil -> state
+      ^seen -> stalled(ref, elem(seen, 1), state)
+      worker -> %{state | probes: %{state.probes | ref => {probe, worker}}}
     end
   end
 
   # The worker has had at least one interval. Its probe may wait on; another takes the rest.
-  defp stalled(state, pid) do
-    {probe, ref} = state.probe
+  defp stalled(ref, worker, state) do
+    {{{probe, _place}, _seen}, probes} = Map.pop!(state.probes, ref)
     suspects = map_size(state.waiting) + 1
     grown = div(state.growth * @stall_ms, 1_000 * suspects)
-    Workers.stale(pid, grown, now())
+    # Whatever its last figure was, it is no longer known to hold nothing.
+    Workers.stale(worker, max(grown, Tables.config().min_victim_bytes), now())
 
     waiting =
       if map_size(state.waiting) < @max_waiting do
-        Map.put(state.waiting, ref, pid)
+        Map.put(state.waiting, ref, worker)
       else
         Process.demonitor(ref, [:flush])
         Process.exit(probe, :kill)
         state.waiting
       end
 
-    send_probe(%{state | waiting: waiting, seen: nil})
+    send_probes(%{state | waiting: waiting, probes: probes}, 1)
   end
-
-  # Workers that already are waited for grow stale too.
-  defp chunk_done(state), do: next_chunk(%{state | probe: nil, chunk: nil})
 
   defp end_pass(state) do
     now = now()
     for pid <- Map.values(state.waiting), do: Workers.stale(pid, 0, now)
+    if Plan.size() > Workers.count(), do: Plan.sweep()
     for from <- state.callers, do: GenServer.reply(from, :ok)
-    state = %{state | rest: nil, chunk: nil, callers: []}
+    state = %{state | rest: nil, callers: []}
     {least, times} = @pace[state.level]
     next_pass(state, max(least, times * (now - state.started_ms)))
   end

@@ -42,11 +42,9 @@ defmodule OOM.Guard do
       measuring?: false
     }
 
-    {:ok, state, {:continue, :watch}}
+    # Before anything of the user's starts there is a first sample.
+    {:ok, watch(state)}
   end
-
-  @impl true
-  def handle_continue(:watch, state), do: {:noreply, watch(state)}
 
   @impl true
   def handle_info({:oom_watch, :tick, report}, state) do
@@ -120,7 +118,7 @@ defmodule OOM.Guard do
 
   defp kill(need, report, %{reaction: reaction, config: config} = state) do
     now = now()
-    victims = pick(need, Reaction.ceiling(reaction, now), config)
+    victims = pick(need, now, report, reaction, config)
 
     for victim <- victims do
       Process.monitor(victim.pid)
@@ -138,10 +136,13 @@ defmodule OOM.Guard do
     end
   end
 
-  defp pick(_need, _ceiling, %{kill: false}), do: []
+  defp pick(_need, _now, _report, _reaction, %{kill: false}), do: []
 
-  defp pick(need, ceiling, config),
-    do: Plan.pick(need, @batch, config.min_victim_bytes, ceiling)
+  defp pick(need, now, report, reaction, config) do
+    unknown = Reaction.unknown(reaction, report, now)
+    ceiling = Reaction.ceiling(reaction, now)
+    Plan.pick(need, @batch, config.min_victim_bytes, now, unknown, ceiling)
+  end
 
   # Says it once, at the moment it becomes so.
   defp given_up(report, state, reaction) do

@@ -9,12 +9,12 @@ defmodule OOM.Holds do
 
   # How often to look while anything is held. Also the least time between two returns, in which
   # the watcher sees what the first one did.
-  @tick_ms 20
+  @tick_ms 10
   # While nothing is held, to forget what has become stable.
   @idle_ms 1_000
   # A returned worker needs time to grow back to the size it was killed at; until then its bytes
-  # are booked.
-  @booking_ms 5_000
+  # are booked. One that takes longer than this is seen coming by the watcher.
+  @booking_ms 1_000
 
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)

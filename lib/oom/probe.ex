@@ -4,11 +4,13 @@ defmodule OOM.Probe do
   # in a long collection does not answer until it is done. So whoever asks is a throw-away
   # process; the accountant sees where it stands, and sends another past the one that blocks.
   #
-  # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add.
+  # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
+  # notes in a word of its own which one it is at.
 
   alias OOM.Workers
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
+  @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
 
   # What gives these two is read without a signal to the worker unless it runs just then (1 us
   # here, among 1,000 runnable processes); `memory` is always a signal, and walks the mailbox.
@@ -43,33 +45,45 @@ defmodule OOM.Probe do
   @spec chunk([pid()]) :: chunk()
   def chunk(pids), do: {List.to_tuple(pids), :atomics.new(1, signed: false)}
 
-  @doc "Starts a probe on a chunk."
-  @spec start(chunk(), :normal | :high) :: {pid(), reference()}
-  def start(chunk, priority) do
-    :erlang.spawn_opt(__MODULE__, :run, [chunk], [:monitor, priority: priority])
+  @doc """
+  Starts a probe on a chunk. At high priority: a signal lends the worker the priority of who asks,
+  so that even one at the end of a long run queue answers at once; and a probe of normal priority
+  that was sent in calm time would stay behind when it matters.
+  """
+  @spec start(chunk()) :: {probe(), reference()}
+  def start({pids, cursor}) do
+    place = :atomics.new(1, signed: false)
+    args = [pids, cursor, place]
+    {pid, ref} = :erlang.spawn_opt(__MODULE__, :run, args, [:monitor, priority: :high])
+    {{pid, {pids, place}}, ref}
   end
 
-  @doc "The pid whose answer the newest probe of this chunk waits for, or `nil` at the end."
-  @spec current(chunk()) :: {pos_integer(), pid()} | nil
-  def current({pids, cursor}) do
-    index = :atomics.get(cursor, 1)
-    if index in 1..tuple_size(pids)//1, do: {index, elem(pids, index - 1)}
+  @doc "The worker whose answer a probe waits for, with its place; `nil` between two."
+  @spec stands_at(probe()) :: {pos_integer(), pid()} | nil
+  def stands_at({_pid, {pids, place}}) do
+    case :atomics.get(place, 1) do
+      0 -> nil
+      index -> {index, elem(pids, index - 1)}
+    end
   end
 
   @doc false
-  @spec run(chunk()) :: :ok
-  def run({pids, cursor} = chunk) do
+  @spec run(tuple(), :atomics.atomics_ref(), :atomics.atomics_ref()) :: :ok
+  def run(pids, cursor, place) do
     index = :atomics.add_get(cursor, 1, 1)
 
     if index <= tuple_size(pids) do
-      pid = elem(pids, index - 1)
-
-      with bytes when is_integer(bytes) <- bytes(pid),
-           do: Workers.sampled(pid, bytes, System.monotonic_time(:millisecond), :fresh)
-
-      run(chunk)
+      :atomics.put(place, 1, index)
+      sample(elem(pids, index - 1))
+      :atomics.put(place, 1, 0)
+      run(pids, cursor, place)
     else
       :ok
     end
+  end
+
+  defp sample(pid) do
+    with bytes when is_integer(bytes) <- bytes(pid),
+         do: Workers.sampled(pid, bytes, System.monotonic_time(:millisecond), :fresh)
   end
 end

@@ -16,6 +16,8 @@ defmodule OOM.Reaction do
   @urgent_ms 60
   # A victim's heap is freed after its DOWN, on a scheduler of its own.
   @free_ms 5
+  # In this time after the level became critical, fresh figures of thousands of workers come in.
+  @figures_ms 100
   # Victims that have not left after this long do not protect the next priority any more.
   @stuck_ms 150
   # Whether killing helps is judged over windows this long, because what the victims held is freed
@@ -26,6 +28,8 @@ defmodule OOM.Reaction do
   @nobody_ms 500
 
   defstruct trim?: false,
+            # when the level became critical
+            since_ms: nil,
             trimmed_ms: nil,
             # pid => bytes: told to leave, and still there; of one rank
             leaving: %{},
@@ -51,7 +55,7 @@ defmodule OOM.Reaction do
   @doc "At a critical sample."
   @spec decide(t(), map(), integer()) :: {decision(), t()}
   def decide(%__MODULE__{} = reaction, report, now_ms) do
-    reaction = reconsider(reaction, report)
+    reaction = reconsider(%{reaction | since_ms: reaction.since_ms || now_ms}, report)
     need = need_bytes(reaction, report)
 
     cond do
@@ -75,6 +79,14 @@ defmodule OOM.Reaction do
   def need_bytes(reaction, report) do
     report.high_headroom_bytes - report.headroom_bytes -
       promised_left(reaction.promised, report.working_set_bytes)
+  end
+
+  @doc """
+  What to do about workers whose figures are old: at first they are waited for, if there is time.
+  """
+  @spec unknown(t(), map(), integer()) :: :take | :wait
+  def unknown(reaction, report, now_ms) do
+    if urgent?(report) or now_ms - reaction.since_ms > @figures_ms, do: :take, else: :wait
   end
 
   @doc """
@@ -154,7 +166,14 @@ defmodule OOM.Reaction do
   @doc "The level is below critical: what was counted against killing begins anew."
   @spec relieved(t()) :: t()
   def relieved(reaction),
-    do: %{reaction | futile: 0, window: nil, exhausted_bytes: nil, nobody_since_ms: nil}
+    do: %{
+      reaction
+      | since_ms: nil,
+        futile: 0,
+        window: nil,
+        exhausted_bytes: nil,
+        nobody_since_ms: nil
+    }
 
   @doc "Whether killing was given up: nobody is left, or it frees next to nothing."
   @spec exhausted?(t()) :: boolean()

@@ -27,8 +27,9 @@ defmodule OOM.Workers do
       OOM.Accountant.watch(pid)
     else
       with [{_, old, bytes, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
-        :ets.update_element(__MODULE__, pid, {@rank, rank})
-        Plan.move(pid, {old, bytes}, {rank, bytes})
+        Plan.move(pid, {old, bytes}, {rank, bytes}, fn ->
+          :ets.update_element(__MODULE__, pid, {@rank, rank})
+        end)
       end
 
       :ok
@@ -54,14 +55,10 @@ defmodule OOM.Workers do
   @doc "A new figure from a probe."
   @spec sampled(pid(), non_neg_integer(), integer(), :fresh | :stale) :: :ok
   def sampled(pid, bytes, now_ms, state) do
-    with [{_, rank, old, _, _, _, _, _}] <- :ets.lookup(__MODULE__, pid),
-         true <-
-           :ets.update_element(__MODULE__, pid, [
-             {@bytes, bytes},
-             {@sampled, now_ms},
-             {@state, state}
-           ]) do
-      Plan.move(pid, {rank, old}, {rank, bytes})
+    with [{_, rank, old, _, _, _, _, _}] <- :ets.lookup(__MODULE__, pid) do
+      row = [{@bytes, bytes}, {@sampled, now_ms}, {@state, state}]
+      update = fn -> :ets.update_element(__MODULE__, pid, row) end
+      Plan.move(pid, {rank, old}, {rank, bytes}, update)
     end
 
     :ok

@@ -48,22 +48,22 @@ defmodule OOM.PlanTest do
 
     test "takes none above the ceiling" do
       pid = worker(500, 10)
-      assert Plan.pick(1_000, 64, 0, 499) == []
-      assert pids(Plan.pick(1_000, 64, 0, 500)) == [pid]
+      assert Plan.pick(1_000, 64, 0, 0, :take, 499) == []
+      assert pids(Plan.pick(1_000, 64, 0, 0, :take, 500)) == [pid]
     end
 
     test "takes none that is too small" do
       large = worker(250, 100)
       for bytes <- 1..9, do: worker(250, bytes)
       worker(500, 10)
-      assert pids(Plan.pick(1_000, 64, 10)) == [large]
+      assert pids(Plan.pick(1_000, 64, 10, 0)) == [large]
     end
 
     test "goes on to the next rank where all are too small" do
       for bytes <- 1..9, do: worker(250, bytes)
       next = worker(500, 10)
-      assert pids(Plan.pick(1_000, 64, 10)) == [next]
-      assert Plan.pick(1_000, 64, 10, 250) == []
+      assert pids(Plan.pick(1_000, 64, 10, 0)) == [next]
+      assert Plan.pick(1_000, 64, 10, 0, :take, 250) == []
     end
 
     test "tells what is known of each" do
@@ -88,42 +88,88 @@ defmodule OOM.PlanTest do
   end
 
   describe "keys that a concurrent change has left behind" do
-    test "are no verdict, and are dropped" do
+    test "are no verdict" do
       pid = worker(250, 10)
       :ets.insert(Plan, {{250, -99, pid}})
       :ets.insert(Plan, {{0, -10, pid}})
-      :ets.insert(Plan, {{0, -10, idle()}})
-
       assert [%{pid: ^pid, rank: 250, bytes: 10}] = pick(1_000)
+    end
+
+    test "are swept" do
+      pid = worker(250, 10)
+      :ets.insert(Plan, {{250, -99, pid}})
+      :ets.insert(Plan, {{0, -10, pid}})
+      Plan.sweep()
       assert [{{250, -10, ^pid}}] = :ets.tab2list(Plan)
+    end
+
+    test "of one that has ended are dropped on the way" do
+      :ets.insert(Plan, {{250, -99, spawn(fn -> :ok end)}})
+      assert pick(1_000) == []
+      assert :ets.tab2list(Plan) == []
+    end
+
+    test "do not put a small worker before a large one" do
+      small = worker(250, 10)
+      large = worker(250, 50)
+      :ets.insert(Plan, {{250, -99, small}})
+      assert pids(pick(1_000)) == [large, small]
+    end
+
+    test "do not betray a worker that holds next to nothing" do
+      pid = worker(250, 10)
+      :ets.insert(Plan, {{250, -99, pid}})
+      assert Plan.pick(1_000, 64, 11, 0) == []
     end
 
     test "do not betray a worker that is protected now" do
       pid = worker(:protected, 10)
       :ets.insert(Plan, {{250, -10, pid}})
       assert pick(1_000) == []
-      assert :ets.tab2list(Plan) == []
     end
   end
 
-  describe "move/3" do
-    test "leaves one key per worker" do
-      pid = self()
-      Plan.move(pid, {250, 0}, {250, 5})
-      Plan.move(pid, {250, 5}, {500, 5})
-      assert [{{500, -5, ^pid}}] = :ets.tab2list(Plan)
-      Plan.move(pid, {500, 5}, {500, 5})
-      assert [{{500, -5, ^pid}}] = :ets.tab2list(Plan)
+  describe "a figure that is old" do
+    setup do: %{small: worker(250, 5), normal: worker(500, 50)}
+
+    test "does not vouch for a small worker: it is taken before one that is worth more",
+         workers do
+      assert pids(Plan.pick(1_000, 64, 11, 1_000, :take)) == [workers.small]
+    end
+
+    test "or waited for, and nobody beyond it is picked", workers do
+      assert Plan.pick(1_000, 64, 11, 1_000, :wait) == []
+      assert pids(Plan.pick(1_000, 64, 11, 0, :wait)) == [workers.normal]
+    end
+  end
+
+  describe "move/4" do
+    test "keeps the worker in the plan all the while, and leaves one key" do
+      pid = worker(250, 5)
+
+      Plan.move(pid, {250, 5}, {500, 6}, fn ->
+        assert :ets.member(Plan, {250, -5, pid})
+        assert :ets.member(Plan, {500, -6, pid})
+      end)
+
+      assert [{{500, -6, ^pid}}] = :ets.tab2list(Plan)
+      Plan.move(pid, {500, 6}, {500, 6}, fn -> true end)
+      assert [{{500, -6, ^pid}}] = :ets.tab2list(Plan)
     end
 
     test "to protected leaves none" do
-      Plan.move(self(), {250, 0}, {250, 5})
-      Plan.move(self(), {250, 5}, {:protected, 5})
+      pid = worker(250, 5)
+      Plan.move(pid, {250, 5}, {:protected, 5}, fn -> true end)
+      assert :ets.tab2list(Plan) == []
+    end
+
+    test "of one whose row is gone leaves none" do
+      Plan.move(self(), {250, 0}, {250, 5}, fn -> false end)
       assert :ets.tab2list(Plan) == []
     end
   end
 
-  defp pick(need, count \\ 64), do: Plan.pick(need, count, 0)
+  defp pick(need, count \\ 64), do: Plan.pick(need, count, 0, 0)
   defp pids(victims), do: Enum.map(victims, & &1.pid)
   defp worker(rank, bytes), do: row(rank, bytes, idle())
 

@@ -91,8 +91,18 @@ defmodule OOM.Test.Workload do
       {:noreply, note(state, {:started, name, now()})}
     end
 
-    def handle_info({:DOWN, _, _, pid, reason}, state),
-      do: {:noreply, note(state, {:ended, state.names[pid], reason, now()})}
+    def handle_info({:DOWN, _, _, pid, reason}, state) do
+      {name, names} = Map.pop(state.names, pid)
+      state = note(%{state | names: names}, {:ended, name, reason, now()})
+
+      # A process that has ended tells its monitors one by one, so whether others live is not to
+      # be read from the order of these messages.
+      if match?({:normal, _}, name),
+        do:
+          {:noreply,
+           note(state, {:alive, for({pid, name} <- names, Process.alive?(pid), do: name)})},
+        else: {:noreply, state}
+    end
 
     def handle_info({:oom, level, snapshot}, state),
       do: {:noreply, note(state, {:level, level, snapshot, now()})}

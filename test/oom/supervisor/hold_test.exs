@@ -132,9 +132,9 @@ defmodule OOM.Supervisor.HoldTest do
 
   describe "a child that does not start when it comes back" do
     for {how, start} <- [error: {:error, :not_yet}, raise: :raise, garbage: :garbage] do
-      test "is tried again, later (#{how})" do
+      @tag failure: start
+      test "is tried again, later (#{how})", %{failure: failure} do
         starts = :counters.new(1, [])
-        failure = unquote(start)
 
         start = fn ->
           :counters.add(starts, 1, 1)

@@ -15,14 +15,19 @@ defmodule OOM.Supervisor.IntrospectionTest do
   end
 
   test "get_status tells a supervisor" do
-    assert {:gen_server, [{'Callback', :tree}], {:supervisor, :tree, 1}} =
+    assert {:gen_server, {:supervisor, :tree, 1}, [{~c"State", {:pid, 1}}]} =
              same(fn sup ->
                {:ok, pid} = Trees.of(sup).start_link(init(sup))
 
                {:status, ^pid, {:module, module}, [dictionary, _, _, _, misc]} =
                  :sys.get_status(pid)
 
-               {module, misc[:supervisor], dictionary[:"$initial_call"]}
+               [{title, state}] =
+                 for {:data, [{~c"State", state}]} <- misc, do: {~c"State", state}
+
+               {{supervisor, _}, pid} = {elem(state, 1), pid}
+               true = supervisor == pid
+               {module, dictionary[:"$initial_call"], [{title, supervisor}]}
              end)
   end
 

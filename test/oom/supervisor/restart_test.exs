@@ -21,19 +21,19 @@ defmodule OOM.Supervisor.RestartTest do
           {:temporary, :crash, false},
           {:temporary, :killed, false}
         ] do
-      test "a #{restart} child that ends with #{inspect(reason)}" do
-        restart = unquote(Macro.escape(restart))
-        reason = unquote(Macro.escape(reason))
+      @tag restart: restart, reason: reason, back?: back?
+      test "a #{restart} child that ends with #{inspect(reason)}", context do
+        %{restart: restart, reason: reason, back?: back?} = context
 
         children =
           same(fn sup ->
             {pid, %{a: worker}} = start(sup, [worker(:a, restart: restart)])
             stop(worker, reason)
-            if unquote(back?), do: started(:a), else: gone(pid)
+            if back?, do: started(:a), else: gone(pid)
             {Supervisor.which_children(pid), Supervisor.count_children(pid)}
           end)
 
-        case {restart, unquote(back?)} do
+        case {restart, back?} do
           {_, true} -> assert {[{:a, {:pid, 1}, :worker, _}], %{active: 1}} = children
           {:temporary, false} -> assert {[], %{active: 0, specs: 0}} = children
           {_, false} -> assert {[{:a, :undefined, :worker, _}], %{active: 0}} = children
@@ -48,20 +48,21 @@ defmodule OOM.Supervisor.RestartTest do
           rest_for_one: [:b, :c],
           one_for_all: [:a, :b, :c]
         ] do
-      test "#{strategy} restarts #{inspect(restarted)} when b crashes" do
-        strategy = unquote(strategy)
+      @tag strategy: strategy, restarted: restarted
+      test "#{strategy} restarts #{inspect(restarted)} when b crashes", context do
+        %{strategy: strategy, restarted: expected} = context
 
-        assert {stopped, unquote(restarted), %{active: 3}} =
+        assert {stopped, ^expected, %{active: 3}} =
                  same(fn sup ->
                    children = for id <- [:a, :b, :c], do: worker(id, trap_exit: true)
                    {pid, %{b: b}} = start(sup, children, strategy: strategy)
                    stop(b, :crash)
-                   restarted = for _ <- unquote(restarted), do: started()
+                   restarted = for _ <- expected, do: started()
                    {stopped(), restarted, Supervisor.count_children(pid)}
                  end)
 
-        expected = unquote(restarted) |> Enum.reject(&(&1 == :b)) |> Enum.reverse()
-        assert for({id, :shutdown} <- stopped, do: id) == expected
+        others = expected |> Enum.reject(&(&1 == :b)) |> Enum.reverse()
+        assert for({id, :shutdown} <- stopped, do: id) == others
         assert {:b, :crash} in stopped
       end
     end
@@ -188,21 +189,20 @@ defmodule OOM.Supervisor.RestartTest do
           {:all_significant, :normal, false},
           {:never, :normal, false}
         ] do
-      test "#{auto_shutdown}, when one of two significant children ends with #{inspect(reason)}" do
-        reason = unquote(Macro.escape(reason))
-        significant = unquote(auto_shutdown) != :never
+      @tag auto_shutdown: auto_shutdown, reason: reason, ends?: ends?
+      test "#{auto_shutdown}, when one of two significant children ends with #{inspect(reason)}",
+           %{auto_shutdown: auto_shutdown, reason: reason, ends?: ends?} do
+        result =
+          same(fn sup ->
+            options = [restart: :transient, significant: auto_shutdown != :never]
+            children = for id <- [:a, :b], do: worker(id, options)
+            flags = %{strategy: :one_for_one, auto_shutdown: auto_shutdown}
+            {:ok, pid} = Trees.of(sup).start_link(fn -> {:ok, {flags, children}} end)
+            stop(started(:a), reason)
+            if ends?, do: ended(pid), else: gone(pid)
+          end)
 
-        assert unquote(ends?) ==
-                 (same(fn sup ->
-                    children =
-                      for id <- [:a, :b],
-                          do: worker(id, restart: :transient, significant: significant)
-
-                    flags = %{strategy: :one_for_one, auto_shutdown: unquote(auto_shutdown)}
-                    {:ok, pid} = Trees.of(sup).start_link(fn -> {:ok, {flags, children}} end)
-                    stop(started(:a), reason)
-                    if unquote(ends?), do: ended(pid), else: gone(pid)
-                  end) == :shutdown)
+        assert result == if(ends?, do: :shutdown, else: true)
       end
     end
 
