@@ -73,12 +73,17 @@ defmodule OOM.Hold do
   @doc """
   The next to come back, of those that are due: the one that waits longest, if what it last held
   fits into `room_bytes`. `nil` room means that no limit is known, and everything fits.
+
+  One that has been due for as long as its longest backoff comes back whatever its size: it may
+  not grow like that again, and one that fits nowhere would be gone for good.
   """
   @spec next([t()], integer(), integer() | nil) :: t() | nil
   def next(holds, now_ms, room_bytes) do
     holds
     |> Enum.filter(&(&1.state == :held and &1.due_ms <= now_ms))
-    |> Enum.filter(&(room_bytes == nil or &1.bytes <= room_bytes))
+    |> Enum.filter(&(room_bytes == nil or &1.bytes <= room_bytes or overdue?(&1, now_ms)))
     |> Enum.min_by(& &1.due_ms, fn -> nil end)
   end
+
+  defp overdue?(hold, now_ms), do: now_ms - hold.due_ms >= hold.backoff[:max_ms]
 end

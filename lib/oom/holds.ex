@@ -78,7 +78,7 @@ defmodule OOM.Holds do
 
   @impl true
   def init(nil) do
-    state = %{monitors: %{}, releasing: nil, bookings: [], timer: nil}
+    state = %{monitors: %{}, releasing: nil, bookings: [], timer: nil, checked_ms: now()}
     # After a crash: take up what the table knows. A release under way is asked for again, and
     # its supervisor answers `:running` where it had succeeded.
     state =
@@ -139,12 +139,14 @@ defmodule OOM.Holds do
 
   defp release_next(state), do: state
 
-  # Down to the first watermark, less what others that have just come back will need.
+  # Down to the first watermark, with what is free inside the VM, and less what others that have
+  # just come back will need.
   defp room(%Snapshot{headroom_bytes: nil}, _bookings), do: nil
 
   defp room(%Snapshot{} = snapshot, bookings) do
     booked = bookings |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-    snapshot.headroom_bytes - snapshot.elevated_headroom_bytes - booked
+    slack = snapshot.slack_bytes || 0
+    snapshot.headroom_bytes + slack - snapshot.elevated_headroom_bytes - booked
   end
 
   # In a process of its own: a start may take as long as it likes.
@@ -175,15 +177,18 @@ defmodule OOM.Holds do
   defp released(hold, :failed),
     do: store(Hold.failed(hold, now(), &:rand.uniform/0))
 
-  defp forget_stable(state) do
-    now = now()
+  defp forget_stable(%{checked_ms: checked} = state) do
+    if now() - checked >= @idle_ms, do: forget_stable(state, now()), else: state
+  end
+
+  defp forget_stable(state, now) do
     stable_ms = Tables.config().stable_ms
 
     for hold <- all(), Hold.stable?(hold, now, stable_ms) do
       :ets.delete(__MODULE__, {hold.supervisor, hold.id})
     end
 
-    state
+    %{state | checked_ms: now}
   end
 
   # At most one timer: `due_ms` tells whether an earlier one is needed.

@@ -16,7 +16,8 @@ defmodule OOM.Supervisor do
       priority end with `{:shutdown, :memory_pressure}`, the largest first, no more than needed.
       (A worker that traps exits gets `:kill` after `grace_ms`.)
     * Such a child is **held**: not restarted, not counted towards `max_restarts`. It is restarted
-      after a backoff, once the level is `:normal` again and what it last held fits the headroom.
+      after a backoff, once the level is `:normal` again and what it last held fits the headroom
+      (or, where it fits nowhere, after the longest backoff once more).
       With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
       with it. Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a
       held child ends the hold.

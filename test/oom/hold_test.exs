@@ -76,6 +76,11 @@ defmodule OOM.HoldTest do
       assert Hold.next([at(:a, 10)], 100, -1) == nil
     end
 
+    test "takes one that fits nowhere all the same, after its longest backoff" do
+      assert Hold.next([%{at(:a, 10) | bytes: 1_001}], 1_009, 1_000) == nil
+      assert %{id: :a} = Hold.next([%{at(:a, 10) | bytes: 1_001}], 1_010, 1_000)
+    end
+
     test "everything fits where no limit is known" do
       assert %{id: :a} = Hold.next([%{at(:a, 10) | bytes: 1_000_000_000_000}], 100, nil)
     end

@@ -8,6 +8,7 @@ defmodule OOM.Real.GuardTest do
   alias OOM.Test.{Cgroup, LimitedVM, Workload}
 
   @moduletag :cgroup
+  @moduletag skip: Cgroup.unavailable()
   @moduletag timeout: 120_000
 
   @mib 1_048_576

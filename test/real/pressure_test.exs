@@ -7,6 +7,7 @@ defmodule OOM.Real.PressureTest do
   alias OOM.Test.{Cgroup, LimitedVM, Workload}
 
   @moduletag :cgroup
+  @moduletag skip: Cgroup.unavailable()
   @moduletag timeout: 180_000
 
   @mib 1_048_576

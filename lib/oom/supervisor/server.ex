@@ -236,7 +236,11 @@ defmodule OOM.Supervisor.Server do
 
   defp reply(result, rest), do: List.to_tuple([:reply, result | rest])
 
-  # Nothing more to do; with the action that OTP wants now. It answers a retry of a restart that
-  # is not due with just that.
-  defp idle(state), do: :supervisor.handle_cast({:try_again_restart, make_ref()}, state)
+  # Nothing more to do; with the action that OTP wants now. It answers a question that changes
+  # nothing with just that.
+  defp idle(state) do
+    request = {:get_childspec, make_ref()}
+    {_, rest} = split(:supervisor.handle_call(request, {self(), make_ref()}, state))
+    List.to_tuple([:noreply | rest])
+  end
 end

@@ -1,0 +1,194 @@
+defmodule OOM.ReactionTest do
+  @moduledoc false
+  use ExUnit.Case, async: true
+
+  alias OOM.Reaction
+
+  @mib 1_048_576
+
+  # 512 MiB with the watermarks of :auto, roughly: high at 250 MiB of headroom.
+  defp report(headroom_mib, extra \\ []) do
+    Map.merge(
+      %{
+        headroom_bytes: headroom_mib * @mib,
+        high_headroom_bytes: 250 * @mib,
+        working_set_bytes: (512 - headroom_mib) * @mib,
+        time_to_exhaustion_ms: nil
+      },
+      Map.new(extra)
+    )
+  end
+
+  defp victim(mib, rank \\ 250), do: %{pid: spawn(fn -> :ok end), rank: rank, bytes: mib * @mib}
+
+  defp measure(started_ms, allocated_mib, working_set_mib) do
+    %{
+      started_ms: started_ms,
+      allocated_bytes: allocated_mib * @mib,
+      unexplained_bytes: 0,
+      working_set_bytes: working_set_mib * @mib
+    }
+  end
+
+  defp kill(reaction, victims, report, now) do
+    {_, reaction} = Reaction.decide(reaction, report, now)
+    Reaction.killed(reaction, victims, report, now)
+  end
+
+  describe "the deficit" do
+    test "is the way back to the high watermark" do
+      assert {{:kill, need}, _} = Reaction.decide(Reaction.new(false), report(190), 0)
+      assert need == 60 * @mib
+    end
+
+    test "is less by what the victims hold, from the moment they are told to leave" do
+      reaction = kill(Reaction.new(false), [victim(40)], report(190), 0)
+      assert {{:kill, need}, _} = Reaction.decide(reaction, report(190), 1)
+      assert need == 20 * @mib
+    end
+
+    test "is the same whether their memory goes back to the system or stays free inside" do
+      reaction = kill(Reaction.new(false), [victim(40)], report(190), 0)
+
+      for given_back <- [0, 10, 40] do
+        assert Reaction.need_bytes(reaction, report(190 + given_back)) == 20 * @mib
+      end
+    end
+
+    test "grows by what the working set grows, twice: once as usage, once as a broken promise" do
+      reaction = kill(Reaction.new(false), [victim(60)], report(190), 0)
+      assert Reaction.need_bytes(reaction, report(180)) == 20 * @mib
+    end
+
+    test "is measured anew: slack takes the place of the promise of those that are gone" do
+      gone = victim(40)
+      stays = victim(10)
+      reaction = kill(Reaction.new(false), [gone, stays], report(190), 0)
+      {false, reaction} = Reaction.gone(reaction, gone.pid, 5)
+      reaction = Reaction.measured(reaction, measure(50, 200, 322), 25 * @mib)
+      # 60 needed; 25 free inside, 10 still on its way
+      assert Reaction.need_bytes(reaction, report(190)) == 25 * @mib
+    end
+
+    test "counts one that has only just gone as promised still" do
+      just = victim(40)
+      reaction = kill(Reaction.new(false), [just], report(190), 0)
+      {true, reaction} = Reaction.gone(reaction, just.pid, 49)
+      reaction = Reaction.measured(reaction, measure(50, 200, 322), 0)
+      assert Reaction.need_bytes(reaction, report(190)) == 20 * @mib
+    end
+
+    test "none is left when the promise covers it" do
+      reaction = kill(Reaction.new(false), [victim(60)], report(190), 0)
+      assert {:wait, _} = Reaction.decide(reaction, report(190), 1)
+    end
+  end
+
+  describe "a trim" do
+    test "comes first, and is given time" do
+      assert {:trim, reaction} = Reaction.decide(Reaction.new(true), report(190), 0)
+      assert {:wait, reaction} = Reaction.decide(reaction, report(190), 10)
+      assert {{:kill, _}, _} = Reaction.decide(reaction, report(190), 25)
+    end
+
+    test "is not waited for when the limit is near" do
+      urgent = report(190, time_to_exhaustion_ms: 50)
+      assert {{:trim_and_kill, _}, reaction} = Reaction.decide(Reaction.new(true), urgent, 0)
+      assert {{:kill, _}, _} = Reaction.decide(reaction, urgent, 1)
+    end
+
+    test "is repeated while it is critical, not with every sample" do
+      {:trim, reaction} = Reaction.decide(Reaction.new(true), report(190), 0)
+      assert {{:kill, _}, reaction} = Reaction.decide(reaction, report(190), 99)
+      assert {:trim, _} = Reaction.decide(reaction, report(190), 100)
+    end
+
+    test "never happens where it is off" do
+      assert {{:kill, _}, _} = Reaction.decide(Reaction.new(false), report(190), 0)
+    end
+  end
+
+  describe "ceiling/2" do
+    test "keeps the next priority out while victims are on their way" do
+      first = victim(10, 250)
+      reaction = Reaction.new(false)
+      assert Reaction.ceiling(reaction, 0) == 1000
+      reaction = kill(reaction, [first], report(190), 0)
+      assert Reaction.ceiling(reaction, 10) == 250
+      {true, reaction} = Reaction.gone(reaction, first.pid, 11)
+      assert Reaction.ceiling(reaction, 11) == 1000
+    end
+
+    test "but not for ever" do
+      reaction = kill(Reaction.new(false), [victim(10, 250)], report(190), 0)
+      assert Reaction.ceiling(reaction, 150) == 1000
+    end
+  end
+
+  describe "unknown/3" do
+    test "waits for fresh figures at first, if there is time" do
+      {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 1_000)
+      assert Reaction.unknown(reaction, report(190), 1_050) == :wait
+      assert Reaction.unknown(reaction, report(190, time_to_exhaustion_ms: 10), 1_050) == :take
+      assert Reaction.unknown(reaction, report(190), 1_101) == :take
+    end
+  end
+
+  describe "killing is given up" do
+    test "when nobody was there to kill for half a second" do
+      reaction = Reaction.nobody(Reaction.new(false), report(190), 0)
+      refute Reaction.exhausted?(reaction)
+      reaction = Reaction.nobody(reaction, report(190), 499)
+      refute Reaction.exhausted?(reaction)
+      reaction = Reaction.nobody(reaction, report(190), 500)
+      assert Reaction.exhausted?(reaction)
+      assert {:wait, _} = Reaction.decide(reaction, report(190), 501)
+    end
+
+    test "not while victims are on their way" do
+      reaction = kill(Reaction.new(false), [victim(10)], report(190), 0)
+      reaction = Reaction.nobody(reaction, report(190), 1)
+      reaction = Reaction.nobody(reaction, report(190), 1_000)
+      refute Reaction.exhausted?(reaction)
+    end
+
+    test "when one window after the other frees nothing of what the victims are said to hold" do
+      assert reaction = rounds(4, fn _ -> 200 end)
+      assert {:wait, reaction} = Reaction.decide(reaction, report(190), 10_000)
+      assert Reaction.exhausted?(reaction)
+    end
+
+    test "not when it frees, and not when others grow meanwhile, as then nobody can tell" do
+      for allocated <- [&(200 - 30 * &1), &(200 + 30 * &1)] do
+        {decision, reaction} = Reaction.decide(rounds(6, allocated), report(190), 10_000)
+        assert {:kill, _} = decision
+        refute Reaction.exhausted?(reaction)
+      end
+    end
+
+    test "until the headroom has halved, and then for one window" do
+      {:wait, reaction} = Reaction.decide(rounds(4, fn _ -> 200 end), report(190), 10_000)
+      assert {:wait, reaction} = Reaction.decide(reaction, report(96), 10_001)
+      assert {{:kill, _}, _} = Reaction.decide(reaction, report(94), 10_002)
+    end
+
+    test "until the level has been below critical" do
+      {:wait, reaction} = Reaction.decide(rounds(4, fn _ -> 200 end), report(190), 10_000)
+      assert {{:kill, _}, _} = reaction |> Reaction.relieved() |> Reaction.decide(report(190), 0)
+    end
+  end
+
+  # Rounds of one victim that holds 30 MiB, each seen by a measure; `allocated` gives what the VM
+  # then has, in MiB.
+  defp rounds(count, allocated) do
+    start = Reaction.measured(Reaction.new(false), measure(0, allocated.(0), 322), 0)
+
+    Enum.reduce(1..count, start, fn i, reaction ->
+      victim = victim(30)
+      now = i * 300
+      reaction = kill(reaction, [victim], report(190), now)
+      {true, reaction} = Reaction.gone(reaction, victim.pid, now + 1)
+      Reaction.measured(reaction, measure(now + 100, allocated.(i), 322), 0)
+    end)
+  end
+end
