@@ -30,8 +30,6 @@ defmodule OOM.Guard do
 
   @impl true
   def init(config) do
-    Level.put(:normal)
-
     state = %{
       config: config,
       watcher: nil,
@@ -184,8 +182,10 @@ defmodule OOM.Guard do
     with true <- Native.loaded?() || {:error, {:not_loaded, Native.load_error()}},
          {:ok, watcher} <- Native.watcher_start(self(), native_config(config)) do
       Tables.put_watcher(watcher)
-      # The watcher reports changes; where it starts is the first one.
+      # The watcher tells what is not normal. After a crash of this process the level is what it
+      # was until now, so that nothing comes back in between.
       report = Native.watcher_report(watcher)
+      if report.level == :normal, do: Level.put(:normal)
       Reporter.started(report, config)
       reaction = Reaction.new(Trim.enabled?(config.trim))
       measure(%{state | watcher: watcher, reaction: reaction})

@@ -24,9 +24,11 @@ defmodule OOM.Supervisor do
     * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
       grows its heap is faster than any sampling. One that is killed by it is held in the same
       way. For that a child that ends with `:killed` is restarted up to 50 ms later than under
-      `Supervisor`, and while the level is not `:normal` it is taken for a victim. GenServer, Agent, Task, `:gen_statem` and whatever else runs on `proc_lib` and
-      answers `:sys` are reached; a process from a plain `spawn_link` is not, unless it calls
-      `OOM.set_priority/2`.
+      `Supervisor`, and while the level is not `:normal` it is taken for a victim. What runs on
+      `proc_lib` and answers `:sys` is reached (GenServer, Agent, `:gen_statem`, `:gen_event`), and
+      a `{Task, fun}` child. A module that calls `Task.start_link/1` itself, or a plain
+      `spawn_link`, is not, unless it calls `OOM.set_priority/2`; until then the guard's sampling
+      is all that covers it.
 
   Temporary children are killed and forgotten, as ever. Children that are supervisors are neither
   killed nor capped, and what runs below a plain supervisor is known to the guard only if it calls
