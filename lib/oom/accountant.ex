@@ -10,7 +10,7 @@ defmodule OOM.Accountant do
 
   use GenServer
 
-  alias OOM.{Plan, Probe, Tables, Victims, Workers}
+  alias OOM.{Owned, Plan, Probe, Tables, Victims, Workers}
 
   @chunk 500
   # Under pressure.
@@ -63,6 +63,10 @@ defmodule OOM.Accountant do
       # the probes at work on the chunk, by monitor: {probe, where it stood at the last look}
       probes: %{},
       started_ms: nil,
+      # when the tables were read
+      owned_ms: nil,
+      # the process that reads them, until it is through
+      reader: nil,
       # the working set then
       passed_at_bytes: nil,
       # by monitor: the workers that probes wait for
@@ -97,6 +101,7 @@ defmodule OOM.Accountant do
       else: {:noreply, begin_pass(state)}
   end
 
+  def handle_info({:look, :owned}, %{chunk: :owned} = state), do: {:noreply, next_chunk(state)}
   def handle_info({:look, chunk}, %{chunk: chunk} = state), do: {:noreply, look(state)}
   def handle_info({:look, _done}, state), do: {:noreply, state}
 
@@ -106,6 +111,11 @@ defmodule OOM.Accountant do
       none when none == %{} -> {:noreply, next_chunk(%{state | probes: none, chunk: nil})}
       others -> {:noreply, %{state | probes: others}}
     end
+  end
+
+  def handle_info({:DOWN, ref, :process, _, _}, %{reader: ref} = state) do
+    state = %{state | reader: nil}
+    if state.chunk == :owned, do: {:noreply, next_chunk(state)}, else: {:noreply, state}
   end
 
   def handle_info({:DOWN, ref, :process, _, _}, %{waiting: waiting} = state)
@@ -132,7 +142,17 @@ defmodule OOM.Accountant do
     now = now()
     Victims.sweep(now)
     working_set = OOM.snapshot().working_set_bytes
-    next_chunk(%{cancel(state) | rest: @chunk, started_ms: now, passed_at_bytes: working_set})
+    state = %{cancel(state) | rest: @chunk, started_ms: now, passed_at_bytes: working_set}
+
+    # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
+    # may be locked by whoever fills it.
+    if state.reader == nil and Owned.due?(state.owned_ms, now) do
+      {_pid, reader} = Owned.start()
+      Process.send_after(self(), {:look, :owned}, @stall_ms)
+      %{state | owned_ms: now, chunk: :owned, reader: reader}
+    else
+      next_chunk(state)
+    end
   end
 
   defp begin_pass(state), do: state
@@ -140,7 +160,7 @@ defmodule OOM.Accountant do
   defp next_chunk(state) do
     case Workers.pids(state.rest) do
       :done ->
-        end_pass(state)
+        end_pass(%{state | chunk: nil})
 
       {pids, rest} ->
         chunk = Probe.chunk(pids -- Map.values(state.waiting))

@@ -11,7 +11,7 @@ defmodule OOM.Application do
     OOM.Level.setup()
     OOM.HeapReports.install()
     # The tables' owner does nothing and has no reason to die; if it does, all begin anew.
-    Supervisor.start_link([{OOM.Tables, config}, parts(config)],
+    Supervisor.start_link([{OOM.Tables, config}, {OOM.Keeper, parts(config)}],
       strategy: :rest_for_one,
       name: OOM.Application
     )
@@ -65,13 +65,6 @@ defmodule OOM.Application do
   end
 
   # Each finds its state in the tables again, so none takes another down.
-  defp parts(config) do
-    children = [OOM.Reporter, OOM.Notifier, OOM.Accountant, OOM.Holds, {OOM.Guard, config}]
-
-    %{
-      id: :parts,
-      start: {Supervisor, :start_link, [children, [strategy: :one_for_one, max_restarts: 100]]},
-      type: :supervisor
-    }
-  end
+  defp parts(config),
+    do: [OOM.Reporter, OOM.Notifier, OOM.Accountant, OOM.Holds, {OOM.Guard, config}]
 end

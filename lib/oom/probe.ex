@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.Workers
+  alias OOM.{Owned, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -19,13 +19,21 @@ defmodule OOM.Probe do
   @long_queue 32
   @word 8
 
-  @doc "The figure: heap, stack and mailbox, and the off-heap binaries the heap keeps alive."
+  @doc """
+  The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and the ETS
+  tables it owns.
+  """
   @spec bytes(pid()) :: non_neg_integer() | nil
   def bytes(pid) do
     case :erlang.process_info(pid, @cheap) do
-      [{_, gc}, {_, queue}] when queue < @long_queue -> heap(gc) + binaries(gc)
-      [{_, gc}, _] -> max(memory(pid), heap(gc)) + binaries(gc)
-      :undefined -> nil
+      [{_, gc}, {_, queue}] when queue < @long_queue ->
+        heap(gc) + binaries(gc) + Owned.bytes(pid)
+
+      [{_, gc}, _] ->
+        max(memory(pid), heap(gc)) + binaries(gc) + Owned.bytes(pid)
+
+      :undefined ->
+        nil
     end
   end
 

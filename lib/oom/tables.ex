@@ -10,6 +10,8 @@ defmodule OOM.Tables do
     {OOM.Workers, [:set, write_concurrency: true, read_concurrency: true]},
     # {{rank, -bytes, pid}}: the first one dies first; see OOM.Plan
     {OOM.Plan, [:ordered_set]},
+    # {pid, bytes, reading}; see OOM.Owned
+    {OOM.Owned, [:set, read_concurrency: true]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
     # {{supervisor, id}, %OOM.Hold{}}

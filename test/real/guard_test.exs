@@ -77,4 +77,19 @@ defmodule OOM.Real.GuardTest do
       assert Cgroup.oom_kills(vm.cgroup) == 0
     end
   end
+
+  test "a part that crashes again and again does not end the application" do
+    vm = LimitedVM.start!(@limit, @config)
+    guard = LimitedVM.call(vm, Process, :whereis, [OOM.Guard])
+    ref = LimitedVM.call(vm, Workload, :crash_until_down, [OOM.Accountant, guard])
+    assert ref == :down
+    # It is back after the pause.
+    assert LimitedVM.call(vm, Workload, :await_process, [OOM.Guard])
+    assert LimitedVM.call(vm, OOM, :snapshot, []).limit_bytes == @limit
+
+    assert Enum.any?(
+             LimitedVM.call(vm, :application, :which_applications, []),
+             &match?({:oom, _, _}, &1)
+           )
+  end
 end

@@ -67,6 +67,17 @@ defmodule OOM.Real.PressureTest do
       end
     end
 
+    test "finds the owner of a leaking ETS table, and ends nobody else" do
+      {vm, supervisor} = start(workers(:normal, 30, []) ++ workers(:low, 2, priority: :low))
+      # The others hold something too, and more than the heap of the one that leaks.
+      for pid <- LimitedVM.call(vm, Workload, :pids, [supervisor, :any]),
+          do: LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :list, 1_000_000}])
+
+      {:done, events} = grow(vm, supervisor, :low, :table, {:ended, :low, 2})
+      assert events |> ended() |> Enum.uniq() == [{:low, {:shutdown, :memory_pressure}}]
+      assert Cgroup.oom_kills(vm.cgroup) == 0
+    end
+
     test "ends no :normal worker while a :low one holds anything" do
       {vm, supervisor} = start(workers(:low, 40, priority: :low) ++ workers(:normal, 40, []))
 

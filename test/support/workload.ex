@@ -29,6 +29,14 @@ defmodule OOM.Test.Workload do
     def handle_cast({:grow, :binary, bytes}, {options, data}),
       do: {:noreply, {options, [:binary.copy(<<1>>, bytes) | data]}}
 
+    def handle_cast({:grow, :table, bytes}, {options, data}) do
+      table = Process.get(:table) || :ets.new(:table, [:private])
+      Process.put(:table, table)
+      row = List.duplicate(0, 1_000)
+      for i <- 1..max(div(20 * bytes, 16_000), 1), do: :ets.insert(table, {{i, make_ref()}, row})
+      {:noreply, {options, data}}
+    end
+
     def handle_cast(:drop, {options, _}), do: {:noreply, {options, []}, {:continue, :collect}}
 
     # Grows in one call, without ever coming back to its loop.
@@ -264,6 +272,26 @@ defmodule OOM.Test.Workload do
   @doc "Kills a registered process; true once it was there to be killed."
   @spec crash(atom()) :: true
   def crash(name), do: name |> Process.whereis() |> Process.exit(:kill)
+
+  @doc "Kills a process each time it is there, until `other` is gone too."
+  @spec crash_until_down(atom(), pid()) :: :down
+  def crash_until_down(name, other) do
+    if Process.alive?(other) do
+      with pid when is_pid(pid) <- Process.whereis(name), do: Process.exit(pid, :kill)
+      crash_until_down(name, other)
+    else
+      :down
+    end
+  end
+
+  @doc "Waits until a process of this name is there."
+  @spec await_process(atom(), non_neg_integer()) :: pid() | nil
+  def await_process(name, attempts \\ 2_000) do
+    case Process.whereis(name) do
+      nil when attempts > 0 -> Process.sleep(10) && await_process(name, attempts - 1)
+      found -> found
+    end
+  end
 
   @doc "Links a process that traps exits to all workers of the group."
   @spec link_all(pid(), atom()) :: :ok
