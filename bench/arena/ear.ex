@@ -3,7 +3,7 @@ defmodule Arena.Ear do
   # Stands in front of OOM.Reporter and hears what the guard tells it, at the moment it does: the
   # log gathers kills for a while before it names them. Everything is passed on.
 
-  alias Arena.Witness
+  alias Arena.{Say, Witness}
 
   def start_link do
     reporter = Process.whereis(OOM.Reporter)
@@ -32,9 +32,19 @@ defmodule Arena.Ear do
     end
   end
 
-  defp hear({:"$gen_cast", {:killed, victims, need, _report}}) do
+  defp hear({:"$gen_cast", {:killed, victims, need, report}}) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
     send(Witness, {:killed, bytes, need})
+
+    Say.say(:killed,
+      count: length(victims),
+      rank: hd(victims).rank,
+      states: victims |> Enum.map(& &1.state) |> Enum.uniq(),
+      bytes: bytes,
+      need: need,
+      headroom: report.headroom_bytes,
+      growth: report.growth_bytes_per_s
+    )
   end
 
   defp hear(_other), do: :ok

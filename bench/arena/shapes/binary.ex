@@ -27,7 +27,7 @@ end
 
 defmodule Arena.Shapes.SubBinaries do
   @moduledoc false
-  # Ten bytes of each request are kept, and keep all of it.
+  # A hundred bytes of each request are kept, and keep all of it. (Up to 64 would be copied.)
   @behaviour Arena.Shape
 
   @request_bytes 262_144
@@ -38,6 +38,6 @@ defmodule Arena.Shapes.SubBinaries do
   @impl true
   def step(held) do
     request = :binary.copy(<<7>>, @request_bytes)
-    {@request_bytes, [binary_part(request, 100, 10) | held]}
+    {@request_bytes, [binary_part(request, 10, 100) | held]}
   end
 end

@@ -12,7 +12,7 @@ defmodule Arena.Shapes.Burst do
   @impl true
   def step({bytes, held}) do
     # All at the same moment.
-    Process.sleep(@quiet_ms - rem(System.monotonic_time(:millisecond), @quiet_ms) + 500)
+    Process.sleep(@quiet_ms - Integer.mod(System.monotonic_time(:millisecond), @quiet_ms))
     {bytes, {bytes, [:lists.seq(1, div(bytes, 16)) | held]}}
   end
 end
