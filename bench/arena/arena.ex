@@ -1,0 +1,146 @@
+defmodule Arena do
+  @moduledoc false
+  # Does a node with OOM survive growth at full speed? Started by script/arena.
+
+  alias Arena.{Job, Report, Run, Shape}
+
+  @usage """
+  usage: script/arena [OPTIONS]
+
+    --shapes a,b   which ways to grow, or all (default: all)
+    --workers N,M  how many workers grow (default: 1,4,20,200)
+    --runs N       runs of each (default: 1)
+    --seconds S    how long each lasts (default: 6)
+    --rate R       MB/s of all workers together, or unlimited (default: unlimited)
+    --limit M      MiB of the cgroup (default: 512)
+    --keep-logs    keep the logs of runs that survived, too
+    --trace        a snapshot each 10 ms in the logs
+    --quick        some of it, in less than a minute
+
+  shapes:
+  """
+
+  @switches [
+    shapes: :string,
+    workers: :string,
+    runs: :integer,
+    seconds: :integer,
+    rate: :string,
+    limit: :integer,
+    keep_logs: :boolean,
+    trace: :boolean,
+    quick: :boolean,
+    help: :boolean
+  ]
+
+  # Shape and workers: what users meet, and one that OOM cannot help.
+  @quick [list: 20, binaries: 4, mailbox: 4, ets: 20, mixture: 20, protected: 4]
+  @quick_seconds 3
+  # There one process grows, however many stand by.
+  @single [:protected, :unsupervised]
+
+  @spec main([String.t()]) :: no_return()
+  def main(arguments) do
+    with {options, [], []} <- OptionParser.parse(arguments, strict: @switches),
+         false <- options[:help] == true,
+         {:ok, jobs} <- jobs(options) do
+      System.halt(if run(jobs, options), do: 0, else: 1)
+    else
+      true -> stop(0, usage())
+      {:error, what} -> stop(2, what <> "\n\n" <> usage())
+      _ -> stop(2, usage())
+    end
+  end
+
+  defp run(jobs, options) do
+    paths = for path <- :code.get_path(), own?(to_string(path)), arg <- ["-pa", path], do: arg
+    elixir = System.find_executable("elixir") || raise "elixir was not found in PATH"
+    # An interrupt ends it, and opens no menu.
+    vm = [elixir, "--erl", "+Bd" | paths] ++ ["-e", "Arena.Node.main(System.argv())", "--"]
+
+    runs =
+      for {job, n} <- jobs do
+        run = Run.run(job, vm, "tmp/arena/#{job.shape}-#{job.workers}-#{n}.log")
+        Report.line(run)
+
+        if Run.survived?(run) and not Keyword.get(options, :keep_logs, false),
+          do: File.rm(run.log)
+
+        run
+      end
+
+    Report.table(runs)
+    path = "tmp/arena-#{System.os_time(:second)}.tsv"
+    Report.write(runs, path)
+    IO.puts("each run: #{path}")
+    Report.deaths(runs)
+  end
+
+  # What elixirc and mix built; the rest every VM has.
+  defp own?(path), do: String.contains?(path, "/_build/")
+
+  defp jobs(options) do
+    with {:ok, shapes} <- shapes(options[:shapes] || "all"),
+         {:ok, workers} <- workers(options[:workers] || "1,4,20,200"),
+         {:ok, rate} <- rate(options[:rate] || "unlimited") do
+      job = %Job{
+        shape: nil,
+        workers: nil,
+        seconds: options[:seconds] || if(options[:quick], do: @quick_seconds, else: 6),
+        limit_bytes: (options[:limit] || 512) * 1_048_576,
+        bytes_per_s: rate,
+        trace?: options[:trace] || false
+      }
+
+      cases = if options[:quick], do: @quick, else: cases(shapes, workers)
+
+      {:ok,
+       for {shape, workers} <- cases, n <- 1..max(options[:runs] || 1, 1) do
+         {%{job | shape: shape, workers: workers}, n}
+       end}
+    end
+  end
+
+  defp cases(shapes, workers) do
+    for shape <- shapes,
+        workers <- if(shape in @single, do: [Enum.max(workers)], else: workers),
+        do: {shape, workers}
+  end
+
+  defp shapes("all"), do: {:ok, Shape.names()}
+
+  defp shapes(text) do
+    names = Map.new(Shape.names(), &{to_string(&1), &1})
+    wanted = String.split(text, ",", trim: true)
+
+    case Enum.reject(wanted, &is_map_key(names, &1)) do
+      [] -> {:ok, Enum.map(wanted, &names[&1])}
+      [unknown | _] -> {:error, "there is no shape #{unknown}"}
+    end
+  end
+
+  defp workers(text) do
+    counts = text |> String.split(",", trim: true) |> Enum.map(&Integer.parse/1)
+
+    if counts != [] and Enum.all?(counts, &match?({n, ""} when n > 0, &1)),
+      do: {:ok, Enum.map(counts, &elem(&1, 0))},
+      else: {:error, "expected --workers to be numbers like 1,20, got: #{text}"}
+  end
+
+  defp rate("unlimited"), do: {:ok, :unlimited}
+
+  defp rate(text) do
+    case Integer.parse(text) do
+      {mb, ""} when mb > 0 -> {:ok, mb * 1_000_000}
+      _ -> {:error, "expected --rate to be MB/s or unlimited, got: #{text}"}
+    end
+  end
+
+  defp usage, do: @usage <> "  " <> Enum.map_join(Shape.names(), ", ", &to_string/1) <> "\n"
+
+  @spec stop(0..2, String.t()) :: no_return()
+  defp stop(status, words) do
+    IO.puts(words)
+    System.halt(status)
+  end
+end

@@ -1,0 +1,57 @@
+defmodule Arena.Canary do
+  @moduledoc false
+  # The protected process that must answer throughout, whoever leaks.
+
+  use GenServer
+
+  alias Arena.Witness
+
+  def start_link(_arg), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  def ask(n), do: GenServer.call(__MODULE__, {:ask, n}, 60_000)
+
+  @impl true
+  def init(nil) do
+    Witness.up(:protected, 0)
+    {:ok, 0}
+  end
+
+  @impl true
+  def handle_call({:ask, n}, _from, asked), do: {:reply, n, asked + 1}
+end
+
+defmodule Arena.Prober do
+  @moduledoc false
+  # Asks the canary every 50 ms, at normal priority. The clock starts when the question is due:
+  # what the prober waits for a scheduler counts too, as it does for a client.
+
+  alias Arena.Canary
+
+  @every_ms 50
+
+  def start_link do
+    worst = :atomics.new(1, signed: false)
+    :persistent_term.put(__MODULE__, worst)
+    spawn_link(fn -> ask(0, now() + @every_ms * 1_000, worst) end)
+  end
+
+  @doc "Worst answer so far, in microseconds."
+  def worst_us do
+    case :persistent_term.get(__MODULE__, nil) do
+      nil -> 0
+      worst -> :atomics.get(worst, 1)
+    end
+  end
+
+  defp ask(n, due, worst) do
+    wait = div(due - now(), 1_000)
+    if wait > 0, do: Process.sleep(wait)
+    ^n = Canary.ask(n)
+    late = now() - due
+    if late > :atomics.get(worst, 1), do: :atomics.put(worst, 1, late)
+    # A question that is late does not excuse the next ones.
+    ask(n + 1, due + @every_ms * 1_000, worst)
+  end
+
+  defp now, do: System.monotonic_time(:microsecond)
+end

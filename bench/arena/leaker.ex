@@ -1,0 +1,55 @@
+defmodule Arena.Leaker do
+  @moduledoc false
+  # A worker that grows the way its shape says from its first moment on. A GenServer like any
+  # other: after each step it comes back to its loop. It knows nothing of OOM.
+
+  use GenServer
+
+  alias Arena.{Pace, Shape, Witness}
+
+  @table __MODULE__
+
+  @doc "Before any of them starts."
+  def setup, do: :ets.new(@table, [:named_table, :public, read_concurrency: true])
+
+  def start_link({kind, id, job}), do: GenServer.start_link(__MODULE__, {kind, id, job})
+
+  @doc "The present incarnation; it may be dead already."
+  @spec whereis(pos_integer()) :: pid() | nil
+  def whereis(id) do
+    case :ets.lookup(@table, id) do
+      [{_, pid}] -> pid
+      [] -> nil
+    end
+  end
+
+  @impl true
+  def init({kind, id, job}) do
+    Witness.up(kind, id)
+    :ets.insert(@table, {id, self()})
+    {:ok, {Shape.module(job.shape), id, job}, {:continue, :begin}}
+  end
+
+  @impl true
+  def handle_continue(:begin, {module, id, job}) do
+    case module.new(id, job) do
+      nil ->
+        {:noreply, nil}
+
+      data ->
+        send(self(), :step)
+        {:noreply, {module, data, Pace.new(job, job.workers)}}
+    end
+  end
+
+  @impl true
+  def handle_info(:step, {module, data, pace}) do
+    {bytes, data} = module.step(data)
+    send(self(), :step)
+    {:noreply, {module, data, Pace.wait(pace, bytes)}}
+  end
+
+  # Requests come faster than it works.
+  def handle_info({:request, _}, state), do: Process.sleep(5) && {:noreply, state}
+  def handle_info(_other, state), do: {:noreply, state}
+end

@@ -1,0 +1,56 @@
+defmodule Arena.Shapes.Mailbox do
+  @moduledoc false
+  # Clients that nobody slows down send to workers that are slow. The clients are not what leaks:
+  # they hold nothing, and are not registered.
+  @behaviour Arena.Shape
+
+  alias Arena.Leaker
+
+  @impl true
+  def new(_id, _job), do: nil
+
+  @impl true
+  def step(nil), do: {1, nil}
+
+  @impl true
+  def outside(job) do
+    for n <- 1..System.schedulers_online() do
+      spawn_link(fn -> send_on(n, job, Arena.Pace.new(job, System.schedulers_online())) end)
+    end
+  end
+
+  defp send_on(n, job, pace) do
+    pid = Leaker.whereis(rem(n, job.workers) + 1)
+    if pid, do: for(_ <- 1..100, do: send(pid, {:request, :lists.seq(1, 50)}))
+    # A list of 50, copied, with its envelope; a client waits where nobody listens.
+    pace = if pid, do: Arena.Pace.wait(pace, 100 * 900), else: Process.sleep(1) && pace
+    send_on(n + 1, job, pace)
+  end
+end
+
+defmodule Arena.Shapes.Spawn do
+  @moduledoc false
+  # Short-lived processes without end: each holds about 10 KB and lives for a second. They end with
+  # the worker that started them, and know nothing of OOM.
+  @behaviour Arena.Shape
+
+  @life_ms 1_000
+
+  @impl true
+  def new(_id, _job), do: 0
+
+  @impl true
+  def step(n) do
+    for _ <- 1..20, do: spawn_link(&live/0)
+    {20 * 10_000, n + 20}
+  rescue
+    # The table of processes is full, which ends no worker in real life either.
+    SystemLimitError -> Process.sleep(1) && {1, n}
+  end
+
+  defp live do
+    held = :lists.seq(1, 400)
+    Process.sleep(@life_ms)
+    length(held)
+  end
+end

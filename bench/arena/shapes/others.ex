@@ -1,0 +1,81 @@
+# Growth that no kill of a worker of low priority can stop.
+
+defmodule Arena.Shapes.Neighbour do
+  @moduledoc false
+  # Another program in the same cgroup takes 60 % of it, while the workers leak.
+  @behaviour Arena.Shape
+
+  alias Arena.Shapes.List
+
+  @impl true
+  defdelegate new(id, job), to: List
+  @impl true
+  defdelegate step(held), to: List
+
+  @after_ms 1_000
+
+  @impl true
+  def outside(job) do
+    bytes = div(job.limit_bytes * 6, 10)
+    # tail keeps all of what has no line break.
+    line =
+      "sleep #{@after_ms / 1_000}; { head -c #{bytes} /dev/zero; sleep #{job.seconds}; } | tail -n 1 >/dev/null"
+
+    Port.open({:spawn_executable, System.find_executable("sh")}, args: ["-c", line])
+  end
+end
+
+defmodule Arena.Shapes.NeighbourAlone do
+  @moduledoc false
+  # The same with workers that hold 1 MB each and do not grow.
+  @behaviour Arena.Shape
+
+  alias Arena.Shapes.Neighbour
+
+  @impl true
+  def new(_id, _job), do: nil
+  @impl true
+  def step(nil), do: {1, nil}
+  @impl true
+  defdelegate outside(job), to: Neighbour
+  @impl true
+  def growers, do: :none
+end
+
+defmodule Arena.Shapes.Protected do
+  @moduledoc false
+  # The one that grows must not be killed. It takes 70 % of the limit and stops.
+  @behaviour Arena.Shape
+
+  @per_s 200_000_000
+
+  @impl true
+  def new(_id, job), do: {0, div(job.limit_bytes * 7, 10), []}
+
+  @impl true
+  def step({size, most, held}) when size >= most,
+    do: Process.sleep(100) && {1, {size, most, held}}
+
+  def step({size, most, held}) do
+    Process.sleep(div(262_144 * 1_000, @per_s))
+    {262_144, {size + 262_144, most, [:binary.copy(<<1>>, 262_144) | held]}}
+  end
+
+  @impl true
+  def growers, do: :protected
+end
+
+defmodule Arena.Shapes.Unsupervised do
+  @moduledoc false
+  # The same in a process that OOM does not know.
+  @behaviour Arena.Shape
+
+  alias Arena.Shapes.Protected
+
+  @impl true
+  defdelegate new(id, job), to: Protected
+  @impl true
+  defdelegate step(data), to: Protected
+  @impl true
+  def growers, do: :unsupervised
+end

@@ -1,0 +1,160 @@
+defmodule Arena.Witness do
+  @moduledoc false
+  # Sees, apart from what OOM says of itself: who comes and goes, by monitors of its own, and the
+  # level, by looking each few milliseconds. It runs at top priority and says what it knows over
+  # and over, because the VM may be gone the next moment.
+
+  use GenServer
+
+  alias Arena.{Prober, Say}
+
+  @look_ms 5
+  @say_every 10
+  @memory {:shutdown, :memory_pressure}
+  # A :low worker that is alive so long after a :normal one died was not on its way out then.
+  @outlived_ms 500
+
+  def start_link(trace?),
+    do: GenServer.start_link(__MODULE__, trace?, name: __MODULE__, spawn_opt: [priority: :max])
+
+  @doc "Called by a worker in its `init/1`. Does not wait."
+  def up(kind, id), do: send(__MODULE__, {:up, {kind, id}, self()})
+
+  @doc "Everything seen so far."
+  def facts, do: GenServer.call(__MODULE__, :facts, 60_000)
+
+  @impl true
+  def init(trace?) do
+    Process.send_after(self(), :look, @look_ms)
+
+    {:ok,
+     %{
+       trace?: trace?,
+       begun: now(),
+       looks: 0,
+       # pid => {kind, id}
+       alive: %{},
+       low_kills: 0,
+       low_caps: 0,
+       other: [],
+       normal_deaths: 0,
+       inversions: 0,
+       exhausted: 0,
+       level: :normal,
+       critical_at: nil,
+       relief_ms: nil,
+       # {bytes of the victims, deficit}
+       first_batch: nil
+     }}
+  end
+
+  @impl true
+  def handle_call(:facts, _from, state), do: {:reply, facts(state), state}
+
+  @impl true
+  def handle_info({:up, name, pid}, state) do
+    Process.monitor(pid)
+    {:noreply, %{state | alive: Map.put(state.alive, pid, name)}}
+  end
+
+  def handle_info({:DOWN, _ref, :process, pid, reason}, state) do
+    {name, alive} = Map.pop!(state.alive, pid)
+    {:noreply, ended(name, reason, %{state | alive: alive})}
+  end
+
+  # From OOM.Reporter's ear; see Arena.Ear.
+  def handle_info({:killed, bytes, need}, state),
+    do: {:noreply, %{state | first_batch: state.first_batch || {bytes, need}}}
+
+  def handle_info(:exhausted, state), do: {:noreply, %{state | exhausted: state.exhausted + 1}}
+
+  def handle_info({:outlived, pids}, state) do
+    inverted? = Enum.any?(pids, &is_map_key(state.alive, &1))
+    {:noreply, if(inverted?, do: %{state | inversions: state.inversions + 1}, else: state)}
+  end
+
+  def handle_info(:look, state) do
+    Process.send_after(self(), :look, @look_ms)
+    snapshot = OOM.snapshot()
+    if state.trace? and rem(state.looks, 2) == 0, do: trace(snapshot, state)
+    state = level(snapshot, %{state | looks: state.looks + 1})
+    if rem(state.looks, @say_every) == 0, do: Say.say(:facts, facts(state))
+    {:noreply, state}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  # The first time only: from critical to headroom above the watermark the kills aim at.
+  defp level(%{level: :critical}, %{critical_at: nil} = state), do: %{state | critical_at: now()}
+
+  defp level(snapshot, %{critical_at: at, relief_ms: nil} = state) when at != nil do
+    if snapshot.headroom_bytes + (snapshot.slack_bytes || 0) >= snapshot.high_headroom_bytes,
+      do: %{state | relief_ms: now() - at},
+      else: state
+  end
+
+  defp level(_snapshot, state), do: state
+
+  defp ended({:low, _}, @memory, state), do: %{state | low_kills: state.low_kills + 1}
+  # By its max_heap_size, or because it did not leave.
+  defp ended({:low, _}, :killed, state), do: %{state | low_caps: state.low_caps + 1}
+
+  defp ended({:normal, _} = name, reason, state) do
+    low = for {pid, {:low, _}} <- state.alive, do: pid
+    Process.send_after(self(), {:outlived, low}, @outlived_ms)
+    other(name, reason, %{state | normal_deaths: state.normal_deaths + 1})
+  end
+
+  defp ended(name, reason, state), do: other(name, reason, state)
+
+  defp other(name, reason, state) do
+    reason = :io_lib.format(~c"~0P", [reason, 12]) |> List.to_string() |> String.slice(0, 100)
+    Say.say(:ended, who: inspect(name), reason: reason)
+    %{state | other: [name | state.other]}
+  end
+
+  defp facts(state) do
+    kinds = state.alive |> Map.values() |> Enum.frequencies_by(&elem(&1, 0))
+    {victims, need} = state.first_batch || {0, 0}
+
+    [
+      ms: now() - state.begun,
+      low_alive: Map.get(kinds, :low, 0),
+      low_kills: state.low_kills,
+      low_caps: state.low_caps,
+      normal_deaths: state.normal_deaths,
+      inversions: state.inversions,
+      other_deaths: length(state.other) - state.normal_deaths,
+      exhausted: state.exhausted,
+      critical: if(state.critical_at, do: 1, else: 0),
+      relief_ms: state.relief_ms || -1,
+      victims_bytes: victims,
+      need_bytes: need,
+      worst_us: Prober.worst_us()
+    ]
+  end
+
+  # What the guard could have known, for those who ask why a run was lost.
+  defp trace(snapshot, state) do
+    guard = Process.info(Process.whereis(OOM.Guard), [:message_queue_len, :status, :reductions])
+
+    Say.say(:trace,
+      ms: now() - state.begun,
+      level: snapshot.level,
+      working_set: mib(snapshot.working_set_bytes),
+      rss: mib(snapshot.rss_bytes),
+      slack: mib(snapshot.slack_bytes || 0),
+      growth: mib(snapshot.growth_bytes_per_s || 0),
+      age_us: snapshot.age_us || -1,
+      interval_us: snapshot.interval_us || -1,
+      guard: guard,
+      run_queue: :erlang.statistics(:total_run_queue_lengths),
+      low: Enum.count(state.alive, &match?({_, {:low, _}}, &1)),
+      kills: state.low_kills,
+      worst_us: Prober.worst_us()
+    )
+  end
+
+  defp mib(bytes), do: div(bytes || 0, 1_048_576)
+  defp now, do: System.monotonic_time(:millisecond)
+end
