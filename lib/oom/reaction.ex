@@ -8,7 +8,12 @@ defmodule OOM.Reaction do
   # next sample is not critical again, and no further. From it is taken what is promised: what the
   # victims held, from the moment they were told to leave, until a measure (OOM.Slack) says how
   # much of it is free inside the VM. What of it goes back to the system shows in the working set.
+  # And to it is added what will have grown by the time the victims are gone. A promise does not
+  # hold for long: a victim in the middle of a copy of hundreds of MB may not leave for a while,
+  # and the others grow meanwhile.
 
+  # From a decision until its victims' memory is back.
+  @ahead_ms 50
   # A trim has taken effect after this long, with the schedulers busy.
   @trim_settle_ms 20
   @trim_every_ms 100
@@ -18,8 +23,11 @@ defmodule OOM.Reaction do
   @free_ms 5
   # In this time after the level became critical, fresh figures of thousands of workers come in.
   @figures_ms 100
-  # Victims that have not left after this long do not protect the next priority any more.
+  # Victims that have not left after this long do not protect the next priority any more, and what
+  # they would free is not counted on.
   @stuck_ms 150
+  # What was measured is measured again within this, or not counted on either.
+  @measured_ms 600
   # Whether killing helps is judged over windows this long, because what the victims held is freed
   # when they get their turn; after so many that freed nothing, killing is given up.
   @judge_ms 250
@@ -31,14 +39,14 @@ defmodule OOM.Reaction do
             # when the level became critical
             since_ms: nil,
             trimmed_ms: nil,
-            # pid => bytes: told to leave, and still there; of one rank
+            # pid => {bytes, since_ms}: told to leave, and still there; of one rank
             leaving: %{},
             rank: nil,
             last_kill_ms: nil,
             # [{gone_ms, bytes}]: gone since the last measure
             gone: [],
-            # {bytes, working set at that time}
-            promised: {0, 0},
+            # {bytes, working set at that time, until_ms}
+            promised: {0, 0, 0},
             # the window being judged: {since_ms, allocated_bytes then, bytes of the victims since}
             window: nil,
             futile: 0,
@@ -56,7 +64,7 @@ defmodule OOM.Reaction do
   @spec decide(t(), map(), integer()) :: {decision(), t()}
   def decide(%__MODULE__{} = reaction, report, now_ms) do
     reaction = reconsider(%{reaction | since_ms: reaction.since_ms || now_ms}, report)
-    need = need_bytes(reaction, report)
+    need = need_bytes(reaction, report, now_ms)
 
     cond do
       need <= 0 or exhausted?(reaction) ->
@@ -75,10 +83,12 @@ defmodule OOM.Reaction do
   end
 
   @doc "What must still be freed."
-  @spec need_bytes(t(), map()) :: integer()
-  def need_bytes(reaction, report) do
-    report.high_headroom_bytes - report.headroom_bytes -
-      promised_left(reaction.promised, report.working_set_bytes)
+  @spec need_bytes(t(), map(), integer()) :: integer()
+  def need_bytes(reaction, report, now_ms) do
+    coming = div(max(report.growth_bytes_per_s || 0, 0) * @ahead_ms, 1_000)
+
+    report.high_headroom_bytes - report.headroom_bytes + coming -
+      promised_left(reaction.promised, report.working_set_bytes, now_ms)
   end
 
   @doc """
@@ -104,11 +114,12 @@ defmodule OOM.Reaction do
   @spec killed(t(), [OOM.Plan.victim()], map(), integer()) :: t()
   def killed(reaction, [%{rank: rank} | _] = victims, %{working_set_bytes: working_set}, now_ms) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
+    left = promised_left(reaction.promised, working_set, now_ms)
 
     %{
       reaction
-      | leaving: Map.merge(reaction.leaving, Map.new(victims, &{&1.pid, &1.bytes})),
-        promised: {promised_left(reaction.promised, working_set) + bytes, working_set},
+      | leaving: Map.merge(reaction.leaving, Map.new(victims, &{&1.pid, {&1.bytes, now_ms}})),
+        promised: {left + bytes, working_set, now_ms + @stuck_ms},
         rank: rank,
         last_kill_ms: now_ms,
         nobody_since_ms: nil
@@ -122,7 +133,7 @@ defmodule OOM.Reaction do
       {nil, _} ->
         {false, reaction}
 
-      {bytes, leaving} ->
+      {{bytes, _since}, leaving} ->
         {leaving == %{}, %{reaction | leaving: leaving, gone: [{now_ms, bytes} | reaction.gone]}}
     end
   end
@@ -139,13 +150,19 @@ defmodule OOM.Reaction do
     {before, since} =
       Enum.split_with(reaction.gone, fn {gone, _} -> gone + @free_ms < measure.started_ms end)
 
-    leaving = reaction.leaving |> Map.values() |> Enum.sum()
+    # Nor one that should have left long ago.
+    due = measure.started_ms - @stuck_ms
+
+    leaving =
+      for {_, {bytes, from}} <- reaction.leaving, from > due, reduce: 0, do: (a -> a + bytes)
+
+    promised = slack_bytes + leaving + sum(since)
 
     judge(
       %{
         reaction
         | gone: since,
-          promised: {slack_bytes + leaving + sum(since), measure.working_set_bytes}
+          promised: {promised, measure.working_set_bytes, measure.started_ms + @measured_ms}
       },
       measure,
       sum(before)
@@ -181,7 +198,10 @@ defmodule OOM.Reaction do
 
   # The working set has moved since: down by what went back to the system, which is headroom by
   # now, or up by growth, which uses up what is free inside or shows that it cannot be used.
-  defp promised_left({bytes, then}, working_set), do: max(bytes - abs(working_set - then), 0)
+  defp promised_left({_bytes, _then, until}, _working_set, now_ms) when now_ms >= until, do: 0
+
+  defp promised_left({bytes, then, _until}, working_set, _now_ms),
+    do: max(bytes - abs(working_set - then), 0)
 
   defp sum(gone), do: gone |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 

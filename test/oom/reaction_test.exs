@@ -13,7 +13,8 @@ defmodule OOM.ReactionTest do
         headroom_bytes: headroom_mib * @mib,
         high_headroom_bytes: 250 * @mib,
         working_set_bytes: (512 - headroom_mib) * @mib,
-        time_to_exhaustion_ms: nil
+        time_to_exhaustion_ms: nil,
+        growth_bytes_per_s: nil
       },
       Map.new(extra)
     )
@@ -41,6 +42,13 @@ defmodule OOM.ReactionTest do
       assert need == 60 * @mib
     end
 
+    test "is more by what grows until the victims are gone" do
+      growing = report(190, growth_bytes_per_s: 400 * @mib)
+      assert Reaction.need_bytes(Reaction.new(false), growing, 60) == 80 * @mib
+      shrinking = report(190, growth_bytes_per_s: -400 * @mib)
+      assert Reaction.need_bytes(Reaction.new(false), shrinking, 60) == 60 * @mib
+    end
+
     test "is less by what the victims hold, from the moment they are told to leave" do
       reaction = kill(Reaction.new(false), [victim(40)], report(190), 0)
       assert {{:kill, need}, _} = Reaction.decide(reaction, report(190), 1)
@@ -51,13 +59,13 @@ defmodule OOM.ReactionTest do
       reaction = kill(Reaction.new(false), [victim(40)], report(190), 0)
 
       for given_back <- [0, 10, 40] do
-        assert Reaction.need_bytes(reaction, report(190 + given_back)) == 20 * @mib
+        assert Reaction.need_bytes(reaction, report(190 + given_back), 60) == 20 * @mib
       end
     end
 
     test "grows by what the working set grows, twice: once as usage, once as a broken promise" do
       reaction = kill(Reaction.new(false), [victim(60)], report(190), 0)
-      assert Reaction.need_bytes(reaction, report(180)) == 20 * @mib
+      assert Reaction.need_bytes(reaction, report(180), 60) == 20 * @mib
     end
 
     test "is measured anew: slack takes the place of the promise of those that are gone" do
@@ -67,7 +75,7 @@ defmodule OOM.ReactionTest do
       {false, reaction} = Reaction.gone(reaction, gone.pid, 5)
       reaction = Reaction.measured(reaction, measure(50, 200, 322), 25 * @mib)
       # 60 needed; 25 free inside, 10 still on its way
-      assert Reaction.need_bytes(reaction, report(190)) == 25 * @mib
+      assert Reaction.need_bytes(reaction, report(190), 60) == 25 * @mib
     end
 
     test "counts one that has only just gone as promised still" do
@@ -75,7 +83,22 @@ defmodule OOM.ReactionTest do
       reaction = kill(Reaction.new(false), [just], report(190), 0)
       {true, reaction} = Reaction.gone(reaction, just.pid, 49)
       reaction = Reaction.measured(reaction, measure(50, 200, 322), 0)
-      assert Reaction.need_bytes(reaction, report(190)) == 20 * @mib
+      assert Reaction.need_bytes(reaction, report(190), 60) == 20 * @mib
+    end
+
+    test "does not count for long on one that does not leave" do
+      reaction = kill(Reaction.new(false), [victim(40)], report(190), 0)
+      assert Reaction.need_bytes(reaction, report(190), 149) == 20 * @mib
+      assert Reaction.need_bytes(reaction, report(190), 150) == 60 * @mib
+      # Nor after a measure that finds it still there.
+      reaction = Reaction.measured(reaction, measure(160, 200, 322), 10 * @mib)
+      assert Reaction.need_bytes(reaction, report(190), 161) == 50 * @mib
+    end
+
+    test "counts on a measure for longer" do
+      reaction = Reaction.measured(Reaction.new(false), measure(0, 200, 322), 10 * @mib)
+      assert Reaction.need_bytes(reaction, report(190), 599) == 50 * @mib
+      assert Reaction.need_bytes(reaction, report(190), 600) == 60 * @mib
     end
 
     test "none is left when the promise covers it" do

@@ -79,7 +79,7 @@ impl<S: Source> Engine<S> {
         let strain = binding.zip(begins).map(|(reading, begins)| Strain {
             limit_bytes: reading.limit_bytes,
             headroom_bytes: match self.slack {
-                Some(slack) => slack.headroom(reading, &begins),
+                Some(slack) => slack.headroom(reading, &begins, growth),
                 None => reading.headroom_bytes(),
             },
             begins,
