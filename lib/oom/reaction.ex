@@ -18,14 +18,18 @@ defmodule OOM.Reaction do
   @trim_settle_ms 20
   @trim_every_ms 100
   # With less time than this left, the kill does not wait for the trim.
-  @urgent_ms 60
-  # A victim's heap is freed after its DOWN, on a scheduler of its own.
+  @urgent_ms 150
+  # A victim's heap is freed after its DOWN, on a scheduler of its own. A mailbox of hundreds of MB
+  # takes hundreds of ms.
   @free_ms 5
+  @free_bytes_per_ms 1_048_576
   # In this time after the level became critical, fresh figures of thousands of workers come in.
   @figures_ms 100
-  # Victims that have not left after this long do not protect the next priority any more, and what
-  # they would free is not counted on.
+  # What victims that have not left after this long would free is not counted on.
   @stuck_ms 150
+  # And they keep the next priority waiting no longer than this. Until then their own memory is
+  # most of what can be had, and the death of others does not bring it sooner.
+  @waiting_ms 500
   # What was measured is measured again within this, or not counted on either.
   @measured_ms 600
   # Whether killing helps is judged over windows this long, because what the victims held is freed
@@ -105,10 +109,15 @@ defmodule OOM.Reaction do
   waiting no longer.
   """
   @spec ceiling(t(), integer()) :: 0..1000
-  def ceiling(%{leaving: leaving}, _now_ms) when leaving == %{}, do: 1000
+  def ceiling(%{last_kill_ms: nil}, _now_ms), do: 1000
 
-  def ceiling(reaction, now_ms),
-    do: if(now_ms - reaction.last_kill_ms < @stuck_ms, do: reaction.rank, else: 1000)
+  def ceiling(reaction, now_ms) do
+    on_the_way? = reaction.leaving != %{} or Enum.any?(reaction.gone, &freeing?(&1, now_ms))
+
+    if on_the_way? and now_ms - reaction.last_kill_ms < @waiting_ms,
+      do: reaction.rank,
+      else: 1000
+  end
 
   @doc "These were told to leave, at this report."
   @spec killed(t(), [OOM.Plan.victim()], map(), integer()) :: t()
@@ -145,10 +154,8 @@ defmodule OOM.Reaction do
   """
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
   def measured(reaction, measure, slack_bytes) do
-    # A heap is freed after its DOWN, on a scheduler of its own: what has just gone may or may not
-    # be in the measure, and still counts as promised.
-    {before, since} =
-      Enum.split_with(reaction.gone, fn {gone, _} -> gone + @free_ms < measure.started_ms end)
+    # What has just gone may or may not be in the measure, and still counts as promised.
+    {since, before} = Enum.split_with(reaction.gone, &freeing?(&1, measure.started_ms))
 
     # Nor one that should have left long ago.
     due = measure.started_ms - @stuck_ms
@@ -202,6 +209,9 @@ defmodule OOM.Reaction do
 
   defp promised_left({bytes, then, _until}, working_set, _now_ms),
     do: max(bytes - abs(working_set - then), 0)
+
+  defp freeing?({gone_ms, bytes}, now_ms),
+    do: now_ms - gone_ms <= @free_ms + div(bytes, @free_bytes_per_ms)
 
   defp sum(gone), do: gone |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 

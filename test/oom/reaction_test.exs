@@ -73,9 +73,9 @@ defmodule OOM.ReactionTest do
       stays = victim(10)
       reaction = kill(Reaction.new(false), [gone, stays], report(190), 0)
       {false, reaction} = Reaction.gone(reaction, gone.pid, 5)
-      reaction = Reaction.measured(reaction, measure(50, 200, 322), 25 * @mib)
+      reaction = Reaction.measured(reaction, measure(60, 200, 322), 25 * @mib)
       # 60 needed; 25 free inside, 10 still on its way
-      assert Reaction.need_bytes(reaction, report(190), 60) == 25 * @mib
+      assert Reaction.need_bytes(reaction, report(190), 61) == 25 * @mib
     end
 
     test "counts one that has only just gone as promised still" do
@@ -139,12 +139,15 @@ defmodule OOM.ReactionTest do
       reaction = kill(reaction, [first], report(190), 0)
       assert Reaction.ceiling(reaction, 10) == 250
       {true, reaction} = Reaction.gone(reaction, first.pid, 11)
-      assert Reaction.ceiling(reaction, 11) == 1000
+      # 5 ms, and one for each MiB.
+      assert Reaction.ceiling(reaction, 26) == 250
+      assert Reaction.ceiling(reaction, 27) == 1000
     end
 
     test "but not for ever" do
       reaction = kill(Reaction.new(false), [victim(10, 250)], report(190), 0)
-      assert Reaction.ceiling(reaction, 150) == 1000
+      assert Reaction.ceiling(reaction, 499) == 250
+      assert Reaction.ceiling(reaction, 500) == 1000
     end
   end
 
