@@ -32,7 +32,4 @@ defmodule OOM.Priority do
   def name(500), do: :normal
   def name(750), do: :high
   def name(rank), do: rank
-
-  @spec expected() :: String.t()
-  def expected, do: @expected
 end
