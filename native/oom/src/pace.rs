@@ -5,14 +5,14 @@
 //! sits still and bursts at full speed right after a look is seen at least three times on its
 //! way to critical.
 //!
-//! | state                                     | interval |
-//! |-------------------------------------------|----------|
-//! | 512 MiB limit, 60 MB used                 | 33 ms    |
-//! | 512 MiB limit, 250 MB used                | 10 ms    |
-//! | 2 GiB limit, 300 MB used                  | 202 ms   |
-//! | 16 GiB limit, 2 GB used                   | 1 s      |
-//! | 8 MB or less above the critical watermark | 1 ms     |
-//! | critical                                  | 1 ms     |
+//! | state                                      | interval |
+//! |--------------------------------------------|----------|
+//! | 512 MiB limit, 60 MB used                  | 17 ms    |
+//! | 512 MiB limit, 250 MB used                 | 5 ms     |
+//! | 2 GiB limit, 300 MB used                   | 101 ms   |
+//! | 16 GiB limit, 2 GB used                    | 0.9 s    |
+//! | 16 MB or less above the critical watermark | 1 ms     |
+//! | critical                                   | 1 ms     |
 //!
 //! A sample costs some 20 µs, so even 1 ms is a few per cent of one core, and only while it is
 //! about life and death.
@@ -20,8 +20,9 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The steepest growth seen in the measurements, in bytes per second.
-pub const SUDDEN: u64 = 2_000_000_000;
+/// The steepest growth seen in the measurements, in bytes per second: arrays and binaries that are
+/// filled as fast as two cores can.
+pub const SUDDEN: u64 = 4_000_000_000;
 
 /// Looks between now and the critical watermark, at worst.
 const LOOKS: u64 = 4;
@@ -130,10 +131,10 @@ mod tests {
     #[test]
     fn the_documented_figures() {
         for (limit_mib, used_mb, expected_ms) in [
-            (512, 60, 33),
-            (512, 250, 10),
-            (2048, 300, 202),
-            (16 * 1024, 2000, 1000),
+            (512, 60, 17),
+            (512, 250, 5),
+            (2048, 300, 101),
+            (16 * 1024, 2000, 919),
             (512, 330, 1),
         ] {
             let got = interval(limit_mib * MIB, used_mb * MB, None);
@@ -146,7 +147,7 @@ mod tests {
     fn measured_growth_beyond_the_assumed_one_shortens_it() {
         let calm = interval(2048 * MIB, 300 * MB, Some(100 * MB as i64));
         assert_eq!(calm, interval(2048 * MIB, 300 * MB, None));
-        let fast = interval(2048 * MIB, 300 * MB, Some(4000 * MB as i64));
+        let fast = interval(2048 * MIB, 300 * MB, Some(8000 * MB as i64));
         assert_eq!(fast.as_millis(), calm.as_millis() / 2);
     }
 
