@@ -169,6 +169,12 @@ impl Default for TimeToExhaustion {
 }
 
 impl TimeToExhaustion {
+    /// The time at which critical begins.
+    #[must_use]
+    pub fn critical(&self) -> Duration {
+        self.0.critical
+    }
+
     pub fn new(elevated: Duration, high: Duration, critical: Duration) -> Result<Self, Invalid> {
         if elevated >= high && high >= critical {
             Ok(Self(PerLevel {

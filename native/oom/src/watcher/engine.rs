@@ -12,6 +12,10 @@ use crate::slack::Slack;
 
 use super::{Config, Report, Shared, Sink, SinkClosed};
 
+/// A sample with less than so many times the critical time left is told, too, whatever the level:
+/// growth can be stopped for a moment before anything has to be lost.
+const SOON: u32 = 3;
+
 /// Problems said after one sample; a source that has more can wait for the next.
 const PROBLEMS_AT_ONCE: usize = 8;
 
@@ -130,14 +134,22 @@ impl<S: Source> Engine<S> {
             self.announced = self.report.level;
             self.just_announced = true;
         }
-        // The change itself is the first thing to act on; ticks begin with the next sample.
-        if self.report.level == Level::Critical
-            && !self.just_announced
+        // Critical itself is the first thing to act on; ticks begin with the next sample.
+        let acted_on = self.just_announced && self.report.level == Level::Critical;
+        if (self.report.level == Level::Critical || self.soon())
+            && !acted_on
             && !self.shared.tick_outstanding.swap(true, Ordering::AcqRel)
         {
             sink.tick(&self.report)?;
         }
         Ok(())
+    }
+
+    fn soon(&self) -> bool {
+        let soon = self.config.times.critical().saturating_mul(SOON);
+        self.report
+            .time_to_exhaustion
+            .is_some_and(|left| left < soon)
     }
 }
 

@@ -138,6 +138,26 @@ fn fast_growth_raises_the_level_before_the_headroom_does() {
 }
 
 #[test]
+fn ticks_before_critical_when_it_will_be_very_soon() {
+    let mut rig = rig(CALM);
+    let mut told = Vec::new();
+    // 3 GB/s towards a limit of 1 GB: less than 300 ms are left after 40 ms.
+    for ms in 0..60u64 {
+        rig.shared.ack();
+        told = rig.step(MS, CALM + ms * 3_000_000);
+    }
+    assert_eq!(told, [Told::Tick]);
+    let report = rig.shared.latest().unwrap_or_default();
+    assert_eq!(report.level, Level::High);
+    // None where it stands still.
+    for _ in 0..60 {
+        rig.shared.ack();
+        told = rig.step(MS, CALM + 180_000_000);
+    }
+    assert_eq!(told, []);
+}
+
+#[test]
 fn looks_at_the_shortest_interval_while_critical_by_time_alone() {
     let mut rig = rig(CALM);
     for ms in 0..40u64 {

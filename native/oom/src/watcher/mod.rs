@@ -65,7 +65,8 @@ pub trait Sink: Send {
     /// The level is another than the one said before, which was normal to begin with.
     fn level_changed(&mut self, report: &Report) -> Result<(), SinkClosed>;
 
-    /// The level is still critical and the previous tick has been acknowledged.
+    /// The level is still critical, or will be very soon, and the previous tick has been
+    /// acknowledged.
     fn tick(&mut self, report: &Report) -> Result<(), SinkClosed>;
 
     /// A source has a problem it had not reported before.
