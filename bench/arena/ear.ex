@@ -34,7 +34,8 @@ defmodule Arena.Ear do
 
   defp hear({:"$gen_cast", {:killed, victims, need, report}}) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
-    send(Witness, {:killed, bytes, need})
+    # What was missing, without what the guard expects to grow.
+    send(Witness, {:killed, bytes, max(report.high_headroom_bytes - report.headroom_bytes, 0)})
 
     Say.say(:killed,
       count: length(victims),

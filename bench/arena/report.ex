@@ -9,6 +9,7 @@ defmodule Arena.Report do
     {"workers", 8},
     {"survived", 9},
     {"canary ms", 10},
+    {"before", 7},
     {"overkill", 9},
     {"relief ms", 14},
     {"low kills", 10},
@@ -23,7 +24,7 @@ defmodule Arena.Report do
   def line(%{facts: facts, job: job} = run) do
     IO.puts(
       "#{pad("#{job.shape}/#{job.workers}", 20)} #{pad(Run.verdict(run), 24)} " <>
-        "canary #{ms(facts[:worst_us])} ms, #{facts[:low_kills]} kills, #{facts[:low_caps]} caps, " <>
+        "canary #{ms(facts[:worst_us])} ms (#{ms(facts[:calm_us])} before), #{facts[:low_kills]} kills, #{facts[:low_caps]} caps, " <>
         "#{facts[:normal_deaths]} normal (#{facts[:inversions]} before a low), " <>
         "#{facts[:other_deaths]} other, overkill #{ratio(Run.overkill(run))}, " <>
         "relief #{Run.relief_ms(run) || "-"} ms, exhausted #{facts[:exhausted]}, " <>
@@ -45,6 +46,7 @@ defmodule Arena.Report do
         workers,
         "#{Enum.count(group, &Run.survived?/1)} of #{length(group)}",
         ms(most(group, :worst_us)),
+        ms(group |> values(:calm_us) |> median()),
         ratio(median(overkills)),
         "#{median(reliefs) || "-"} / #{List.last(reliefs) || "-"}",
         group |> values(:low_kills) |> median(),
@@ -57,6 +59,7 @@ defmodule Arena.Report do
     end
 
     IO.puts("\nworst of all runs: canary, normal, inverted, peak; median / worst: relief")
+    IO.puts("before: median of the canary's worst answer before the first critical sample")
   end
 
   @doc "The deaths, each with its log; `true` where there are none."
@@ -72,7 +75,7 @@ defmodule Arena.Report do
   end
 
   @keys ~w(ms low_kills low_caps normal_deaths inversions other_deaths exhausted critical
-           relief_ms victims_bytes need_bytes worst_us)a
+           relief_ms victims_bytes deficit_bytes calm_us worst_us)a
 
   @doc "Tab-separated, a line for each run; figures as they were seen."
   @spec write([Run.t()], Path.t()) :: :ok

@@ -54,10 +54,13 @@ defmodule Arena.Run do
     "DIED #{how} at #{Float.round((run.facts[:ms] || 0) / 1_000, 1)}s"
   end
 
-  @doc "What the first victims held, by what was missing; `nil` where nobody was killed."
+  @doc """
+  What all victims held, from the trigger to relief, by what was missing at the trigger; `nil` where
+  nobody was killed. Where time was short rather than room, next to nothing was missing yet: `nil`.
+  """
   @spec overkill(t()) :: float() | nil
   def overkill(%{facts: facts}) do
-    if (facts[:need_bytes] || 0) > 0, do: facts[:victims_bytes] / facts[:need_bytes]
+    if (facts[:deficit_bytes] || 0) > 1_048_576, do: facts[:victims_bytes] / facts[:deficit_bytes]
   end
 
   @doc "`nil` where it was never critical, `:never` where it did not get over it."

@@ -43,8 +43,10 @@ defmodule Arena.Witness do
        level: :normal,
        critical_at: nil,
        relief_ms: nil,
-       # {bytes of the victims, deficit}
-       first_batch: nil
+       # the canary's worst answer before the first critical sample, when nobody did anything yet
+       calm_us: 0,
+       # {bytes of all victims until relief, deficit at the trigger}
+       round: nil
      }}
   end
 
@@ -63,8 +65,13 @@ defmodule Arena.Witness do
   end
 
   # From OOM.Reporter's ear; see Arena.Ear.
-  def handle_info({:killed, bytes, need}, state),
-    do: {:noreply, %{state | first_batch: state.first_batch || {bytes, need}}}
+  def handle_info({:killed, bytes, deficit}, %{round: nil} = state),
+    do: {:noreply, %{state | round: {bytes, deficit}}}
+
+  def handle_info({:killed, more, _}, %{round: {bytes, deficit}, relief_ms: nil} = state),
+    do: {:noreply, %{state | round: {bytes + more, deficit}}}
+
+  def handle_info({:killed, _, _}, state), do: {:noreply, state}
 
   def handle_info(:exhausted, state), do: {:noreply, %{state | exhausted: state.exhausted + 1}}
 
@@ -85,7 +92,8 @@ defmodule Arena.Witness do
   def handle_info(_other, state), do: {:noreply, state}
 
   # The first time only: from critical to headroom above the watermark the kills aim at.
-  defp level(%{level: :critical}, %{critical_at: nil} = state), do: %{state | critical_at: now()}
+  defp level(%{level: :critical}, %{critical_at: nil} = state),
+    do: %{state | critical_at: now(), calm_us: Prober.worst_us()}
 
   defp level(snapshot, %{critical_at: at, relief_ms: nil} = state) when at != nil do
     if snapshot.headroom_bytes + (snapshot.slack_bytes || 0) >= snapshot.high_headroom_bytes,
@@ -115,7 +123,7 @@ defmodule Arena.Witness do
 
   defp facts(state) do
     kinds = state.alive |> Map.values() |> Enum.frequencies_by(&elem(&1, 0))
-    {victims, need} = state.first_batch || {0, 0}
+    {victims, deficit} = state.round || {0, 0}
 
     [
       ms: now() - state.begun,
@@ -129,7 +137,8 @@ defmodule Arena.Witness do
       critical: if(state.critical_at, do: 1, else: 0),
       relief_ms: state.relief_ms || -1,
       victims_bytes: victims,
-      need_bytes: need,
+      deficit_bytes: deficit,
+      calm_us: state.calm_us,
       worst_us: Prober.worst_us()
     ]
   end
