@@ -15,7 +15,7 @@ defmodule OOMTest do
       for {priority, rank} <- [low: 250, normal: 500, high: 750, protected: :protected] do
         in_process(fn ->
           assert OOM.set_priority(priority) == :ok
-          assert {_, ^rank, 0, nil, :new, nil, nil, []} = Workers.lookup(self())
+          assert {_, ^rank, 0, nil, :new, nil, nil, [], nil} = Workers.lookup(self())
         end)
       end
     end
@@ -24,7 +24,7 @@ defmodule OOMTest do
       in_process(fn ->
         for rank <- [0, 1, 1000] do
           assert OOM.set_priority(rank) == :ok
-          assert {_, ^rank, _, _, _, _, _, _} = Workers.lookup(self())
+          assert {_, ^rank, _, _, _, _, _, _, _} = Workers.lookup(self())
         end
       end)
     end
@@ -98,15 +98,15 @@ defmodule OOMTest do
     test "registers the process" do
       pid = start_supervised!({Agent, fn -> 0 end})
       assert OOM.set_priority(pid, :high) == :ok
-      assert {^pid, 750, _, _, _, _, _, _} = Workers.lookup(pid)
+      assert {^pid, 750, _, _, _, _, _, _, _} = Workers.lookup(pid)
       assert OOM.set_priority(pid, :protected) == :ok
-      assert {^pid, :protected, _, _, _, _, _, _} = Workers.lookup(pid)
+      assert {^pid, :protected, _, _, _, _, _, _, _} = Workers.lookup(pid)
     end
 
     test "takes the caller's own" do
       in_process(fn ->
         assert OOM.set_priority(self(), 3) == :ok
-        assert {_, 3, _, _, _, _, _, _} = Workers.lookup(self())
+        assert {_, 3, _, _, _, _, _, _, _} = Workers.lookup(self())
       end)
     end
 

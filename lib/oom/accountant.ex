@@ -17,6 +17,8 @@ defmodule OOM.Accountant do
   @probes 8
   # How long a probe may stand at one worker before another is sent past it.
   @stall_ms 20
+  # How long a pass waits for what workers own to be read; in vain where it takes longer.
+  @owned_ms 5
   # More than this many waiting probes would cost more than they tell.
   @max_waiting 64
 
@@ -63,10 +65,10 @@ defmodule OOM.Accountant do
       # the probes at work on the chunk, by monitor: {probe, where it stood at the last look}
       probes: %{},
       started_ms: nil,
-      # when the tables were read
-      owned_ms: nil,
-      # the process that reads them, until it is through
-      reader: nil,
+      # what workers own, by kind: {begun_ms, ended_ms} of the last reading
+      owned_ms: %{},
+      # by monitor: the readings under way
+      readers: %{},
       # the working set then
       passed_at_bytes: nil,
       # by monitor: the workers that probes wait for
@@ -113,9 +115,15 @@ defmodule OOM.Accountant do
     end
   end
 
-  def handle_info({:DOWN, ref, :process, _, _}, %{reader: ref} = state) do
-    state = %{state | reader: nil}
-    if state.chunk == :owned, do: {:noreply, next_chunk(state)}, else: {:noreply, state}
+  def handle_info({:DOWN, ref, :process, _, _}, %{readers: readers} = state)
+      when is_map_key(readers, ref) do
+    {{kind, begun}, readers} = Map.pop!(readers, ref)
+    owned_ms = Map.put(state.owned_ms, kind, {begun, now()})
+    state = %{state | readers: readers, owned_ms: owned_ms}
+
+    if state.chunk == :owned and readers == %{},
+      do: {:noreply, next_chunk(state)},
+      else: {:noreply, state}
   end
 
   def handle_info({:DOWN, ref, :process, _, _}, %{waiting: waiting} = state)
@@ -146,16 +154,30 @@ defmodule OOM.Accountant do
 
     # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
     # may be locked by whoever fills it.
-    if state.reader == nil and Owned.due?(state.owned_ms, now) do
-      {_pid, reader} = Owned.start()
-      Process.send_after(self(), {:look, :owned}, @stall_ms)
-      %{state | owned_ms: now, chunk: :owned, reader: reader}
-    else
-      next_chunk(state)
+    case read_owned(state, now) do
+      %{readers: none} = state when none == %{} ->
+        next_chunk(state)
+
+      state ->
+        Process.send_after(self(), {:look, :owned}, @owned_ms)
+        %{state | chunk: :owned}
     end
   end
 
   defp begin_pass(state), do: state
+
+  defp read_owned(%{readers: readers} = state, now) do
+    under_way = for {_, {kind, _}} <- readers, do: kind
+    due = for kind <- Owned.kinds() -- under_way, Owned.due?(state.owned_ms[kind], now), do: kind
+
+    started =
+      for kind <- due, into: readers do
+        {_pid, ref} = Owned.start(kind)
+        {ref, {kind, now}}
+      end
+
+    %{state | readers: started}
+  end
 
   defp next_chunk(state) do
     case Workers.pids(state.rest) do
@@ -233,7 +255,7 @@ defmodule OOM.Accountant do
   end
 
   defp everyone,
-    do: :ets.select(Workers, [{{:"$1", :_, :_, :_, :_, :_, :_, :_}, [], [{{:"$1", nil}}]}])
+    do: :ets.select(Workers, [{{:"$1", :_, :_, :_, :_, :_, :_, :_, :_}, [], [{{:"$1", nil}}]}])
 
   defp tell(message) do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, message)

@@ -31,6 +31,8 @@ defmodule OOM.Application do
     # Elixir
     Access,
     Atom,
+    Collectable,
+    Collectable.Map,
     Enum,
     Enumerable,
     Enumerable.List,

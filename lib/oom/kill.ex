@@ -4,15 +4,20 @@ defmodule OOM.Kill do
   # the victim's priority, and would take effect only when its turn comes; asking whether it is
   # alive does. The question waits for a victim in a long collection, so the guard never asks.
 
+  alias OOM.Owned
+
   @spec start(pid(), pos_integer()) :: pid()
   def start(pid, grace_ms),
     do: :erlang.spawn_opt(__MODULE__, :run, [pid, grace_ms], priority: :max)
 
   @doc false
-  @spec run(pid(), pos_integer()) :: boolean()
+  @spec run(pid(), pos_integer()) :: :ok
   def run(pid, grace_ms) do
     ref = Process.monitor(pid)
     Process.exit(pid, {:shutdown, :memory_pressure})
+    # A port whose owner has ended keeps what it has to write until it is written, which may be
+    # never; killed before, it drops it. The worker has its own signal first, and its reason.
+    for port <- Owned.ports(pid), do: Process.exit(port, :kill)
 
     if Process.alive?(pid) do
       receive do
@@ -23,5 +28,7 @@ defmodule OOM.Kill do
           Process.alive?(pid)
       end
     end
+
+    :ok
   end
 end

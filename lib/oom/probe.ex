@@ -7,41 +7,80 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Owned, Workers}
+  alias OOM.{Owned, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
 
-  # What gives these two is read without a signal to the worker unless it runs just then (1 us
-  # here, among 1,000 runnable processes); `memory` is always a signal, and walks the mailbox.
-  @cheap [:garbage_collection_info, :message_queue_len]
+  # What gives these is read without a signal to the worker unless it runs just then (1 us here,
+  # among 1,000 runnable processes); `memory` is always a signal, and walks the mailbox.
+  @cheap [:garbage_collection_info, :message_queue_len, :reductions]
   # Messages that weigh something; fewer are not worth the dearer question.
   @long_queue 32
+  # One that has worked no more than this since the last look holds what it held.
+  @worked 500
+  # Its binaries are only asked for where few can be: of a heap this small, at most 20,000.
+  @small_heap_words 131_072
+  # Reductions per ms; one that does more works hard.
+  @hard 20
   @word 8
 
   @doc """
-  The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and the ETS
-  tables it owns.
+  The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and what it owns
+  besides (OOM.Owned).
   """
   @spec bytes(pid()) :: non_neg_integer() | nil
   def bytes(pid) do
-    case :erlang.process_info(pid, @cheap) do
-      [{_, gc}, {_, queue}] when queue < @long_queue ->
-        heap(gc) + binaries(gc) + Owned.bytes(pid)
+    with {bytes, _state, _work} <- look(pid, nil, 0, 0), do: bytes
+  end
 
-      [{_, gc}, _] ->
-        max(memory(pid), heap(gc)) + binaries(gc) + Owned.bytes(pid)
+  # The figure, what it is worth, and what to remember until the next look.
+  defp look(pid, last, now_ms, min_bytes) do
+    case :erlang.process_info(pid, @cheap) do
+      [{_, gc}, {_, queue}, {_, reductions}] ->
+        hidden = hidden(pid, gc, reductions, last)
+        bytes = own(pid, gc, queue) + binaries(gc) + hidden + Owned.bytes(pid)
+        state = if bytes < min_bytes and hard?(reductions, now_ms, last), do: :busy, else: :fresh
+        {bytes, state, {reductions, now_ms, hidden}}
 
       :undefined ->
         nil
     end
   end
 
+  defp own(_pid, gc, queue) when queue < @long_queue, do: heap(gc)
+  defp own(pid, gc, _queue), do: max(memory(pid), heap(gc))
+
   defp heap(gc),
     do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
 
   # The virtual binary heap counts words of off-heap binaries, shared ones in each holder.
   defp binaries(gc), do: @word * (gc[:bin_vheap_size] + gc[:bin_old_vheap_size])
+
+  # A binary that grows by appending is in the virtual heap as it was when it was made, until the
+  # next collection; and whoever appends makes next to no garbage, so that it does not come: 60 MB
+  # read as 1,864 bytes. So one that has worked is asked for its binaries, each divided among those
+  # that hold it. Not at the first look: the question is a signal, and who is asked at the end of a
+  # long run queue gets his turn at once, with all it takes.
+  defp hidden(_pid, _gc, _reductions, nil), do: 0
+
+  defp hidden(_pid, _gc, reductions, {before, _, hidden}) when reductions - before <= @worked,
+    do: hidden
+
+  defp hidden(pid, gc, _reductions, _last) do
+    with true <- gc[:heap_block_size] + gc[:old_heap_block_size] <= @small_heap_words,
+         {_, binaries} <- :erlang.process_info(pid, :binary) do
+      shares = for {_, bytes, holders} <- binaries, do: div(bytes, max(holders, 1))
+      max(Enum.sum(shares) - binaries(gc), 0)
+    else
+      _ -> 0
+    end
+  end
+
+  defp hard?(reductions, now_ms, {before, then, _}) when now_ms > then,
+    do: reductions - before > @hard * (now_ms - then)
+
+  defp hard?(_reductions, _now_ms, _last), do: false
 
   defp memory(pid) do
     case :erlang.process_info(pid, :memory) do
@@ -91,7 +130,13 @@ defmodule OOM.Probe do
   end
 
   defp sample(pid) do
-    with bytes when is_integer(bytes) <- bytes(pid),
-         do: Workers.sampled(pid, bytes, System.monotonic_time(:millisecond), :fresh)
+    now_ms = System.monotonic_time(:millisecond)
+
+    with {bytes, state, work} <- look(pid, Workers.work(pid), now_ms, min_bytes()) do
+      Workers.worked(pid, work)
+      Workers.sampled(pid, bytes, now_ms, state)
+    end
   end
+
+  defp min_bytes, do: Tables.config().min_victim_bytes
 end

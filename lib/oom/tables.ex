@@ -6,11 +6,11 @@ defmodule OOM.Tables do
   use GenServer
 
   @tables [
-    # {pid, rank, bytes, sampled_ms, state, supervisor, id, options}; see OOM.Workers
+    # {pid, rank, bytes, sampled_ms, state, supervisor, id, options, work}; see OOM.Workers
     {OOM.Workers, [:set, write_concurrency: true, read_concurrency: true]},
     # {{rank, -bytes, pid}}: the first one dies first; see OOM.Plan
     {OOM.Plan, [:ordered_set]},
-    # {pid, bytes, reading}; see OOM.Owned
+    # {{kind, pid}, bytes, detail, reading}; see OOM.Owned
     {OOM.Owned, [:set, read_concurrency: true]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},

@@ -5,7 +5,7 @@ defmodule OOM.Workers do
   # guard only reads. Nobody waits for anybody.
   #
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
-  # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/3`).
+  # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
   alias OOM.Plan
 
@@ -14,19 +14,24 @@ defmodule OOM.Workers do
   @sampled 4
   @state 5
   @supervisor 6
+  @work 9
 
-  @type state :: :new | :fresh | :stale
+  # `:busy`: its figure is fresh and small, and it works hard. What it works on need not be in the
+  # figure. `:stale`: it does not answer.
+  @type state :: :new | :fresh | :busy | :stale
+  @typedoc "Reductions and time at the last look, and what was found then that its heap hides."
+  @type work :: {reductions :: non_neg_integer(), at_ms :: integer(), hidden :: non_neg_integer()}
   @type row ::
           {pid(), OOM.Priority.rank(), bytes :: non_neg_integer(), sampled_ms :: integer() | nil,
-           state(), supervisor :: pid() | nil, id :: term(), options :: keyword()}
+           state(), supervisor :: pid() | nil, id :: term(), options :: keyword(), work() | nil}
 
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, nil, nil, []}) do
-      OOM.Accountant.watch(pid)
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, nil, nil, [], nil}) do
+      appeared(pid, rank)
     else
-      with [{_, old, bytes, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
+      with [{_, old, bytes, _, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
         Plan.move(pid, {old, bytes}, {rank, bytes}, fn ->
           :ets.update_element(__MODULE__, pid, {@rank, rank})
         end)
@@ -39,8 +44,8 @@ defmodule OOM.Workers do
   @doc "What a supervisor knows of the child it has just started."
   @spec attach(pid(), OOM.Priority.rank(), pid(), term(), keyword()) :: :ok
   def attach(pid, rank, supervisor, id, options) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options}) do
-      OOM.Accountant.watch(pid)
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options, nil}) do
+      appeared(pid, rank)
     else
       :ets.update_element(__MODULE__, pid, [
         {@supervisor, supervisor},
@@ -52,16 +57,34 @@ defmodule OOM.Workers do
     end
   end
 
+  # In the plan from the first moment: what has not been looked at yet may be what grows.
+  defp appeared(pid, rank) do
+    Plan.put(pid, {rank, 0})
+    OOM.Accountant.watch(pid)
+  end
+
   @doc "A new figure from a probe."
-  @spec sampled(pid(), non_neg_integer(), integer(), :fresh | :stale) :: :ok
+  @spec sampled(pid(), non_neg_integer(), integer(), state()) :: :ok
   def sampled(pid, bytes, now_ms, state) do
-    with [{_, rank, old, _, _, _, _, _}] <- :ets.lookup(__MODULE__, pid) do
+    with [{_, rank, old, _, _, _, _, _, _}] <- :ets.lookup(__MODULE__, pid) do
       row = [{@bytes, bytes}, {@sampled, now_ms}, {@state, state}]
       update = fn -> :ets.update_element(__MODULE__, pid, row) end
       Plan.move(pid, {rank, old}, {rank, bytes}, update)
     end
 
     :ok
+  end
+
+  @doc "What the probe has to know at its next look. Nobody ranks by it."
+  @spec worked(pid(), work()) :: boolean()
+  def worked(pid, work), do: :ets.update_element(__MODULE__, pid, {@work, work})
+
+  @spec work(pid()) :: work() | nil
+  def work(pid) do
+    case :ets.lookup(__MODULE__, pid) do
+      [row] -> elem(row, @work - 1)
+      [] -> nil
+    end
   end
 
   @doc """
@@ -71,14 +94,14 @@ defmodule OOM.Workers do
   @spec stale(pid(), non_neg_integer(), integer()) :: :ok
   def stale(pid, grown_bytes, now_ms) do
     case :ets.lookup(__MODULE__, pid) do
-      [{_, _, bytes, _, _, _, _, _}] -> sampled(pid, bytes + grown_bytes, now_ms, :stale)
+      [{_, _, bytes, _, _, _, _, _, _}] -> sampled(pid, bytes + grown_bytes, now_ms, :stale)
       [] -> :ok
     end
   end
 
   @spec delete(pid()) :: :ok
   def delete(pid) do
-    with [{_, rank, bytes, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
+    with [{_, rank, bytes, _, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
          do: Plan.delete(pid, {rank, bytes})
 
     :ok
@@ -100,7 +123,7 @@ defmodule OOM.Workers do
   def pids(chunk) when is_integer(chunk),
     do:
       chunked(
-        :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_, :_, :_, :_}, [], [:"$1"]}], chunk)
+        :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_, :_, :_, :_, :_}, [], [:"$1"]}], chunk)
       )
 
   def pids(continuation), do: chunked(:ets.select(continuation))

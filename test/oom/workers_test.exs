@@ -6,7 +6,7 @@ defmodule OOM.WorkersTest do
   describe "declare/2" do
     test "registers" do
       :ok = Workers.declare(self(), 250)
-      assert {self(), 250, 0, nil, :new, nil, nil, []} == Workers.lookup(self())
+      assert {self(), 250, 0, nil, :new, nil, nil, [], nil} == Workers.lookup(self())
       assert Workers.count() == 1
     end
 
@@ -28,18 +28,18 @@ defmodule OOM.WorkersTest do
       :ok = Workers.attach(late, 500, self(), :late, [])
       :ok = Workers.declare(late, 2)
 
-      assert {early, 1, 0, nil, :new, self(), :early, [:options]} == Workers.lookup(early)
-      assert {late, 2, 0, nil, :new, self(), :late, []} == Workers.lookup(late)
+      assert {early, 1, 0, nil, :new, self(), :early, [:options], nil} == Workers.lookup(early)
+      assert {late, 2, 0, nil, :new, self(), :late, [], nil} == Workers.lookup(late)
     end
   end
 
   describe "sampled/4" do
-    test "puts a worker into the plan" do
+    test "gives a worker its place in the plan, where it is from the first moment" do
       :ok = Workers.declare(self(), 250)
-      assert [] = pick()
+      assert [%{bytes: 0, state: :new}] = pick()
       :ok = Workers.sampled(self(), 7, 123, :fresh)
       assert [%{bytes: 7}] = pick()
-      assert {_, 250, 7, 123, :fresh, _, _, _} = Workers.lookup(self())
+      assert {_, 250, 7, 123, :fresh, _, _, _, _} = Workers.lookup(self())
     end
 
     test "moves it when it has grown" do
@@ -57,7 +57,7 @@ defmodule OOM.WorkersTest do
     test "of a protected one is kept, outside the plan" do
       :ok = Workers.declare(self(), :protected)
       :ok = Workers.sampled(self(), 7, 1, :fresh)
-      assert {_, :protected, 7, 1, :fresh, _, _, _} = Workers.lookup(self())
+      assert {_, :protected, 7, 1, :fresh, _, _, _, _} = Workers.lookup(self())
       assert :ets.info(Plan, :size) == 0
     end
   end
@@ -155,7 +155,18 @@ defmodule OOM.WorkersTest do
     Workers.sampled(self(), bytes, 1, :fresh)
   end
 
-  defp pick, do: Plan.pick(1_000_000, 64, 0, 0)
+  defp pick do
+    Plan.pick(%{
+      need_bytes: 1_000_000,
+      count: 64,
+      min_bytes: 0,
+      fresh_ms: 100,
+      unknown: :take,
+      busy: :spare,
+      ceiling: 1000,
+      now_ms: 0
+    })
+  end
 
   # Rank by rank, each gone before the next.
   defp pick_all do

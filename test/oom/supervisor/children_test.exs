@@ -259,7 +259,7 @@ defmodule OOM.Supervisor.ChildrenTest do
       })
 
     [{:renamed, worker, :worker, [Agent]}] = Supervisor.which_children(pid)
-    assert {_, 250, _, _, _, ^pid, :renamed, options} = OOM.Workers.lookup(worker)
+    assert {_, 250, _, _, _, ^pid, :renamed, options, _} = OOM.Workers.lookup(worker)
     assert options[:restart] == :temporary
   end
 
@@ -273,7 +273,7 @@ defmodule OOM.Supervisor.ChildrenTest do
       })
 
     [{Agent, worker, :worker, [Agent]}] = Supervisor.which_children(pid)
-    assert {_, 250, _, _, _, ^pid, Agent, _} = OOM.Workers.lookup(worker)
+    assert {_, 250, _, _, _, ^pid, Agent, _, _} = OOM.Workers.lookup(worker)
   end
 
   # The children are made anew for each, by the process that is their owner.

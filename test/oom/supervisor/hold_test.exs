@@ -55,12 +55,12 @@ defmodule OOM.Supervisor.HoldTest do
     test "is registered again as before" do
       child = OOM.child_spec(worker(:a), priority: 42)
       {sup, %{a: a}} = start(:short, [child])
-      assert {_, 42, _, _, _, ^sup, :a, _} = Workers.lookup(a)
+      assert {_, 42, _, _, _, ^sup, :a, _, _} = Workers.lookup(a)
       kill(a)
       new = started(:a)
       # Registered by its supervisor, after it has started.
       assert [:a] = running(sup)
-      assert {_, 42, _, _, _, ^sup, :a, _} = Workers.lookup(new)
+      assert {_, 42, _, _, _, ^sup, :a, _, _} = Workers.lookup(new)
       eventually(fn -> Workers.lookup(a) == nil end)
     end
 

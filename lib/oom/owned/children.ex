@@ -1,0 +1,80 @@
+defmodule OOM.Owned.Children do
+  @moduledoc false
+  # Processes nobody registered count for the nearest worker that started them, if one did: it
+  # spawned them, and those it is linked with end with it.
+  #
+  # Asking for the parent is no signal (0.6 us here). How much they hold is asked of some of each
+  # worker's only, and holds for the rest: where there are tens of thousands they are alike.
+
+  @behaviour OOM.Owned
+
+  alias OOM.Workers
+
+  @sample 100
+  # Further up nobody looks.
+  @generations 16
+  # What a process takes besides its heap: its block, its stack and its entry in tables.
+  @fixed_bytes 1_000
+  @word 8
+
+  @impl true
+  def read do
+    {owners, _seen} = Enum.reduce(Process.list(), {%{}, %{}}, &add/2)
+
+    for {owner, {count, sampled, bytes}} <- owners,
+        do: {owner, div(bytes * count, sampled), nil}
+  end
+
+  defp add(pid, {owners, seen}) do
+    {owner, seen} = owner(pid, seen)
+
+    if owner == nil or owner == pid do
+      {owners, seen}
+    else
+      case owners do
+        %{^owner => {count, @sample, bytes}} ->
+          {%{owners | owner => {count + 1, @sample, bytes}}, seen}
+
+        %{^owner => {count, sampled, bytes}} ->
+          {%{owners | owner => {count + 1, sampled + 1, bytes + bytes(pid)}}, seen}
+
+        %{} ->
+          {Map.put(owners, owner, {1, 1, bytes(pid)}), seen}
+      end
+    end
+  end
+
+  # Siblings have the same answer, so a parent is looked up once.
+  defp owner(pid, seen, generation \\ 0)
+  defp owner(_pid, seen, @generations), do: {nil, seen}
+
+  defp owner(pid, seen, generation) do
+    if Workers.lookup(pid) != nil do
+      {pid, seen}
+    else
+      case :erlang.process_info(pid, :parent) do
+        {_, parent} when is_pid(parent) and is_map_key(seen, parent) ->
+          {seen[parent], seen}
+
+        {_, parent} when is_pid(parent) and node(parent) == node() ->
+          {owner, seen} = owner(parent, seen, generation + 1)
+          {owner, Map.put(seen, parent, owner)}
+
+        _ ->
+          {nil, seen}
+      end
+    end
+  end
+
+  # Read without a signal unless it runs just then.
+  defp bytes(pid) do
+    case :erlang.process_info(pid, :garbage_collection_info) do
+      {_, gc} ->
+        heap = gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]
+        @word * (heap + gc[:bin_vheap_size] + gc[:bin_old_vheap_size]) + @fixed_bytes
+
+      :undefined ->
+        0
+    end
+  end
+end

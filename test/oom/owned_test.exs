@@ -1,0 +1,122 @@
+defmodule OOM.OwnedTest do
+  use OOM.Test.TablesCase, async: false
+
+  import OOM.Test.Eventually
+
+  alias OOM.{Kill, Owned, Workers}
+
+  describe "tables" do
+    test "count for the worker that owns them" do
+      pid = worker(fn -> :ets.insert(:ets.new(:big, []), {1, Enum.to_list(1..10_000)}) end)
+      Owned.read(:tables)
+      assert_in_delta Owned.bytes(pid), 160_000, 5_000
+    end
+
+    test "of processes nobody registered count for nobody" do
+      {:ok, pid} = Agent.start_link(fn -> :ets.new(:other, []) end)
+      Owned.read(:tables)
+      assert Owned.bytes(pid) == 0
+    end
+
+    test "count no more when they are gone" do
+      pid = worker(fn -> :ets.new(:table, [:public]) end)
+      Owned.read(:tables)
+      assert Owned.bytes(pid) > 0
+      Agent.update(pid, &:ets.delete/1)
+      Owned.read(:tables)
+      assert Owned.bytes(pid) == 0
+    end
+  end
+
+  describe "ports" do
+    test "with output that waits count for their owner, and are killed with it" do
+      pid = worker(&unread_port/0)
+      Owned.read(:ports)
+      port = Agent.get(pid, & &1)
+      assert_in_delta Owned.bytes(pid), 1_000_000, 100_000
+      assert Owned.ports(pid) == [port]
+
+      # The port would wait for its output to be written.
+      Kill.run(pid, 100)
+      eventually(fn -> Port.info(port) == nil end)
+    end
+
+    test "that have nothing to write do not" do
+      pid = worker(fn -> Port.open({:spawn, "cat"}, [:binary]) end)
+      Owned.read(:ports)
+      assert Owned.bytes(pid) == 0
+      assert Owned.ports(pid) == []
+    end
+  end
+
+  describe "processes nobody registered" do
+    test "count for the worker that started them, and theirs too" do
+      pid =
+        worker(fn ->
+          for _ <- 1..200, do: spawn_link(&hold/0)
+          spawn_link(fn -> spawn_link(&hold/0) && Process.sleep(:infinity) end)
+        end)
+
+      eventually(fn ->
+        Owned.read(:children)
+        # 201 lists of 1,000 elements, and one process without.
+        Owned.bytes(pid) > 201 * 16_000 and Owned.bytes(pid) < 201 * 60_000
+      end)
+    end
+
+    test "that are registered count for themselves" do
+      pid = worker(fn -> spawn_link(&hold/0) end)
+      child = Agent.get(pid, & &1)
+      :ok = Workers.declare(child, 500)
+      Owned.read(:children)
+      assert Owned.bytes(pid) == 0
+      assert Owned.bytes(child) == 0
+    end
+
+    test "of others count for nobody" do
+      pid = worker(fn -> nil end)
+      spawn_link(&hold/0)
+      Owned.read(:children)
+      assert Owned.bytes(pid) == 0
+    end
+  end
+
+  test "a reading takes a bounded share of the time" do
+    assert Owned.due?(nil, 0)
+    refute Owned.due?({0, 100}, 499)
+    assert Owned.due?({0, 100}, 500)
+    assert Owned.due?({0, 0}, 0)
+  end
+
+  test "a reading ends quietly where the tables go away" do
+    stop_supervised!(OOM.Tables)
+    for kind <- Owned.kinds(), do: assert(Owned.read(kind) == :ok)
+  end
+
+  defp worker(fun) do
+    pid = start_supervised!({Agent, fun}, id: make_ref(), restart: :temporary)
+    :ok = Workers.declare(pid, 500)
+    pid
+  end
+
+  # A program that reads nothing.
+  defp unread_port do
+    port =
+      Port.open({:spawn_executable, System.find_executable("sleep")}, [
+        :binary,
+        args: ["60"],
+        busy_limits_port: :disabled,
+        busy_limits_msgq: :disabled
+      ])
+
+    # What fits into the pipe (64 KiB) does not wait.
+    Port.command(port, :binary.copy(<<1>>, 1_000_000 + 65_536))
+    port
+  end
+
+  defp hold do
+    list = :lists.seq(1, 1_000)
+    Process.sleep(:infinity)
+    list
+  end
+end

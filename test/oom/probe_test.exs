@@ -1,0 +1,91 @@
+defmodule OOM.ProbeTest do
+  use OOM.Test.TablesCase, async: false
+
+  alias OOM.{Probe, Workers}
+
+  @mib 1_048_576
+
+  test "tells the heap, the mailbox and the binaries of a worker" do
+    heap = worker(fn -> Enum.to_list(1..100_000) end)
+    binaries = worker(fn -> for n <- 1..100, do: :binary.copy(<<n>>, 100_000) end)
+    assert bytes(heap) >= 1_600_000
+    assert bytes(binaries) >= 10_000_000
+
+    flooded = worker(fn -> nil end)
+    :erlang.suspend_process(flooded)
+    for _ <- 1..1_000, do: send(flooded, Enum.to_list(1..100))
+    assert bytes(flooded) >= 1_600_000
+  end
+
+  test "sees a binary that grows by appending, and goes on to when it rests" do
+    pid = worker(fn -> <<>> end)
+    # The first look has nothing to compare with.
+    look(pid)
+
+    for _ <- 1..64 do
+      Agent.update(pid, fn held -> <<held::binary, :binary.copy(<<1>>, @mib)::binary>> end)
+    end
+
+    assert look(pid) >= 64 * @mib
+    assert look(pid) >= 64 * @mib
+    Agent.update(pid, fn _ -> for _ <- 1..1_000, do: <<>> end)
+    :erlang.garbage_collect(pid)
+    work(pid)
+    assert look(pid) < @mib
+  end
+
+  test "divides a shared binary among those that hold it" do
+    shared = :binary.copy(<<1>>, 10 * @mib)
+    pids = for _ <- 1..10, do: worker(fn -> <<>> end)
+    for pid <- pids, do: look(pid)
+
+    for pid <- pids do
+      # As an appended one would be: unknown to the virtual heap.
+      Agent.update(pid, fn _ -> shared end)
+      work(pid)
+    end
+
+    assert byte_size(shared) == 10 * @mib
+    for pid <- pids, do: assert(look(pid) < 11 * @mib)
+  end
+
+  test "tells one that works hard from one that rests" do
+    pid = worker(fn -> nil end)
+    look(pid)
+    Agent.update(pid, fn _ -> Enum.each(1..100_000, &Integer.to_string/1) end)
+    :erlang.garbage_collect(pid)
+    look(pid)
+    assert {_, _, _, _, :busy, _, _, _, _} = Workers.lookup(pid)
+    # A look a millisecond later, at the least.
+    Process.sleep(2)
+    look(pid)
+    assert {_, _, _, _, :fresh, _, _, _, _} = Workers.lookup(pid)
+  end
+
+  test "of one that has ended tells nothing" do
+    pid = worker(fn -> nil end)
+    stop_supervised!(pid_id(pid))
+    assert bytes(pid) == nil
+  end
+
+  defp bytes(pid), do: Probe.bytes(pid)
+
+  defp look(pid) do
+    {pids, cursor} = Probe.chunk([pid])
+    Probe.run(pids, cursor, :atomics.new(1, []))
+    {_, _, bytes, _, _, _, _, _, _} = Workers.lookup(pid)
+    bytes
+  end
+
+  defp work(pid), do: Agent.get(pid, fn _ -> Enum.each(1..1_000, &Integer.to_string/1) end)
+
+  defp worker(fun) do
+    id = make_ref()
+    pid = start_supervised!({Agent, fun}, id: id, restart: :temporary)
+    Process.put({:id, pid}, id)
+    :ok = Workers.declare(pid, 500)
+    pid
+  end
+
+  defp pid_id(pid), do: Process.get({:id, pid})
+end
