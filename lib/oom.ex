@@ -72,7 +72,8 @@ defmodule OOM do
   Declares what the calling worker is worth.
 
   Usually called in `init/1`. It may be called again at any time; the last call counts, and it
-  wins over what the supervisor was told.
+  wins over what the supervisor was told. The worker's mailbox is kept off its heap from then on
+  (`message_queue_data`): a collection that copies a flooded mailbox is not interrupted by a kill.
 
   ## Options
 
@@ -106,6 +107,7 @@ defmodule OOM do
     rank = Priority.rank!(priority)
     running!()
     cap_self(options)
+    Heap.mailbox_off_heap()
     Workers.declare(self(), rank)
   end
 

@@ -95,15 +95,21 @@ defmodule OOM.Child do
   end
 
   defp start_capped(mfa, options, config) do
-    bytes = cap_bytes(options, config)
-    result = mfa |> Heap.wrap(bytes) |> apply_mfa()
+    if worker?(options) do
+      size = Keyword.get(options, :max_heap_size, config.max_heap_size)
+      bytes = Heap.bytes(size, OOM.snapshot().limit_bytes)
+      result = mfa |> Heap.wrap(bytes) |> apply_mfa()
 
-    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks.
-    with pid when is_pid(pid) <- started(result),
-         true <- bytes != nil,
-         do: spawn(Heap, :cap, [pid, bytes])
+      # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At
+      # high priority, because one that floods its heap or mailbox may begin at once.
+      with pid when is_pid(pid) <- started(result),
+           do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
 
-    result
+      result
+    else
+      # A supervisor grows no heap of its own worth a cap, and must never die of one.
+      apply_mfa(mfa)
+    end
   end
 
   defp registered(result, id, options) do
@@ -117,14 +123,6 @@ defmodule OOM.Child do
     end
 
     result
-  end
-
-  # A supervisor grows no heap of its own worth a cap, and must never die of one.
-  defp cap_bytes(options, config) do
-    if worker?(options) do
-      size = Keyword.get(options, :max_heap_size, config.max_heap_size)
-      Heap.bytes(size, OOM.snapshot().limit_bytes)
-    end
   end
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker

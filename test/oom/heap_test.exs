@@ -176,7 +176,7 @@ defmodule OOM.HeapTest do
 
     test "everyone, without a size" do
       {:ok, pid} = Agent.start_link(fn -> :state end)
-      refute Heap.cap(pid, nil)
+      assert Heap.cap(pid, nil)
     end
   end
 
