@@ -6,7 +6,7 @@ defmodule OOM.Guard do
 
   use GenServer
 
-  alias OOM.{Accountant, Kill, Level, Native, Notifier, Plan, Reaction, Reporter, Tables}
+  alias OOM.{Accountant, Brake, Kill, Level, Native, Notifier, Plan, Reaction, Reporter, Tables}
   alias OOM.{Slack, Trim, Victims, Workers}
 
   # More victims than this in one batch would be chosen on figures that the first of them makes
@@ -34,6 +34,7 @@ defmodule OOM.Guard do
       config: config,
       watcher: nil,
       reaction: Reaction.new(false),
+      brake: nil,
       level: :normal,
       # what resident memory held besides the VM's blocks at the start, see OOM.Slack
       unexplained_bytes: nil,
@@ -46,7 +47,7 @@ defmodule OOM.Guard do
 
   @impl true
   def handle_info({:oom_watch, :tick, report}, state) do
-    state = react(report, state)
+    state = tick(report, state)
     Native.watcher_ack(state.watcher)
     {:noreply, state}
   end
@@ -96,7 +97,21 @@ defmodule OOM.Guard do
     end
   end
 
+  # Ticks come before critical, too, when it will be very soon.
+  defp tick(%{level: :critical} = report, state), do: react(report, state)
+  defp tick(report, state), do: brake(report, state)
+
+  defp brake(report, %{config: %{kill: true}} = state) do
+    if Reaction.brake?(state.reaction, report),
+      do: %{state | brake: Brake.on(state.brake, limits(0, report, state))},
+      else: state
+  end
+
+  defp brake(_report, state), do: state
+
   defp react(report, state) do
+    state = brake(report, state)
+
     case Reaction.decide(state.reaction, report, now()) do
       {:wait, reaction} ->
         given_up(report, state, reaction)
@@ -114,9 +129,14 @@ defmodule OOM.Guard do
     end
   end
 
+  defp kill(_need, report, %{config: %{kill: false}} = state),
+    do: given_up(report, state, Reaction.nobody(state.reaction, report, now()))
+
   defp kill(need, report, %{reaction: reaction, config: config} = state) do
     now = now()
-    victims = pick(need, now, report, reaction, config)
+    limits = limits(need, report, state)
+    worth? = Plan.worth?(Reaction.worth_bytes(report), limits)
+    victims = if worth?, do: Plan.pick(limits), else: []
 
     for victim <- victims do
       Process.monitor(victim.pid)
@@ -129,17 +149,25 @@ defmodule OOM.Guard do
     if victims == [] do
       given_up(report, state, Reaction.nobody(reaction, report, now))
     else
+      Brake.release(state.brake, Enum.map(victims, & &1.pid))
       Reporter.killed(victims, need, report)
       %{state | reaction: Reaction.killed(reaction, victims, report, now)}
     end
   end
 
-  defp pick(_need, _now, _report, _reaction, %{kill: false}), do: []
+  defp limits(need, report, %{reaction: reaction, config: config}) do
+    now = now()
 
-  defp pick(need, now, report, reaction, config) do
-    unknown = Reaction.unknown(reaction, report, now)
-    ceiling = Reaction.ceiling(reaction, now)
-    Plan.pick(need, @batch, config.min_victim_bytes, now, unknown, ceiling)
+    %{
+      need_bytes: need,
+      count: @batch,
+      min_bytes: config.min_victim_bytes,
+      fresh_ms: Reaction.fresh_ms(report),
+      unknown: Reaction.unknown(reaction, report, now),
+      busy: Reaction.busy(report),
+      ceiling: Reaction.ceiling(reaction, now),
+      now_ms: now
+    }
   end
 
   # Says it once, at the moment it becomes so.

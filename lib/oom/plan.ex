@@ -22,8 +22,8 @@ defmodule OOM.Plan do
   that is worth more.
   """
   @spec move(pid(), figure(), figure(), (... -> boolean())) :: :ok
-  def move(pid, old, {rank, bytes} = new, update) do
-    if rank != :protected, do: :ets.insert(__MODULE__, {{rank, -bytes, pid}})
+  def move(pid, old, new, update) do
+    put(pid, new)
 
     if update.() do
       if old != new, do: delete(pid, old)
@@ -34,92 +34,186 @@ defmodule OOM.Plan do
     end
   end
 
+  @spec put(pid(), figure()) :: :ok
+  def put(_pid, {:protected, _bytes}), do: :ok
+
+  def put(pid, {rank, bytes}) do
+    :ets.insert(__MODULE__, {{rank, -bytes, pid}})
+    :ok
+  end
+
   @spec delete(pid(), figure()) :: :ok
   def delete(pid, {rank, bytes}) do
     :ets.delete(__MODULE__, {rank, -bytes, pid})
     :ok
   end
 
-  # A figure this old tells nothing of a worker that may have grown since.
-  @fresh_ms 100
+  # More workers than this that might hold something, and they are taken to be worth it.
+  @many 2_000
+
+  @typedoc """
+  What bounds a choice:
+
+    * `:need_bytes` - what the victims must hold together
+    * `:count` - how many at most
+    * `:min_bytes` - what one must hold to be worth it; one that is known to hold less is left
+      alone, and the next priority is looked at
+    * `:fresh_ms` - a small figure older than this tells nothing of a worker that may have grown
+    * `:unknown` - what to do, before that, about one whose figure is too old to know: `:take` it,
+      or `:wait` for a fresh figure and pick nobody further
+    * `:busy` - what to do about one that reads small and works hard: `:take` or `:spare` it
+    * `:ceiling` - the highest rank that may be picked. While victims of one priority are on their
+      way, it keeps the next priority out: no worker ends before one that is worth less
+    * `:now_ms` - by which figures are old
+  """
+  @type limits :: %{
+          need_bytes: integer(),
+          count: pos_integer(),
+          min_bytes: pos_integer(),
+          fresh_ms: pos_integer(),
+          unknown: :take | :wait,
+          busy: :take | :spare,
+          ceiling: 0..1000,
+          now_ms: integer()
+        }
 
   @doc """
-  Victims of one priority that together hold `need_bytes`, at most `max_count`: of the lowest
-  priority that has any, the largest first.
-
-  `min_bytes` is what one must hold to be worth it. One that is known to hold less is left alone,
-  and the next priority is looked at. Where a figure is too old to know, `unknown` says what to do
-  before that: `:take` the worker, or `:wait` for a fresh figure and pick nobody further.
-
-  `ceiling` is the highest rank that may be picked. While victims of one priority are on their
-  way, it keeps the next priority out: no worker ends before one that is worth less.
+  Victims of one priority that together hold `need_bytes`: of the lowest priority that has any, the
+  largest first.
   """
-  @spec pick(integer(), pos_integer(), pos_integer(), integer(), :take | :wait, 0..1000) ::
-          [victim()]
-  def pick(need_bytes, max_count, min_bytes, now_ms, unknown \\ :take, ceiling \\ 1000) do
-    limits = %{
-      need: need_bytes,
-      count: max_count,
-      min: min_bytes,
-      now_ms: now_ms,
-      looks: max_count,
-      unknown: unknown
-    }
+  @spec pick(limits()) :: [victim()]
+  def pick(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0,
+    do: walk(:ets.first(__MODULE__), Map.put(limits, :looks, count), [])
 
-    walk(:ets.first(__MODULE__), limits, ceiling, [])
+  def pick(_limits), do: []
+
+  @doc """
+  Whether all that may be killed, of whatever priority, hold `least_bytes` together. Workers whose
+  figures are not known may.
+  """
+  @spec worth?(integer(), limits()) :: boolean()
+  def worth?(least_bytes, limits),
+    do: worth?(:ets.first(__MODULE__), least_bytes, @many, Map.put(limits, :looks, limits.count))
+
+  defp worth?(_key, least, many, _limits) when least <= 0 or many == 0, do: true
+  defp worth?(:"$end_of_table", _least, _many, _limits), do: false
+
+  defp worth?({rank, minus, pid} = key, least, many, limits) do
+    case judge(key, Workers.lookup(pid), limits) do
+      :take when -minus >= limits.min_bytes ->
+        worth?(:ets.next(__MODULE__, key), least + minus, many - 1, limits)
+
+      unknown when unknown in [:take, :wait] ->
+        true
+
+      :rest_is_small ->
+        next = :ets.next(__MODULE__, {rank, [], []})
+        worth?(next, least, many, %{limits | looks: limits.count})
+
+      :small ->
+        worth?(:ets.next(__MODULE__, key), least, many, %{limits | looks: limits.looks - 1})
+
+      _obsolete ->
+        worth?(:ets.next(__MODULE__, key), least, many, limits)
+    end
   end
 
-  defp walk(:"$end_of_table", _limits, _ceiling, victims), do: Enum.reverse(victims)
+  # More than this take too long to stop.
+  @line 1_000
 
-  defp walk({rank, _, _}, %{need: need, count: count}, ceiling, victims)
+  @doc """
+  The workers of the lowest priority that has a victim, or may have one, the largest first; whether
+  each of them is one or not.
+  """
+  @spec next_in_line(limits()) :: [pid()]
+  def next_in_line(limits) do
+    case lowest(:ets.first(__MODULE__), Map.put(limits, :looks, limits.count)) do
+      nil -> []
+      rank -> line(:ets.next(__MODULE__, {rank - 1, [], []}), rank, @line)
+    end
+  end
+
+  defp lowest(:"$end_of_table", _limits), do: nil
+
+  defp lowest({rank, _, pid} = key, limits) do
+    case judge(key, Workers.lookup(pid), limits) do
+      found when found in [:take, :wait] ->
+        rank
+
+      :rest_is_small ->
+        lowest(:ets.next(__MODULE__, {rank, [], []}), %{limits | looks: limits.count})
+
+      :small ->
+        lowest(:ets.next(__MODULE__, key), %{limits | looks: limits.looks - 1})
+
+      _obsolete ->
+        lowest(:ets.next(__MODULE__, key), limits)
+    end
+  end
+
+  defp line({rank, _, pid} = key, rank, count) when count > 0,
+    do: [pid | line(:ets.next(__MODULE__, key), rank, count - 1)]
+
+  defp line(_key, _rank, _count), do: []
+
+  defp walk(:"$end_of_table", _limits, victims), do: Enum.reverse(victims)
+
+  defp walk({rank, _, _}, %{need_bytes: need, count: count, ceiling: ceiling}, victims)
        when need <= 0 or count == 0 or rank > ceiling,
        do: Enum.reverse(victims)
 
-  # The rest of this priority is smaller still: a look at some of them, and on to the next.
-  # `[]` is larger than any pid and any number.
-  defp walk({rank, minus, _pid}, %{min: min, looks: 0} = limits, ceiling, victims)
-       when -minus < min do
-    next = :ets.next(__MODULE__, {rank, [], []})
-    walk(next, %{limits | looks: limits.count}, ceiling, victims)
-  end
+  defp walk({rank, minus, pid} = key, limits, victims) do
+    row = Workers.lookup(pid)
 
-  defp walk({rank, minus, pid} = key, limits, ceiling, victims) do
-    small? = -minus < limits.min
-    limits = if small?, do: %{limits | looks: limits.looks - 1}, else: limits
-    next = :ets.next(__MODULE__, key)
+    case judge(key, row, limits) do
+      :take ->
+        next = :ets.next(__MODULE__, key)
+        left = %{limits | need_bytes: limits.need_bytes + minus, count: limits.count - 1}
+        # None of a higher rank with these.
+        walk(next, %{left | ceiling: rank}, [victim(row) | victims])
 
-    case Workers.lookup(pid) do
-      {_, ^rank, bytes, sampled_ms, :fresh, _, _, _}
-      when small? and bytes == -minus and limits.now_ms - sampled_ms < @fresh_ms ->
-        walk(next, limits, ceiling, victims)
-
-      {_, ^rank, bytes, _, _, _, _, _}
-      when small? and bytes == -minus and limits.unknown == :wait ->
+      :wait ->
         Enum.reverse(victims)
 
-      {_, ^rank, bytes, _, state, supervisor, id, _} when bytes == -minus ->
-        limits = %{limits | need: limits.need - bytes, count: limits.count - 1}
+      :rest_is_small ->
+        walk(:ets.next(__MODULE__, {rank, [], []}), %{limits | looks: limits.count}, victims)
 
-        victim = %{
-          pid: pid,
-          rank: rank,
-          bytes: bytes,
-          state: state,
-          supervisor: supervisor,
-          id: id
-        }
+      :small ->
+        walk(:ets.next(__MODULE__, key), %{limits | looks: limits.looks - 1}, victims)
 
-        walk(next, limits, rank, [victim | victims])
+      :changed ->
+        walk(:ets.next(__MODULE__, key), limits, victims)
 
-      # The row decides: this key is just being replaced, and the worker has another.
-      {_, _, _, _, _, _, _, _} ->
-        walk(next, limits, ceiling, victims)
-
-      nil ->
+      :gone ->
+        next = :ets.next(__MODULE__, key)
         :ets.delete(__MODULE__, key)
-        walk(next, limits, ceiling, victims)
+        walk(next, limits, victims)
     end
   end
+
+  defp victim({pid, rank, bytes, _, state, supervisor, id, _, _}),
+    do: %{pid: pid, rank: rank, bytes: bytes, state: state, supervisor: supervisor, id: id}
+
+  # What a key of the plan and the row it stands for tell of a worker.
+  defp judge(_key, nil, _limits), do: :gone
+
+  # The rest of this priority is smaller still; after a look at some of them, on to the next. `[]`
+  # is larger than any pid and any number.
+  defp judge({_, minus, _}, _row, %{looks: 0, min_bytes: min}) when -minus < min,
+    do: :rest_is_small
+
+  defp judge({rank, minus, _}, {_, rank, bytes, sampled_ms, state, _, _, _, _}, limits)
+       when bytes == -minus do
+    cond do
+      bytes >= limits.min_bytes -> :take
+      state == :busy and limits.busy == :take -> :take
+      state in [:fresh, :busy] and limits.now_ms - sampled_ms < limits.fresh_ms -> :small
+      true -> limits.unknown
+    end
+  end
+
+  # The row decides: this key is just being replaced, and the worker has another.
+  defp judge(_key, _row, _limits), do: :changed
 
   @doc """
   Drops the keys that match no row. Writers that met leave one behind now and then; the full walk
@@ -137,7 +231,7 @@ defmodule OOM.Plan do
     next = :ets.next(__MODULE__, key)
 
     case Workers.lookup(pid) do
-      {_, ^rank, bytes, _, _, _, _, _} when bytes == -minus -> :ok
+      {_, ^rank, bytes, _, _, _, _, _, _} when bytes == -minus -> :ok
       _ -> :ets.delete(__MODULE__, key)
     end
 

@@ -19,17 +19,29 @@ defmodule OOM.Reaction do
   @trim_every_ms 100
   # With less time than this left, the kill does not wait for the trim.
   @urgent_ms 150
+  # With less than this left, those in line stand still. A kill takes effect at once in one that
+  # stands still; in one that has begun a collection of 100 MB it does not for 100 ms and more.
+  @brake_ms 300
   # A victim's heap is freed after its DOWN, on a scheduler of its own. A mailbox of hundreds of MB
   # takes hundreds of ms.
   @free_ms 5
   @free_bytes_per_ms 1_048_576
+  # What counts as on its way while memory grows fast: who was told to leave in this time, and what
+  # goes back to the system at this speed (a heap, or an array).
+  @leave_ms 50
+  @return_bytes_per_ms 4_194_304
   # In this time after the level became critical, fresh figures of thousands of workers come in.
   @figures_ms 100
+  # At full speed a worker takes tens of MB in one turn of its own.
+  @fresh_ms 100
+  @fresh_urgent_ms 10
   # What victims that have not left after this long would free is not counted on.
   @stuck_ms 150
   # And they keep the next priority waiting no longer than this. Until then their own memory is
   # most of what can be had, and the death of others does not bring it sooner.
   @waiting_ms 500
+  # Kills are worth it for a quarter of what is missing.
+  @worth 4
   # What was measured is measured again within this, or not counted on either.
   @measured_ms 600
   # Whether killing helps is judged over windows this long, because what the victims held is freed
@@ -88,20 +100,47 @@ defmodule OOM.Reaction do
 
   @doc "What must still be freed."
   @spec need_bytes(t(), map(), integer()) :: integer()
-  def need_bytes(reaction, report, now_ms) do
-    coming = div(max(report.growth_bytes_per_s || 0, 0) * @ahead_ms, 1_000)
-
-    report.high_headroom_bytes - report.headroom_bytes + coming -
-      promised_left(reaction.promised, report.working_set_bytes, now_ms)
-  end
+  def need_bytes(reaction, report, now_ms),
+    do: missing_bytes(report) - promised_bytes(reaction, report, now_ms)
 
   @doc """
-  What to do about workers whose figures are old: at first they are waited for, if there is time.
+  Whether those in line should stand still (OOM.Brake): growth would pass the limit very soon.
+  """
+  @spec brake?(t(), map()) :: boolean()
+  def brake?(_reaction, %{time_to_exhaustion_ms: nil}), do: false
+
+  def brake?(reaction, %{time_to_exhaustion_ms: ms}),
+    do: ms < @brake_ms and not exhausted?(reaction)
+
+  @doc """
+  What to do about workers whose figures are old: at first they are waited for, if there is room.
   """
   @spec unknown(t(), map(), integer()) :: :take | :wait
-  def unknown(reaction, report, now_ms) do
-    if urgent?(report) or now_ms - reaction.since_ms > @figures_ms, do: :take, else: :wait
+  def unknown(%{since_ms: since}, report, now_ms) do
+    if desperate?(report) or (since != nil and now_ms - since > @figures_ms),
+      do: :take,
+      else: :wait
   end
+
+  @doc "How old the figure of a small worker may be, to be believed."
+  @spec fresh_ms(map()) :: pos_integer()
+  def fresh_ms(report), do: if(urgent?(report), do: @fresh_urgent_ms, else: @fresh_ms)
+
+  @doc """
+  What to do about workers that read small and work hard: near the end, when memory grows and
+  nobody known has it, it is more often them than not.
+  """
+  @spec busy(map()) :: :take | :spare
+  def busy(report), do: if(desperate?(report), do: :take, else: :spare)
+
+  @doc """
+  What all that may be killed must hold together, or nobody is. Who dies for a small part of what
+  is missing dies for nothing: somebody else has that memory, or it is on its way already. Near the
+  end little is worth it.
+  """
+  @spec worth_bytes(map()) :: integer()
+  def worth_bytes(report),
+    do: div(min(missing_bytes(report), max(report.headroom_bytes, 0)), @worth)
 
   @doc """
   The highest rank that may be picked: while victims are on their way, theirs. One that takes very
@@ -210,6 +249,29 @@ defmodule OOM.Reaction do
   defp promised_left({bytes, then, _until}, working_set, _now_ms),
     do: max(bytes - abs(working_set - then), 0)
 
+  defp missing_bytes(report) do
+    coming = div(max(report.growth_bytes_per_s || 0, 0) * @ahead_ms, 1_000)
+    report.high_headroom_bytes - report.headroom_bytes + coming
+  end
+
+  # While memory grows that fast, what the victims gave back may be somebody else's already, and a
+  # working set that stands still proves nothing: only what they cannot have given back yet counts.
+  defp promised_bytes(reaction, report, now_ms) do
+    promised = promised_left(reaction.promised, report.working_set_bytes, now_ms)
+    if urgent?(report), do: min(promised, on_the_way(reaction, now_ms)), else: promised
+  end
+
+  defp on_the_way(reaction, now_ms) do
+    leaving = for {_, {bytes, since}} <- reaction.leaving, now_ms - since < @leave_ms, do: bytes
+
+    returning =
+      for {gone_ms, bytes} <- reaction.gone,
+          now_ms - gone_ms < @free_ms + div(bytes, @return_bytes_per_ms),
+          do: bytes
+
+    Enum.sum(leaving) + Enum.sum(returning)
+  end
+
   defp freeing?({gone_ms, bytes}, now_ms),
     do: now_ms - gone_ms <= @free_ms + div(bytes, @free_bytes_per_ms)
 
@@ -255,6 +317,10 @@ defmodule OOM.Reaction do
 
   defp trim_settling?(%{trimmed_ms: nil}, _now_ms), do: false
   defp trim_settling?(%{trimmed_ms: last}, now_ms), do: now_ms - last < @trim_settle_ms
+
+  # Those in line stand still by now or have nothing to do with it, and half of the room is gone.
+  defp desperate?(report),
+    do: urgent?(report) and report.headroom_bytes < report.high_headroom_bytes * 0.5
 
   defp urgent?(%{time_to_exhaustion_ms: nil}), do: false
   defp urgent?(%{time_to_exhaustion_ms: ms}), do: ms < @urgent_ms

@@ -3,7 +3,7 @@ defmodule OOM.PlanTest do
 
   alias OOM.{Plan, Workers}
 
-  describe "pick/4" do
+  describe "pick/1" do
     test "takes the lowest rank that there is, the largest first" do
       worker(500, 10)
       b = worker(250, 1)
@@ -43,27 +43,27 @@ defmodule OOM.PlanTest do
 
     test "stops at the largest number" do
       for bytes <- 1..10, do: worker(250, bytes)
-      assert [10, 9, 8] = for(victim <- pick(1_000, 3), do: victim.bytes)
+      assert [10, 9, 8] = for(victim <- pick(1_000, count: 3), do: victim.bytes)
     end
 
     test "takes none above the ceiling" do
       pid = worker(500, 10)
-      assert Plan.pick(1_000, 64, 0, 0, :take, 499) == []
-      assert pids(Plan.pick(1_000, 64, 0, 0, :take, 500)) == [pid]
+      assert pick(1_000, ceiling: 499) == []
+      assert pids(pick(1_000, ceiling: 500)) == [pid]
     end
 
     test "takes none that is too small" do
       large = worker(250, 100)
       for bytes <- 1..9, do: worker(250, bytes)
       worker(500, 10)
-      assert pids(Plan.pick(1_000, 64, 10, 0)) == [large]
+      assert pids(pick(1_000, min_bytes: 10)) == [large]
     end
 
     test "goes on to the next rank where all are too small" do
       for bytes <- 1..9, do: worker(250, bytes)
       next = worker(500, 10)
-      assert pids(Plan.pick(1_000, 64, 10, 0)) == [next]
-      assert Plan.pick(1_000, 64, 10, 0, :take, 250) == []
+      assert pids(pick(1_000, min_bytes: 10)) == [next]
+      assert pick(1_000, min_bytes: 10, ceiling: 250) == []
     end
 
     test "tells what is known of each" do
@@ -82,7 +82,7 @@ defmodule OOM.PlanTest do
     test "finds its way through many" do
       figures = for n <- 1..2_000, do: {rem(n * 7, 5) * 250, rem(n * 13, 101)}
       for {rank, bytes} <- figures, do: row(rank, bytes)
-      picked = for victim <- pick(1_000_000, 2_000), do: -victim.bytes
+      picked = for victim <- pick(1_000_000, count: 2_000), do: -victim.bytes
       assert picked == Enum.sort(for {0, bytes} <- figures, do: -bytes)
     end
   end
@@ -119,7 +119,7 @@ defmodule OOM.PlanTest do
     test "do not betray a worker that holds next to nothing" do
       pid = worker(250, 10)
       :ets.insert(Plan, {{250, -99, pid}})
-      assert Plan.pick(1_000, 64, 11, 0) == []
+      assert pick(1_000, min_bytes: 11) == []
     end
 
     test "do not betray a worker that is protected now" do
@@ -134,12 +134,62 @@ defmodule OOM.PlanTest do
 
     test "does not vouch for a small worker: it is taken before one that is worth more",
          workers do
-      assert pids(Plan.pick(1_000, 64, 11, 1_000, :take)) == [workers.small]
+      assert pids(pick(1_000, min_bytes: 11, now_ms: 1_000)) == [workers.small]
     end
 
     test "or waited for, and nobody beyond it is picked", workers do
-      assert Plan.pick(1_000, 64, 11, 1_000, :wait) == []
-      assert pids(Plan.pick(1_000, 64, 11, 0, :wait)) == [workers.normal]
+      assert pick(1_000, min_bytes: 11, now_ms: 1_000, unknown: :wait) == []
+      assert pids(pick(1_000, min_bytes: 11, unknown: :wait)) == [workers.normal]
+    end
+  end
+
+  describe "one that reads small and works hard" do
+    setup do
+      busy = idle()
+      :ok = Workers.declare(busy, 250)
+      :ok = Workers.sampled(busy, 5, 0, :busy)
+      %{busy: busy, normal: worker(500, 50)}
+    end
+
+    test "is spared like any small one while there is time", workers do
+      assert pids(pick(1_000, min_bytes: 11)) == [workers.normal]
+    end
+
+    test "is taken near the end, before one that is worth more", workers do
+      assert pids(pick(1_000, min_bytes: 11, busy: :take)) == [workers.busy]
+    end
+  end
+
+  describe "worth?/2" do
+    test "counts what all of them hold, of whatever rank" do
+      worker(250, 20)
+      worker(500, 20)
+      worker(:protected, 1_000)
+      assert Plan.worth?(40, limits([]))
+      refute Plan.worth?(41, limits([]))
+    end
+
+    test "does not count the small" do
+      for _ <- 1..100, do: worker(250, 9)
+      worker(500, 20)
+      refute Plan.worth?(21, limits(min_bytes: 10))
+      assert Plan.worth?(20, limits(min_bytes: 10))
+    end
+
+    test "assumes so where a figure is old" do
+      worker(250, 5)
+      assert Plan.worth?(1_000, limits(min_bytes: 10, now_ms: 1_000))
+      assert Plan.worth?(1_000, limits(min_bytes: 10, now_ms: 1_000, unknown: :wait))
+      refute Plan.worth?(1_000, limits(min_bytes: 10))
+    end
+
+    test "assumes so of more than it would take long to count" do
+      for _ <- 1..3_000, do: row(250, 10)
+      assert Plan.worth?(1_000_000, limits([]))
+    end
+
+    test "is false where there is nobody" do
+      refute Plan.worth?(1, limits([]))
     end
   end
 
@@ -169,7 +219,24 @@ defmodule OOM.PlanTest do
     end
   end
 
-  defp pick(need, count \\ 64), do: Plan.pick(need, count, 0, 0)
+  defp pick(need, limits \\ []), do: Plan.pick(limits(Keyword.put(limits, :need_bytes, need)))
+
+  defp limits(limits) do
+    Map.merge(
+      %{
+        need_bytes: 1_000,
+        count: 64,
+        min_bytes: 0,
+        fresh_ms: 100,
+        unknown: :take,
+        busy: :spare,
+        ceiling: 1000,
+        now_ms: 0
+      },
+      Map.new(limits)
+    )
+  end
+
   defp pids(victims), do: Enum.map(victims, & &1.pid)
   defp worker(rank, bytes), do: row(rank, bytes, idle())
 

@@ -107,6 +107,48 @@ defmodule OOM.ReactionTest do
     end
   end
 
+  describe "near the end" do
+    setup do: %{urgent: report(190, time_to_exhaustion_ms: 50)}
+
+    test "what the victims gave back is not counted on any more", %{urgent: urgent} do
+      victim = victim(40)
+      reaction = kill(Reaction.new(false), [victim], urgent, 0)
+      assert Reaction.need_bytes(reaction, urgent, 40) == 20 * @mib
+      {true, reaction} = Reaction.gone(reaction, victim.pid, 40)
+      # 40 MiB are back after 15 ms; that the working set stands where it stood tells that others
+      # took them.
+      assert Reaction.need_bytes(reaction, urgent, 54) == 20 * @mib
+      assert Reaction.need_bytes(reaction, urgent, 55) == 60 * @mib
+    end
+
+    test "nor on one that does not leave soon", %{urgent: urgent} do
+      reaction = kill(Reaction.new(false), [victim(40)], urgent, 0)
+      assert Reaction.need_bytes(reaction, urgent, 49) == 20 * @mib
+      assert Reaction.need_bytes(reaction, urgent, 50) == 60 * @mib
+    end
+
+    test "those in line stand still, unless killing was given up", %{urgent: urgent} do
+      assert Reaction.brake?(Reaction.new(false), urgent)
+      refute Reaction.brake?(Reaction.new(false), report(190))
+      reaction = Reaction.nobody(Reaction.new(false), urgent, 0)
+      refute reaction |> Reaction.nobody(urgent, 500) |> Reaction.brake?(urgent)
+    end
+
+    test "a small figure must be newer, and the busy are taken only when room is short, too",
+         %{urgent: urgent} do
+      assert Reaction.fresh_ms(urgent) < Reaction.fresh_ms(report(190))
+      assert Reaction.busy(urgent) == :spare
+      assert Reaction.busy(report(100)) == :spare
+      assert Reaction.busy(report(100, time_to_exhaustion_ms: 50)) == :take
+    end
+  end
+
+  test "killing is worth it for a quarter of what is missing, and near the end for little" do
+    assert Reaction.worth_bytes(report(190)) == 15 * @mib
+    assert Reaction.worth_bytes(report(10)) == div(10 * @mib, 4)
+    assert Reaction.worth_bytes(report(-1)) == 0
+  end
+
   describe "a trim" do
     test "comes first, and is given time" do
       assert {:trim, reaction} = Reaction.decide(Reaction.new(true), report(190), 0)
@@ -155,7 +197,7 @@ defmodule OOM.ReactionTest do
     test "waits for fresh figures at first, if there is time" do
       {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 1_000)
       assert Reaction.unknown(reaction, report(190), 1_050) == :wait
-      assert Reaction.unknown(reaction, report(190, time_to_exhaustion_ms: 10), 1_050) == :take
+      assert Reaction.unknown(reaction, report(100, time_to_exhaustion_ms: 10), 1_050) == :take
       assert Reaction.unknown(reaction, report(190), 1_101) == :take
     end
   end
