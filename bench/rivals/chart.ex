@@ -6,7 +6,7 @@ defmodule Rivals.Chart do
   alias Rivals.{Cell, Guards, Plan, Table}
 
   @width 960
-  @left 244
+  @left 264
   @right 20
   @top 104
   @row 46

@@ -6,7 +6,7 @@ defmodule Rivals.Guards do
   @guards [
     none: {"no guard", {Rivals.Plain, nil}},
     memsup: {"memsup, each minute", {Rivals.Memsup, :each_minute}},
-    memsup_1s: {"memsup, made to look each second", {Rivals.Memsup, :each_second}},
+    memsup_1s: {"memsup, forced to each second", {Rivals.Memsup, :each_second}},
     poll_1s: {"GenServer, each 1 s", {Rivals.Poll, {1_000, :allocated}}},
     poll_100ms: {"GenServer, each 100 ms", {Rivals.Poll, {100, :allocated}}},
     poll_10ms: {"GenServer, each 10 ms", {Rivals.Poll, {10, :allocated}}},
