@@ -2,7 +2,7 @@ defmodule Arena do
   @moduledoc false
   # Does a node with OOM survive growth at full speed? Started by script/arena.
 
-  alias Arena.{Job, Report, Run, Shape}
+  alias Arena.{Arguments, Job, Report, Run, Shape}
 
   @usage """
   usage: script/arena [OPTIONS]
@@ -53,14 +53,9 @@ defmodule Arena do
   end
 
   defp run(jobs, options) do
-    paths = for path <- :code.get_path(), own?(to_string(path)), arg <- ["-pa", path], do: arg
-    elixir = System.find_executable("elixir") || raise "elixir was not found in PATH"
-    # An interrupt ends it, and opens no menu.
-    vm = [elixir, "--erl", "+Bd" | paths] ++ ["-e", "Arena.Node.main(System.argv())", "--"]
-
     runs =
       for {job, n} <- jobs do
-        run = Run.run(job, vm, "tmp/arena/#{job.shape}-#{job.workers}-#{n}.log")
+        run = Run.run(job, Run.vm(), "tmp/arena/#{job.shape}-#{job.workers}-#{n}.log")
         Report.line(run)
 
         if Run.survived?(run) and not Keyword.get(options, :keep_logs, false),
@@ -76,13 +71,10 @@ defmodule Arena do
     Report.deaths(runs)
   end
 
-  # What elixirc and mix built; the rest every VM has.
-  defp own?(path), do: String.contains?(path, "/_build/")
-
   defp jobs(options) do
-    with {:ok, shapes} <- shapes(options[:shapes] || "all"),
-         {:ok, workers} <- workers(options[:workers] || "1,4,20,200"),
-         {:ok, rate} <- rate(options[:rate] || "unlimited") do
+    with {:ok, shapes} <- Arguments.shapes(options[:shapes] || "all"),
+         {:ok, workers} <- Arguments.counts("--workers", options[:workers] || "1,4,20,200"),
+         {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited") do
       job = %Job{
         shape: nil,
         workers: nil,
@@ -105,35 +97,6 @@ defmodule Arena do
     for shape <- shapes,
         workers <- if(shape in @single, do: [Enum.max(workers)], else: workers),
         do: {shape, workers}
-  end
-
-  defp shapes("all"), do: {:ok, Shape.names()}
-
-  defp shapes(text) do
-    names = Map.new(Shape.names(), &{to_string(&1), &1})
-    wanted = String.split(text, ",", trim: true)
-
-    case Enum.reject(wanted, &is_map_key(names, &1)) do
-      [] -> {:ok, Enum.map(wanted, &names[&1])}
-      [unknown | _] -> {:error, "there is no shape #{unknown}"}
-    end
-  end
-
-  defp workers(text) do
-    counts = text |> String.split(",", trim: true) |> Enum.map(&Integer.parse/1)
-
-    if counts != [] and Enum.all?(counts, &match?({n, ""} when n > 0, &1)),
-      do: {:ok, Enum.map(counts, &elem(&1, 0))},
-      else: {:error, "expected --workers to be numbers like 1,20, got: #{text}"}
-  end
-
-  defp rate("unlimited"), do: {:ok, :unlimited}
-
-  defp rate(text) do
-    case Integer.parse(text) do
-      {mb, ""} when mb > 0 -> {:ok, mb * 1_000_000}
-      _ -> {:error, "expected --rate to be MB/s or unlimited, got: #{text}"}
-    end
   end
 
   defp usage, do: @usage <> "  " <> Enum.map_join(Shape.names(), ", ", &to_string/1) <> "\n"

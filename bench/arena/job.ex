@@ -2,8 +2,20 @@ defmodule Arena.Job do
   @moduledoc false
   # What one run does; handed to its VM as a term on the command line.
 
+  # More rounds in the same time: a leak that comes back soon is the harder one.
+  @quick {Arena.WithOOM, backoff: [initial_ms: 300, max_ms: 1_000]}
+
   @enforce_keys [:shape, :workers, :seconds, :limit_bytes]
-  defstruct [:shape, :workers, :seconds, :limit_bytes, bytes_per_s: :unlimited, trace?: false]
+  defstruct [
+    :shape,
+    :workers,
+    :seconds,
+    :limit_bytes,
+    bytes_per_s: :unlimited,
+    ballast_bytes: 0,
+    guard: @quick,
+    trace?: false
+  ]
 
   @type t :: %__MODULE__{
           shape: atom(),
@@ -12,6 +24,10 @@ defmodule Arena.Job do
           limit_bytes: pos_integer(),
           # of all workers together
           bytes_per_s: pos_integer() | :unlimited,
+          # live data that never grows, see Arena.Ballast
+          ballast_bytes: non_neg_integer(),
+          # an Arena.Guard and its argument
+          guard: {module(), term()},
           # snapshots each 10 ms, in the log
           trace?: boolean()
         }

@@ -35,6 +35,18 @@ defmodule Arena.Run do
     run
   end
 
+  @doc "The command for a VM that knows what this one does."
+  @spec vm() :: [String.t()]
+  def vm do
+    paths = for path <- :code.get_path(), own?(to_string(path)), arg <- ["-pa", path], do: arg
+    elixir = System.find_executable("elixir") || raise "elixir was not found in PATH"
+    # An interrupt ends it, and opens no menu.
+    [elixir, "--erl", "+Bd" | paths] ++ ["-e", "Arena.Node.main(System.argv())", "--"]
+  end
+
+  # What elixirc and mix built; the rest every VM has.
+  defp own?(path), do: String.contains?(path, "/_build/")
+
   @spec survived?(t()) :: boolean()
   def survived?(run), do: run.status == 0 and not run.hung?
 

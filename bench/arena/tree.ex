@@ -3,7 +3,7 @@ defmodule Arena.Tree do
   # The application under load: the canary, fifty innocents at :normal, and the workers at :low.
   # Where somebody else grows, the workers hold 1 MB each and stand by.
 
-  alias Arena.{Canary, Innocent, Leaker, Prober, Shape}
+  alias Arena.{Ballast, Canary, Guard, Innocent, Leaker, Prober, Shape}
 
   @innocents 50
   @innocent_bytes 50_000
@@ -12,28 +12,28 @@ defmodule Arena.Tree do
   @spec start(Arena.Job.t()) :: :ok
   def start(job) do
     Leaker.setup()
-    {:ok, _} = supervisor([OOM.child_spec(Canary, priority: :protected)], [])
+    {:ok, _} = supervisor(job, [Canary | ballast(job)], priority: :protected)
     Prober.start_link()
-
-    {:ok, _} =
-      supervisor(for(id <- 1..@innocents, do: innocent(:normal, id, @innocent_bytes)), [])
-
+    innocents = for id <- 1..@innocents, do: innocent(:normal, id, @innocent_bytes)
+    {:ok, _} = supervisor(job, innocents, priority: :normal)
     Shape.outside(job)
     workers(Shape.growers(job.shape), job)
     :ok
   end
 
   defp workers(:low, job),
-    do: supervisor(for(id <- ids(job), do: leaker(:low, id, job)), priority: :low)
+    do: supervisor(job, for(id <- ids(job), do: leaker(:low, id, job)), priority: :low)
 
-  defp workers(:none, job),
-    do: supervisor(for(id <- ids(job), do: innocent(:low, id, @bystander_bytes)), priority: :low)
+  defp workers(:none, job) do
+    bystanders = for id <- ids(job), do: innocent(:low, id, @bystander_bytes)
+    supervisor(job, bystanders, priority: :low)
+  end
 
   defp workers(:protected, job) do
     workers(:none, job)
     # One, however many stand by.
     options = [priority: :protected, max_heap_size: :infinity]
-    supervisor([OOM.child_spec(leaker(:protected, 1, job), options)], [])
+    supervisor(job, [leaker(:protected, 1, job)], options)
   end
 
   defp workers(:unsupervised, job) do
@@ -49,7 +49,8 @@ defmodule Arena.Tree do
   defp innocent(kind, id, bytes),
     do: %{id: {kind, id}, start: {Innocent, :start_link, [{kind, id, bytes}]}}
 
-  # A crash must show, not multiply.
-  defp supervisor(children, oom),
-    do: OOM.Supervisor.start_link(children, strategy: :one_for_one, max_restarts: 0, oom: oom)
+  defp ballast(%{ballast_bytes: 0}), do: []
+  defp ballast(job), do: [{Ballast, job.ballast_bytes}]
+
+  defp supervisor(job, children, oom), do: Guard.supervisor(job, children, oom)
 end

@@ -133,6 +133,7 @@ defmodule Arena.Witness do
       normal_deaths: state.normal_deaths,
       inversions: state.inversions,
       other_deaths: length(state.other) - state.normal_deaths,
+      protected_deaths: Enum.count(state.other, &match?({:protected, _}, &1)),
       exhausted: state.exhausted,
       critical: if(state.critical_at, do: 1, else: 0),
       relief_ms: state.relief_ms || -1,

@@ -16,7 +16,7 @@ defmodule Arena.Shapes.OwnTable do
     for key <- n..(n + @per_step - 1),
         do: :ets.insert(table, {key, [key, key + 1, key + 2], "row"})
 
-    @per_step * 180
+    @per_step * 140
   end
 end
 

@@ -1,0 +1,44 @@
+defmodule Arena.Arguments do
+  @moduledoc false
+  # What is written on a command line, for those who run the arena's VMs.
+
+  alias Arena.Shape
+
+  @type result(value) :: {:ok, value} | {:error, String.t()}
+
+  @spec shapes(String.t()) :: result([atom()])
+  def shapes("all"), do: {:ok, Shape.names()}
+  def shapes(text), do: names("shape", text, Shape.names())
+
+  @doc "Some of those there are, by name."
+  @spec names(String.t(), String.t(), [atom()]) :: result([atom()])
+  def names(what, text, all) do
+    names = Map.new(all, &{to_string(&1), &1})
+    wanted = String.split(text, ",", trim: true)
+
+    case Enum.reject(wanted, &is_map_key(names, &1)) do
+      [] when wanted != [] -> {:ok, Enum.map(wanted, &names[&1])}
+      [unknown | _] -> {:error, "there is no #{what} #{unknown}"}
+      [] -> {:error, "expected a #{what}"}
+    end
+  end
+
+  @spec counts(String.t(), String.t()) :: result([pos_integer()])
+  def counts(option, text) do
+    counts = text |> String.split(",", trim: true) |> Enum.map(&Integer.parse/1)
+
+    if counts != [] and Enum.all?(counts, &match?({n, ""} when n > 0, &1)),
+      do: {:ok, Enum.map(counts, &elem(&1, 0))},
+      else: {:error, "expected #{option} to be numbers like 1,20, got: #{text}"}
+  end
+
+  @spec rate(String.t()) :: result(pos_integer() | :unlimited)
+  def rate("unlimited"), do: {:ok, :unlimited}
+
+  def rate(text) do
+    case Integer.parse(text) do
+      {mb, ""} when mb > 0 -> {:ok, mb * 1_000_000}
+      _ -> {:error, "expected a rate to be MB/s or unlimited, got: #{text}"}
+    end
+  end
+end

@@ -1,0 +1,46 @@
+defmodule Arena.Guard do
+  @moduledoc false
+  # What stands between the load and the end of the VM. The same load and the same canary run under
+  # each of them; see bench/rivals for others than OOM.
+
+  alias Arena.Job
+
+  @doc "In the VM, before the application under load is there."
+  @callback start(arg :: term(), Job.t()) :: term()
+
+  @doc "A supervisor for a part of that application, with what OOM would be told of it."
+  @callback supervisor([:supervisor.child_spec() | module()], oom :: keyword()) ::
+              Supervisor.on_start()
+
+  @spec start(Job.t()) :: term()
+  def start(%{guard: {module, arg}} = job), do: module.start(arg, job)
+
+  @spec supervisor(Job.t(), [:supervisor.child_spec() | module()], keyword()) ::
+          Supervisor.on_start()
+  def supervisor(%{guard: {module, _arg}}, children, oom), do: module.supervisor(children, oom)
+end
+
+defmodule Arena.WithOOM do
+  @moduledoc false
+  # OOM, with the options of its application.
+  @behaviour Arena.Guard
+
+  alias Arena.{Ear, Witness}
+
+  @impl true
+  def start(options, _job) do
+    for {name, value} <- options, do: Application.put_env(:oom, name, value)
+    Application.put_env(:oom, :on_exhausted, &__MODULE__.exhausted/1)
+    {:ok, _} = Application.ensure_all_started(:oom)
+    Code.ensure_loaded!(OOM.Supervisor)
+    {:ok, _} = Ear.start_link()
+  end
+
+  @doc false
+  def exhausted(_snapshot), do: send(Witness, :exhausted)
+
+  # A crash must show, not multiply.
+  @impl true
+  def supervisor(children, oom),
+    do: OOM.Supervisor.start_link(children, strategy: :one_for_one, max_restarts: 0, oom: oom)
+end
