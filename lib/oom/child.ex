@@ -122,8 +122,7 @@ defmodule OOM.Child do
   # A supervisor grows no heap of its own worth a cap, and must never die of one.
   defp cap_bytes(options, config) do
     if worker?(options) do
-      size = Keyword.get(options, :max_heap_size, config.max_heap_size)
-      Heap.bytes(size, OOM.snapshot().limit_bytes)
+      options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
     end
   end
 
