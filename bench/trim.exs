@@ -24,9 +24,13 @@ defmodule Trim do
   @vms [
     {"nothing", [oom: [kill: false, trim: false]]},
     {"OOM's trim", [oom: [kill: false, trim: true]]},
+    {"a trim every 100 ms", [oom: [kill: false, trim: false], every_ms: 100]},
+    {"a trim every 10 ms", [oom: [kill: false, trim: false], every_ms: 10]},
     {"+MMmcs 2", [oom: [kill: false, trim: false], flags: ~w(+MMmcs 2)]},
     {"+MMmcs 0", [oom: [kill: false, trim: false], flags: ~w(+MMmcs 0)]}
   ]
+
+  @short ["nothing", "OOM's trim", "+MMmcs 0"]
 
   @workloads [list: "one growing list", sawtooth: "many, beside heaps built and dropped"]
   @every_ms [1_000, 100, 10]
@@ -56,8 +60,12 @@ defmodule Trim do
   defp parts(nil), do: ~w(fits flags often calls)
   defp parts(text), do: String.split(text, ",")
 
-  # In short, the two ends of +MMmcs.
-  defp vms(options), do: if(options[:short], do: List.keydelete(@vms, "+MMmcs 2", 0), else: @vms)
+  # In short, what there is by default, and the other end of +MMmcs.
+  defp vms(options) do
+    if options[:short],
+      do: for({name, _} = vm <- @vms, name in @short, do: vm),
+      else: @vms
+  end
 
   defp fits(nodes, limit_mib, repeats, vms) do
     if why = Cgroup.unavailable() do
@@ -66,7 +74,7 @@ defmodule Trim do
       turns =
         for _ <- 1..repeats, {workload, _} <- @workloads, {name, options} <- vms do
           options = [limit_bytes: limit_mib * @mib] ++ options
-          {{workload, name}, VM.with_vm(nodes, options, &fill(&1, workload, 0))}
+          {{workload, name}, VM.with_vm(nodes, options, &fill(&1, workload, options[:every_ms]))}
         end
 
       figures = group(turns)
@@ -85,17 +93,22 @@ defmodule Trim do
     end
   end
 
+  defp fill(vm, workload, every_ms) do
+    if every_ms, do: VM.call(vm, Trim.Node, :keep_trimming, [every_ms])
+    grow(vm, workload, 0)
+  end
+
   # Until it dies of it.
-  defp fill(vm, workload, mib) do
+  defp grow(vm, workload, mib) do
     case VM.try_call(vm, Trim.Node, :grow, [workload]) do
-      {:ok, mib} -> fill(vm, workload, mib)
+      {:ok, mib} -> grow(vm, workload, mib)
       :dead -> mib
     end
   end
 
   defp flags(nodes, repeats, ms, vms) do
     turns =
-      for _ <- 1..repeats, {name, options} <- vms, name != "OOM's trim" do
+      for _ <- 1..repeats, {name, options} <- vms, not (name =~ "trim") do
         {name, VM.with_vm(nodes, options, &flag(&1, ms))}
       end
 

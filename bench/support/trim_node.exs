@@ -12,6 +12,13 @@ defmodule Trim.Node do
   def grow(:list), do: ask(:list, &list/2)
   def grow(:sawtooth), do: ask(:sawtooth, &sawtooth/2)
 
+  @doc "From now on, whatever the level."
+  def keep_trimming(every_ms) do
+    # No burst of work may keep it from its turn.
+    :erlang.spawn_opt(fn -> trim_every(every_ms) end, priority: :max)
+    :ok
+  end
+
   @doc "A list of 300 MB, and its end."
   def build_and_drop, do: build(div(300_000_000, @cell_bytes))
 
