@@ -6,7 +6,8 @@
 # Each scheduler keeps up to 10 freed segments (`+MMmcs`) and drops one a second. OOM has all of
 # them dropped when memory runs short. The alternatives are to do nothing and to lower +MMmcs for
 # the whole life of the VM. Compared: the live data that fits below a real limit before the kernel
-# kills, with nobody killed by OOM; what stays resident after a heap is dropped; the throughput of
+# kills, with nobody killed by OOM (which then gives up, and trims no more, half a second after it
+# became critical; the rows beside it trim on); what stays resident after a heap is dropped; the throughput of
 # processes that build and drop heaps; and what a call costs the scheduler it runs on.
 
 Code.require_file("support/table.exs", __DIR__)
@@ -30,7 +31,8 @@ defmodule Trim do
     {"+MMmcs 0", [oom: [kill: false, trim: false], flags: ~w(+MMmcs 0)]}
   ]
 
-  @short ["nothing", "OOM's trim", "+MMmcs 0"]
+  # The short form: what there is without a boot flag.
+  @short ["nothing", "OOM's trim"]
 
   @workloads [list: "one growing list", sawtooth: "many, beside heaps built and dropped"]
   @every_ms [1_000, 100, 10]
@@ -45,7 +47,12 @@ defmodule Trim do
     ]
 
     {options, []} = OptionParser.parse!(arguments, strict: switches)
-    parts = options |> Table.option(:parts, nil, nil) |> parts()
+
+    parts =
+      options
+      |> Table.option(:parts, "fits,flags,often,calls", "fits,often,calls")
+      |> String.split(",")
+
     limit_mib = Table.option(options, :limit_mib, 512, 256)
     repeats = Table.option(options, :repeats, 5, 1)
     ms = 1_000 * Table.option(options, :seconds, 2, 1)
@@ -57,10 +64,6 @@ defmodule Trim do
     if "calls" in parts, do: calls(nodes, repeats)
   end
 
-  defp parts(nil), do: ~w(fits flags often calls)
-  defp parts(text), do: String.split(text, ",")
-
-  # In short, what there is by default, and the other end of +MMmcs.
   defp vms(options) do
     if options[:short],
       do: for({name, _} = vm <- @vms, name in @short, do: vm),
