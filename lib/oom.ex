@@ -210,7 +210,7 @@ defmodule OOM do
         :ok
 
       {size, []} ->
-        size |> Config.max_heap_size!() |> Heap.bytes(snapshot().limit_bytes) |> Heap.cap_self()
+        size |> Config.max_heap_size!() |> Heap.bytes() |> Heap.cap_self()
 
       {_, unknown} ->
         raise ArgumentError, "unknown option, expected :max_heap_size, got: #{inspect(unknown)}"

@@ -67,8 +67,8 @@ defmodule Arena.Run do
   end
 
   @doc """
-  What all victims held, from the trigger to relief, by what was missing at the trigger; `nil` where
-  nobody was killed. Where time was short rather than room, next to nothing was missing yet: `nil`.
+  What all victims of the first round held, by what was missing at its trigger; `nil` where nobody
+  was killed. Where time was short rather than room, next to nothing was missing yet: `nil`.
   """
   @spec overkill(t()) :: float() | nil
   def overkill(%{facts: facts}) do

@@ -13,6 +13,8 @@ defmodule Arena.Witness do
   @memory {:shutdown, :memory_pressure}
   # A :low worker that is alive so long after a :normal one died was not on its way out then.
   @outlived_ms 500
+  # What dies so long after the first victim dies of the same shortage.
+  @round_ms 250
 
   def start_link(trace?),
     do: GenServer.start_link(__MODULE__, trace?, name: __MODULE__, spawn_opt: [priority: :max])
@@ -45,7 +47,7 @@ defmodule Arena.Witness do
        relief_ms: nil,
        # the canary's worst answer before the first critical sample, when nobody did anything yet
        calm_us: 0,
-       # {bytes of all victims until relief, deficit at the trigger}
+       # {bytes of all victims of the first round, deficit at the trigger, when}
        round: nil
      }}
   end
@@ -66,12 +68,13 @@ defmodule Arena.Witness do
 
   # From OOM.Reporter's ear; see Arena.Ear.
   def handle_info({:killed, bytes, deficit}, %{round: nil} = state),
-    do: {:noreply, %{state | round: {bytes, deficit}}}
+    do: {:noreply, %{state | round: {bytes, deficit, now()}}}
 
-  def handle_info({:killed, more, _}, %{round: {bytes, deficit}, relief_ms: nil} = state),
-    do: {:noreply, %{state | round: {bytes + more, deficit}}}
-
-  def handle_info({:killed, _, _}, state), do: {:noreply, state}
+  def handle_info({:killed, more, _}, %{round: {bytes, deficit, since}} = state) do
+    if now() - since < @round_ms,
+      do: {:noreply, %{state | round: {bytes + more, deficit, since}}},
+      else: {:noreply, state}
+  end
 
   def handle_info(:exhausted, state), do: {:noreply, %{state | exhausted: state.exhausted + 1}}
 
@@ -123,7 +126,7 @@ defmodule Arena.Witness do
 
   defp facts(state) do
     kinds = state.alive |> Map.values() |> Enum.frequencies_by(&elem(&1, 0))
-    {victims, deficit} = state.round || {0, 0}
+    {victims, deficit, _} = state.round || {0, 0, nil}
 
     [
       ms: now() - state.begun,

@@ -96,8 +96,7 @@ defmodule OOM.Child do
 
   defp start_capped(mfa, options, config) do
     if worker?(options) do
-      size = Keyword.get(options, :max_heap_size, config.max_heap_size)
-      bytes = Heap.bytes(size, OOM.snapshot().limit_bytes)
+      bytes = options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
       result = mfa |> Heap.wrap(bytes) |> apply_mfa()
 
       # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At

@@ -21,6 +21,11 @@ defmodule OOM.Heap do
   def bytes({:percent_of_limit, _}, nil), do: nil
   def bytes({:percent_of_limit, p}, limit_bytes), do: trunc(limit_bytes * p / 100)
 
+  @doc "The same, for the limit that binds now; it is only asked for where it matters."
+  @spec bytes(OOM.max_heap_size()) :: pos_integer() | nil
+  def bytes({:percent_of_limit, _} = size), do: bytes(size, OOM.snapshot().limit_bytes)
+  def bytes(size), do: bytes(size, nil)
+
   @spec cap_self(pos_integer() | nil) :: :ok
   def cap_self(bytes) do
     Process.flag(:max_heap_size, flag(bytes))

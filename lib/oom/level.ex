@@ -1,9 +1,10 @@
 defmodule OOM.Level do
   @moduledoc false
   # The level as one atomic word, so that reading it costs a few nanoseconds and waits for nobody.
-  # The reference is put into a persistent term once per VM and never replaced.
+  # The reference is put into a persistent term once per VM and never replaced. Its key is an atom:
+  # a tuple is hashed and compared at each read, which took longer than all the rest.
 
-  @key {__MODULE__, :word}
+  @key __MODULE__
   @levels {:normal, :elevated, :high, :critical}
 
   @spec setup() :: :ok

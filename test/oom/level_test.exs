@@ -19,11 +19,11 @@ defmodule OOM.LevelTest do
   end
 
   test "setup begins at normal, and does not replace the word" do
-    word = :persistent_term.get({Level, :word})
+    word = :persistent_term.get(Level)
     Level.put(:high)
     :ok = Level.setup()
     assert Level.get() == :normal
-    assert :persistent_term.get({Level, :word}) == word
+    assert :persistent_term.get(Level) == word
   end
 
   test "numbers rise with the level" do

@@ -1,0 +1,149 @@
+defmodule Declare.Node do
+  @moduledoc false
+  # The VM that bench/declare.exs looks at.
+
+  @heap_bytes 1_000_000_000
+
+  @doc "The mean of a first call in each of `count` processes, which live on, and of as many more in one."
+  def calls(how, count) do
+    setup(how)
+    :erlang.garbage_collect()
+    parent = self()
+
+    pids =
+      for _ <- 1..count do
+        spawn(fn ->
+          send(parent, {:ns, timed(how)})
+          receive(do: (:stop -> :ok))
+        end)
+      end
+
+    first = for(_ <- pids, do: receive(do: ({:ns, ns} -> ns))) |> Enum.sort()
+
+    {_, ref} =
+      spawn_monitor(fn ->
+        call(how)
+        began = now()
+        again(how, count)
+        send(parent, {:ns, now() - began})
+      end)
+
+    again = receive(do: ({:ns, ns} -> ns))
+    receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+    end_all(pids)
+    teardown(how)
+
+    # Those that were taken off their scheduler in between say nothing of the call.
+    kept = Enum.take(first, div(count * 99, 100))
+    %{first_ns: Enum.sum(kept) / length(kept), again_ns: again / count}
+  end
+
+  @doc "What the VM holds for each of so many processes."
+  def weigh(how, processes) do
+    setup(how)
+    parent = self()
+
+    for _ <- 1..processes do
+      spawn(fn ->
+        call(how)
+        send(parent, :called)
+        # As small as a process gets, so that the registration is what is seen.
+        :erlang.hibernate(__MODULE__, :stop, [])
+      end)
+
+      receive(do: (:called -> :ok))
+    end
+
+    if how == :set_priority, do: OOM.Accountant.pass()
+    :erlang.garbage_collect()
+    accountant = Process.whereis(OOM.Accountant)
+    :erlang.garbage_collect(accountant)
+
+    tables = for(t <- :ets.all(), is_integer(w = :ets.info(t, :memory)), do: w) |> Enum.sum()
+    {:memory, accountant_bytes} = Process.info(accountant, :memory)
+
+    %{
+      total_bytes: :erlang.memory(:total) / processes,
+      tables_bytes: 8 * tables / processes,
+      accountant_bytes: accountant_bytes / processes
+    }
+  end
+
+  @doc "The time to start so many children, per child, in us."
+  def children(module, options, how, count) do
+    {listed, added} = count |> specs() |> split(how)
+    parent = self()
+
+    {pid, ref} =
+      spawn_monitor(fn ->
+        began = now()
+        {:ok, supervisor} = module.start_link(listed, [strategy: :one_for_one] ++ options)
+        for spec <- added, do: {:ok, _} = Supervisor.start_child(supervisor, spec)
+        send(parent, {:us, (now() - began) / 1_000 / count})
+        Supervisor.stop(supervisor)
+      end)
+
+    us = receive(do: ({:us, us} -> us))
+    receive(do: ({:DOWN, ^ref, _, ^pid, _} -> :ok))
+    teardown(:children)
+    us
+  end
+
+  @doc false
+  def stop, do: receive(do: (:stop -> :ok))
+
+  defp specs(count),
+    do: for(id <- 1..count, do: %{id: id, start: {Agent, :start_link, [:erlang, :self, []]}})
+
+  defp split(specs, :all), do: {specs, []}
+  defp split(specs, :one_by_one), do: {[], specs}
+
+  defp setup(:ets) do
+    :ets.new(Declare, [:named_table, :public, write_concurrency: true])
+    :ok
+  end
+
+  defp setup(:registry) do
+    {:ok, _} = Registry.start_link(keys: :duplicate, name: Declare.Registry)
+    :ok
+  end
+
+  defp setup(_), do: :ok
+
+  defp teardown(:ets), do: :ets.delete(Declare)
+  defp teardown(:registry), do: Supervisor.stop(Declare.Registry)
+  # Until the accountant has seen them all go.
+  defp teardown(_), do: OOM.Workers.count() == 0 || (Process.sleep(5) && teardown(:other))
+
+  defp timed(how) do
+    began = now()
+    call(how)
+    now() - began
+  end
+
+  defp again(_how, 0), do: :ok
+
+  defp again(how, count) do
+    call(how)
+    again(how, count - 1)
+  end
+
+  defp call(:clock), do: :ok
+  defp call(:none), do: :ok
+  defp call(:set_priority), do: OOM.set_priority(:low)
+  defp call(:capped), do: OOM.set_priority(:low, max_heap_size: @heap_bytes)
+
+  defp call(:flag),
+    do: Process.flag(:max_heap_size, %{size: div(@heap_bytes, 8), kill: true, error_logger: true})
+
+  defp call(:ets), do: :ets.insert(Declare, {self(), 250})
+  defp call(:registry), do: Registry.register(Declare.Registry, :low, 250)
+
+  defp end_all(pids) do
+    refs = for pid <- pids, do: Process.monitor(pid)
+    for pid <- pids, do: send(pid, :stop)
+    for ref <- refs, do: receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+  end
+
+  defp now, do: System.monotonic_time(:nanosecond)
+end

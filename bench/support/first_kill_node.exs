@@ -1,0 +1,167 @@
+defmodule FirstKill.Node do
+  @moduledoc false
+  # The VM that bench/first_kill.exs looks at.
+
+  @large_bytes 128 * 1_048_576
+  @step_bytes 4 * 1_048_576
+  @step_ms 10
+  # After the first victim of a crossing, for the others.
+  @linger_ms 300
+
+  @doc "So many small workers, and a large one for each crossing; all of them in the plan."
+  def start(workers, crossings) do
+    parent = self()
+    spawn(fn -> table(parent) end)
+    receive(do: (:table -> :ok))
+
+    for size <- List.duplicate(0, workers) ++ List.duplicate(@large_bytes, crossings + 2) do
+      pid = spawn(fn -> work(size, parent) end)
+      receive(do: ({:ready, ^pid} -> :ok))
+      if size > 0, do: remember(pid)
+    end
+
+    OOM.Accountant.pass()
+  end
+
+  def working_set_bytes do
+    settle()
+    OOM.snapshot().working_set_bytes
+  end
+
+  @doc "Leaks until the first worker has ended; what was seen of it."
+  def cross do
+    workers = OOM.Workers.count()
+    pick_us = pick_us()
+    parent = self()
+    {observer, ref} = :erlang.spawn_opt(fn -> observe(parent) end, [:monitor, priority: :max])
+    receive(do: (:observing -> :ok))
+    leak = spawn(fn -> leak([]) end)
+    seen = receive(do: ({:seen, seen} -> seen), after: (60_000 -> exit(:nobody_was_killed)))
+    Process.exit(leak, :kill)
+    Process.sleep(@linger_ms)
+    receive(do: ({:DOWN, ^ref, _, ^observer, _} -> :ok))
+    victims = workers - OOM.Workers.count()
+    large = Enum.count(large(), &(not Process.alive?(&1)))
+    for pid <- large(), not Process.alive?(pid), do: forget(pid)
+    Map.merge(seen, %{pick_us: pick_us, victims: victims, small: victims - large})
+  end
+
+  @doc "What one would do without a plan, at top priority: us."
+  def rank do
+    parent = self()
+
+    :erlang.spawn_opt(
+      fn ->
+        began = now()
+
+        largest =
+          Enum.reduce(Process.list(), {0, nil}, fn pid, most ->
+            case Process.info(pid, :memory) do
+              {:memory, bytes} -> max({bytes, pid}, most)
+              nil -> most
+            end
+          end)
+
+        send(parent, {:ranked, (now() - began) / 1_000, largest})
+      end,
+      priority: :max
+    )
+
+    receive(do: ({:ranked, us, _} -> us))
+  end
+
+  @doc false
+  def wait(kept), do: receive(do: (:stop -> kept))
+
+  # A worker holds a binary off its heap, or nothing.
+  defp work(size, parent) do
+    :ok = OOM.set_priority(:low)
+    kept = :binary.copy(<<1>>, size)
+    send(parent, {:ready, self()})
+    :erlang.hibernate(__MODULE__, :wait, [kept])
+  end
+
+  defp leak(kept) do
+    Process.sleep(@step_ms)
+    leak([:binary.copy(<<1>>, @step_bytes) | kept])
+  end
+
+  # Without taking anything from the plan.
+  defp pick_us do
+    began = now()
+    [_ | _] = OOM.Plan.pick(@large_bytes, 64, 16_384, System.monotonic_time(:millisecond))
+    (now() - began) / 1_000
+  end
+
+  defp observe(parent) do
+    guard = Process.whereis(OOM.Guard)
+    for pid <- large(), do: Process.monitor(pid)
+    :erlang.trace(guard, true, [:receive, :procs, :monotonic_timestamp])
+    send(parent, :observing)
+    seen = observe(guard, %{message_ns: nil, critical_ns: nil, spawned: %{}})
+    :erlang.trace(guard, false, [:all])
+    send(parent, {:seen, seen})
+  end
+
+  defp observe(guard, seen) do
+    receive do
+      {:trace_ts, ^guard, :receive, {:oom_watch, what, report}, at} ->
+        critical? = what == :level and report.level == :critical
+        critical = if critical?, do: seen.critical_ns || ns(at), else: seen.critical_ns
+        observe(guard, %{seen | message_ns: ns(at), critical_ns: critical})
+
+      {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, :run, [victim | _]}, at} ->
+        observe(guard, put_in(seen.spawned[victim], {seen.message_ns, ns(at)}))
+
+      {:DOWN, _, :process, victim, reason} ->
+        down = now()
+        {:shutdown, :memory_pressure} = reason
+        # The trace may be a moment behind.
+        %{spawned: %{^victim => {message, spawned}}} = seen = await_spawn(guard, seen, victim)
+        critical = seen.critical_ns || message
+
+        %{
+          spawned_us: (spawned - message) / 1_000,
+          down_us: (down - message) / 1_000,
+          critical_us: (down - critical) / 1_000
+        }
+
+      _other ->
+        observe(guard, seen)
+    end
+  end
+
+  defp await_spawn(_guard, %{spawned: spawned} = seen, victim)
+       when is_map_key(spawned, victim),
+       do: seen
+
+  defp await_spawn(guard, seen, victim) do
+    receive do
+      {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, :run, [pid | _]}, at} ->
+        seen = put_in(seen.spawned[pid], {seen.message_ns, ns(at)})
+        await_spawn(guard, seen, victim)
+    end
+  end
+
+  # Until what a crossing left is gone.
+  defp settle do
+    unless OOM.level() == :normal do
+      Process.sleep(10)
+      settle()
+    end
+  end
+
+  # A persistent term would have all processes collected when it changes.
+  defp large, do: for({pid} <- :ets.tab2list(__MODULE__), do: pid)
+  defp remember(pid), do: :ets.insert(__MODULE__, {pid})
+  defp forget(pid), do: :ets.delete(__MODULE__, pid)
+
+  defp table(parent) do
+    :ets.new(__MODULE__, [:named_table, :public])
+    send(parent, :table)
+    Process.sleep(:infinity)
+  end
+
+  defp ns(native), do: System.convert_time_unit(native, :native, :nanosecond)
+  defp now, do: System.monotonic_time(:nanosecond)
+end
