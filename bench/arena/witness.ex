@@ -149,7 +149,8 @@ defmodule Arena.Witness do
 
   # What the guard could have known, for those who ask why a run was lost.
   defp trace(snapshot, state) do
-    guard = Process.info(Process.whereis(OOM.Guard), [:message_queue_len, :status, :reductions])
+    pid = Process.whereis(OOM.Guard)
+    guard = pid && Process.info(pid, [:message_queue_len, :status, :reductions])
 
     Say.say(:trace,
       ms: now() - state.begun,
