@@ -2,20 +2,26 @@ defmodule Arena do
   @moduledoc false
   # Does a node with OOM survive growth at full speed? Started by script/arena.
 
-  alias Arena.{Arguments, Job, Report, Run, Shape}
+  alias Arena.{Arguments, Job, Readme, Report, Run, Shape, Table}
 
   @usage """
   usage: script/arena [OPTIONS]
 
     --shapes a,b   which ways to grow, or all (default: all)
     --workers N,M  how many workers grow (default: 1,4,20,200)
-    --runs N       runs of each (default: 1)
+    --runs N       runs of each shape with each number of workers (default: 1)
+    --each N       at least N runs of each shape, divided among the numbers of workers
     --seconds S    how long each lasts (default: 6)
     --rate R       MB/s of all workers together, or unlimited (default: unlimited)
     --limit M      MiB of the cgroup (default: 512)
     --keep-logs    keep the logs of runs that survived, too
     --trace        a snapshot each 10 ms in the logs
+    --write        put a row for each shape into README.md
     --quick        some of it, in less than a minute
+
+  All shapes, 100 runs each, take about two hours:
+
+    script/arena --each 100 --seconds 2 --write
 
   shapes:
   """
@@ -24,6 +30,8 @@ defmodule Arena do
     shapes: :string,
     workers: :string,
     runs: :integer,
+    each: :integer,
+    write: :boolean,
     seconds: :integer,
     rate: :string,
     limit: :integer,
@@ -68,6 +76,7 @@ defmodule Arena do
     path = "tmp/arena-#{System.os_time(:second)}.tsv"
     Report.write(runs, path)
     IO.puts("each run: #{path}")
+    if options[:write], do: Readme.put("README.md", "arena", Table.markdown(runs))
     Report.deaths(runs)
   end
 
@@ -86,10 +95,21 @@ defmodule Arena do
 
       cases = if options[:quick], do: @quick, else: cases(shapes, workers)
 
+      counts = for {shape, workers} <- cases, do: {shape, workers, count(shape, cases, options)}
+      most = counts |> Enum.map(&elem(&1, 2)) |> Enum.max()
+
+      # Round by round, so that what disturbs a while of it does not fall upon one shape.
       {:ok,
-       for {shape, workers} <- cases, n <- 1..max(options[:runs] || 1, 1) do
+       for n <- 1..most, {shape, workers, count} <- counts, n <= count do
          {%{job | shape: shape, workers: workers}, n}
        end}
+    end
+  end
+
+  defp count(shape, cases, options) do
+    case options[:each] do
+      nil -> max(options[:runs] || 1, 1)
+      each -> ceil(max(each, 1) / Enum.count(cases, &match?({^shape, _}, &1)))
     end
   end
 

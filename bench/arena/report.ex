@@ -24,7 +24,8 @@ defmodule Arena.Report do
   def line(%{facts: facts, job: job} = run) do
     IO.puts(
       "#{pad("#{job.shape}/#{job.workers}", 20)} #{pad(Run.verdict(run), 24)} " <>
-        "canary #{ms(facts[:worst_us])} ms (#{ms(facts[:calm_us])} before), #{facts[:low_kills]} kills, #{facts[:low_caps]} caps, " <>
+        "canary #{ms(facts[:worst_us])} ms (#{ms(facts[:calm_us])} before), " <>
+        "#{facts[:low_kills]} kills, #{facts[:low_caps]} caps, " <>
         "#{facts[:normal_deaths]} normal (#{facts[:inversions]} before a low), " <>
         "#{facts[:other_deaths]} other, overkill #{ratio(Run.overkill(run))}, " <>
         "relief #{Run.relief_ms(run) || "-"} ms, exhausted #{facts[:exhausted]}, " <>

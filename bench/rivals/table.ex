@@ -2,10 +2,8 @@ defmodule Rivals.Table do
   @moduledoc false
   # The answers as Markdown, with what has to be known to read them.
 
+  alias Arena.Readme
   alias Rivals.{Cell, Guards, Plan}
-
-  @begin "<!-- rivals:begin -->"
-  @end_ "<!-- rivals:end -->"
 
   @spec markdown([Cell.t()], Plan.t()) :: String.t()
   def markdown(cells, plan) do
@@ -16,13 +14,7 @@ defmodule Rivals.Table do
       for guard <- plan.guards,
           do: [Guards.title(guard) | Enum.map(plan.shapes, &cell(cells[{guard, &1}], plan))]
 
-    widths =
-      Enum.zip_with([head | rows], fn column ->
-        column |> Enum.map(&String.length/1) |> Enum.max()
-      end)
-
-    rule = Enum.map(widths, &String.duplicate("-", &1))
-    table = Enum.map_join([head, rule | rows], "\n", &row(&1, widths))
+    table = Readme.table([head | rows])
     parts = [caption(plan), table, notes(Map.values(cells), plan), Guards.notes()]
     Enum.join(parts, "\n\n") <> "\n"
   end
@@ -30,10 +22,8 @@ defmodule Rivals.Table do
   @doc "Puts it between the markers, below the picture."
   @spec into_readme(String.t(), Path.t()) :: :ok
   def into_readme(markdown, path) do
-    [before, rest] = path |> File.read!() |> String.split(@begin)
-    [_old, rest] = String.split(rest, @end_)
     picture = "![The highest rate survived, under each guard](docs/rivals.svg)"
-    File.write!(path, [before, @begin, "\n\n", picture, "\n\n", markdown, "\n", @end_, rest])
+    Readme.put(path, "rivals", picture <> "\n\n" <> markdown)
   end
 
   @spec ms(non_neg_integer()) :: String.t()
@@ -44,10 +34,6 @@ defmodule Rivals.Table do
 
   defp cell(cell, plan),
     do: "**#{Cell.highest(cell, plan)}**, #{Cell.innocents(cell)}, #{ms(Cell.canary_us(cell))}"
-
-  defp row(cells, widths),
-    do:
-      "| " <> (cells |> Enum.zip_with(widths, &String.pad_trailing/2) |> Enum.join(" | ")) <> " |"
 
   defp caption(plan) do
     """

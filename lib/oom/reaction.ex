@@ -13,7 +13,7 @@ defmodule OOM.Reaction do
   # and the others grow meanwhile.
 
   # From a decision until its victims' memory is back.
-  @ahead_ms 50
+  @ahead_ms 15
   # A trim has taken effect after this long, with the schedulers busy.
   @trim_settle_ms 20
   @trim_every_ms 100
@@ -40,8 +40,9 @@ defmodule OOM.Reaction do
   # And they keep the next priority waiting no longer than this. Until then their own memory is
   # most of what can be had, and the death of others does not bring it sooner.
   @waiting_ms 500
-  # Kills are worth it for a quarter of what is missing.
+  # Kills are worth it for a quarter of what is missing, and for the growth of this time.
   @worth 4
+  @worth_ms 10
   # What was measured is measured again within this, or not counted on either.
   @measured_ms 600
   # Whether killing helps is judged over windows this long, because what the victims held is freed
@@ -136,11 +137,13 @@ defmodule OOM.Reaction do
   @doc """
   What all that may be killed must hold together, or nobody is. Who dies for a small part of what
   is missing dies for nothing: somebody else has that memory, or it is on its way already. Near the
-  end little is worth it.
+  end little is worth it, but not what growth takes in the next moment.
   """
   @spec worth_bytes(map()) :: integer()
-  def worth_bytes(report),
-    do: div(min(missing_bytes(report), max(report.headroom_bytes, 0)), @worth)
+  def worth_bytes(report) do
+    part = div(min(missing_bytes(report), max(report.headroom_bytes, 0)), @worth)
+    max(part, growth_bytes(report, @worth_ms))
+  end
 
   @doc """
   The highest rank that may be picked: while victims are on their way, theirs. One that takes very
@@ -250,9 +253,11 @@ defmodule OOM.Reaction do
     do: max(bytes - abs(working_set - then), 0)
 
   defp missing_bytes(report) do
-    coming = div(max(report.growth_bytes_per_s || 0, 0) * @ahead_ms, 1_000)
+    coming = growth_bytes(report, @ahead_ms)
     report.high_headroom_bytes - report.headroom_bytes + coming
   end
+
+  defp growth_bytes(report, ms), do: div(max(report.growth_bytes_per_s || 0, 0) * ms, 1_000)
 
   # While memory grows that fast, what the victims gave back may be somebody else's already, and a
   # working set that stands still proves nothing: only what they cannot have given back yet counts.

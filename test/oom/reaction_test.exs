@@ -44,7 +44,7 @@ defmodule OOM.ReactionTest do
 
     test "is more by what grows until the victims are gone" do
       growing = report(190, growth_bytes_per_s: 400 * @mib)
-      assert Reaction.need_bytes(Reaction.new(false), growing, 60) == 80 * @mib
+      assert Reaction.need_bytes(Reaction.new(false), growing, 60) == 66 * @mib
       shrinking = report(190, growth_bytes_per_s: -400 * @mib)
       assert Reaction.need_bytes(Reaction.new(false), shrinking, 60) == 60 * @mib
     end
@@ -147,6 +147,10 @@ defmodule OOM.ReactionTest do
     assert Reaction.worth_bytes(report(190)) == 15 * @mib
     assert Reaction.worth_bytes(report(10)) == div(10 * @mib, 4)
     assert Reaction.worth_bytes(report(-1)) == 0
+  end
+
+  test "killing is not worth it for what growth takes in the next 10 ms" do
+    assert Reaction.worth_bytes(report(4, growth_bytes_per_s: 1_000 * @mib)) == 10 * @mib
   end
 
   describe "a trim" do
