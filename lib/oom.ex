@@ -34,6 +34,11 @@ defmodule OOM do
   | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away |
   | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark |
 
+  Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
+  suspended, for at most 0.5 s, so that there is time to do it: memory stands still, and a kill takes
+  effect at once. The `:critical` time to exhaustion, `time_to_exhaustion_ms: [critical: ms]`, is a
+  third of that; 0 turns both off.
+
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
   restarted into the pressure, and not counted towards `max_restarts`.
 
@@ -61,7 +66,8 @@ defmodule OOM do
   What the heap of one process may grow to: bytes, a percentage of the limit that binds when it is
   set, or no bound. The VM checks it at each garbage collection and kills the process that would
   pass it, before the memory is taken. It counts the heap and, during a collection, its copy;
-  a process can so hold about half of it. Off-heap binaries do not count.
+  a process can so hold about half of it. Off-heap binaries do not count, nor do messages that wait:
+  workers' mailboxes are kept off their heaps.
   """
   @type max_heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 
@@ -73,7 +79,8 @@ defmodule OOM do
 
   Usually called in `init/1`. It may be called again at any time; the last call counts, and it
   wins over what the supervisor was told. The worker's mailbox is kept off its heap from then on
-  (`message_queue_data`): a collection that copies a flooded mailbox is not interrupted by a kill.
+  (`message_queue_data`), as `OOM.Supervisor` does for its children: a collection that copies a
+  flooded mailbox is not interrupted by a kill.
 
   ## Options
 

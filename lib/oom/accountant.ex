@@ -22,6 +22,9 @@ defmodule OOM.Accountant do
   # More than this many waiting probes would cost more than they tell.
   @max_waiting 64
 
+  # How often the plan is looked through for keys without a worker, which cost little.
+  @sweep_passes 16
+
   # While all is normal and the working set has moved by less than this share of the limit since
   # the last pass, the figures still hold, for this long at most.
   @moved 0.01
@@ -31,7 +34,7 @@ defmodule OOM.Accountant do
   @pace %{
     normal: {5_000, 50},
     elevated: {250, 4},
-    high: {50, 1},
+    high: {10, 2},
     critical: {10, 1}
   }
 
@@ -74,6 +77,7 @@ defmodule OOM.Accountant do
       # by monitor: the workers that probes wait for
       waiting: %{},
       callers: [],
+      passes: 0,
       timer: nil
     }
 
@@ -237,9 +241,11 @@ defmodule OOM.Accountant do
   defp end_pass(state) do
     now = now()
     for pid <- Map.values(state.waiting), do: Workers.stale(pid, 0, now)
-    if Plan.size() > Workers.count(), do: Plan.sweep()
+    # Protected workers are not in the plan, so its size alone does not tell.
+    passes = rem(state.passes + 1, @sweep_passes)
+    if passes == 0 or Plan.size() > Workers.count(), do: Plan.sweep()
     for from <- state.callers, do: GenServer.reply(from, :ok)
-    state = %{state | rest: nil, callers: []}
+    state = %{state | rest: nil, callers: [], passes: passes}
     {least, times} = @pace[state.level]
     next_pass(state, max(least, times * (now - state.started_ms)))
   end

@@ -13,12 +13,14 @@ defmodule OOM.Brake do
 
   alias OOM.Plan
 
-  # No worker stands still longer than this; then all go on for as long at least.
+  # No worker stands still longer than this at a stretch; then all go on for as long at least.
   @longest_ms 500
   # New ones come, and others turn out to be more likely.
   @again_ms 20
   # So long after the last sample that asked for it, all go on.
   @lease_ms 60
+  # Who was small so long ago may be the one that grows.
+  @fresh_ms 10
 
   @type t :: %{pid: pid(), since_ms: integer(), sent_ms: integer()} | nil
 
@@ -31,7 +33,7 @@ defmodule OOM.Brake do
 
   def on(%{since_ms: since, sent_ms: sent} = brake, %{now_ms: now_ms} = limits) do
     cond do
-      sent - since >= @longest_ms and now_ms - sent < @longest_ms ->
+      sent - since >= @longest_ms - @lease_ms and now_ms - sent < @longest_ms ->
         brake
 
       now_ms - sent >= @lease_ms ->
@@ -72,7 +74,7 @@ defmodule OOM.Brake do
   defp now, do: System.monotonic_time(:millisecond)
 
   defp suspend_all(limits, suspended),
-    do: limits |> Plan.next_in_line() |> Enum.reduce(suspended, &suspend/2)
+    do: Enum.reduce(Plan.next_in_line(%{limits | fresh_ms: @fresh_ms}), suspended, &suspend/2)
 
   defp suspend(pid, suspended) when is_map_key(suspended, pid), do: suspended
 
@@ -80,7 +82,7 @@ defmodule OOM.Brake do
     :erlang.suspend_process(pid, [:asynchronous])
     Map.put(suspended, pid, true)
   rescue
-    # It has ended.
+    # One that has ended is no error on every release.
     ArgumentError -> suspended
   end
 

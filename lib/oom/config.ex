@@ -54,7 +54,8 @@ defmodule OOM.Config do
     min_victim_bytes: {
       16_384,
       :positive,
-      "a worker known to hold less is never killed: it would free nothing"
+      "a worker known to hold less is left alone: it would free nothing. Near the end one that " <>
+        "works hard is not believed"
     },
     trim: {
       :auto,

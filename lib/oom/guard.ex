@@ -6,7 +6,20 @@ defmodule OOM.Guard do
 
   use GenServer
 
-  alias OOM.{Accountant, Brake, Kill, Level, Native, Notifier, Plan, Reaction, Reporter, Tables}
+  alias OOM.{
+    Accountant,
+    Appended,
+    Brake,
+    Kill,
+    Level,
+    Native,
+    Notifier,
+    Plan,
+    Reaction,
+    Reporter,
+    Tables
+  }
+
   alias OOM.{Slack, Trim, Victims, Workers}
 
   # More victims than this in one batch would be chosen on figures that the first of them makes
@@ -38,7 +51,7 @@ defmodule OOM.Guard do
       watcher: nil,
       reaction: Reaction.new(false),
       brake: nil,
-      trimmed_ms: 0,
+      trimmed_ms: nil,
       level: :normal,
       # what resident memory held besides the VM's blocks at the start, see OOM.Slack
       unexplained_bytes: nil,
@@ -51,12 +64,12 @@ defmodule OOM.Guard do
 
   @impl true
   def handle_info({:oom_watch, :tick, report}, state) do
-    state = tick(report, state)
+    state = tick(step(report), state)
     Native.watcher_ack(state.watcher)
     {:noreply, state}
   end
 
-  def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(report, state)}
+  def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(step(report), state)}
 
   def handle_info({:oom_watch, :problem, message}, state) do
     Reporter.problem(message)
@@ -103,7 +116,12 @@ defmodule OOM.Guard do
 
   # Ticks come before critical, too, when it will be very soon.
   defp tick(%{level: :critical} = report, state), do: react(report, state)
-  defp tick(report, state), do: brake(report, state)
+
+  defp tick(report, state) do
+    if Reaction.crowded?(report), do: react(report, state), else: brake(report, state)
+  end
+
+  defp step(report), do: Map.put(report, :step_bytes, Appended.bytes())
 
   defp brake(report, %{config: %{kill: true}} = state) do
     if Reaction.brake?(state.reaction, report),
@@ -121,12 +139,10 @@ defmodule OOM.Guard do
         given_up(report, state, reaction)
 
       {:trim, reaction} ->
-        Trim.start()
-        %{state | reaction: reaction}
+        trim(%{state | reaction: reaction})
 
       {{:trim_and_kill, need}, reaction} ->
-        Trim.start()
-        kill(need, report, %{state | reaction: reaction})
+        kill(need, report, trim(%{state | reaction: reaction}))
 
       {{:kill, need}, reaction} ->
         kill(need, report, %{state | reaction: reaction})
@@ -134,18 +150,15 @@ defmodule OOM.Guard do
   end
 
   # Besides the trims that are waited for.
-  defp trim_again(%{reaction: %{trim?: true, trimmed_ms: first}} = state) when first != nil do
-    now = now()
-
-    if now - state.trimmed_ms >= @trim_again_ms do
-      Trim.start()
-      %{state | trimmed_ms: now}
-    else
-      state
-    end
+  defp trim_again(%{trimmed_ms: last, reaction: reaction} = state) do
+    due? = last != nil and now() - last >= @trim_again_ms
+    if due? and not Reaction.exhausted?(reaction), do: trim(state), else: state
   end
 
-  defp trim_again(state), do: state
+  defp trim(state) do
+    Trim.start()
+    %{state | trimmed_ms: now()}
+  end
 
   defp kill(_need, report, %{config: %{kill: false}} = state),
     do: given_up(report, state, Reaction.nobody(state.reaction, report, now()))
@@ -184,7 +197,8 @@ defmodule OOM.Guard do
       unknown: Reaction.unknown(reaction, report, now),
       busy: Reaction.busy(report),
       ceiling: Reaction.ceiling(reaction, now),
-      now_ms: now
+      now_ms: now,
+      growth_bytes_per_ms: div(max(report.growth_bytes_per_s || 0, 0), 1_000)
     }
   end
 
@@ -233,7 +247,7 @@ defmodule OOM.Guard do
       report = Native.watcher_report(watcher)
       if report.level == :normal, do: Level.put(:normal)
       Reporter.started(report, config)
-      reaction = Reaction.new(Trim.enabled?(config.trim))
+      reaction = Reaction.new(Trim.enabled?(config.trim), soon_ms(config))
       measure(%{state | watcher: watcher, reaction: reaction})
     else
       {:error, {reason, message}} ->
@@ -257,6 +271,9 @@ defmodule OOM.Guard do
       max_interval_ms: config.sample_interval_ms[:max]
     }
   end
+
+  # As the watcher has it, which ticks from then on.
+  defp soon_ms(config), do: 3 * config.time_to_exhaustion_ms[:critical]
 
   defp watermarks(:auto), do: nil
   defp watermarks(elevated: e, high: h, critical: c), do: {e * 1.0, h * 1.0, c * 1.0}

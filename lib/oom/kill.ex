@@ -14,10 +14,11 @@ defmodule OOM.Kill do
   @spec run(pid(), pos_integer()) :: :ok
   def run(pid, grace_ms) do
     ref = Process.monitor(pid)
+    ports = Owned.ports(pid)
     Process.exit(pid, {:shutdown, :memory_pressure})
     # A port whose owner has ended keeps what it has to write until it is written, which may be
     # never; killed before, it drops it. The worker has its own signal first, and its reason.
-    for port <- Owned.ports(pid), do: Process.exit(port, :kill)
+    Enum.each(ports, &Process.exit(&1, :kill))
 
     if Process.alive?(pid) do
       receive do

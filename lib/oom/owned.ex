@@ -28,9 +28,16 @@ defmodule OOM.Owned do
   @spec ports(pid()) :: [port()]
   def ports(pid) do
     case :ets.lookup(__MODULE__, {:ports, pid}) do
-      [{_, _, ports, _}] -> ports
-      [] -> []
+      # It may have given one away since.
+      [{_, _, ports, _}] ->
+        Enum.filter(ports, &(:erlang.port_info(&1, :connected) == {:connected, pid}))
+
+      [] ->
+        []
     end
+  rescue
+    # The application is being stopped.
+    ArgumentError -> []
   end
 
   @spec kinds() :: [kind()]

@@ -48,8 +48,9 @@ defmodule OOM.Plan do
     :ok
   end
 
-  # More workers than this that might hold something, and they are taken to be worth it.
-  @many 2_000
+  # More workers than this that might hold something, and they are taken to be worth it: to count
+  # on would take longer than to kill them.
+  @many 500
 
   @typedoc """
   What bounds a choice:
@@ -65,6 +66,7 @@ defmodule OOM.Plan do
     * `:ceiling` - the highest rank that may be picked. While victims of one priority are on their
       way, it keeps the next priority out: no worker ends before one that is worth less
     * `:now_ms` - by which figures are old
+    * `:growth_bytes_per_ms` - what one whose figure is old may have grown by
   """
   @type limits :: %{
           need_bytes: integer(),
@@ -74,7 +76,8 @@ defmodule OOM.Plan do
           unknown: :take | :wait,
           busy: :take | :spare,
           ceiling: 0..1000,
-          now_ms: integer()
+          now_ms: integer(),
+          growth_bytes_per_ms: non_neg_integer()
         }
 
   @doc """
@@ -88,8 +91,8 @@ defmodule OOM.Plan do
   def pick(_limits), do: []
 
   @doc """
-  Whether all that may be killed, of whatever priority, hold `least_bytes` together. Workers whose
-  figures are not known may.
+  Whether all that may be killed, of whatever priority, hold `least_bytes` together. One whose
+  figure is not known may have taken all growth since it was.
   """
   @spec worth?(integer(), limits()) :: boolean()
   def worth?(least_bytes, limits),
@@ -104,7 +107,7 @@ defmodule OOM.Plan do
         worth?(:ets.next(__MODULE__, key), least + minus, many - 1, limits)
 
       unknown when unknown in [:take, :wait] ->
-        true
+        worth?(:ets.next(__MODULE__, key), least - unknown_bytes(pid, limits), many - 1, limits)
 
       :rest_is_small ->
         next = :ets.next(__MODULE__, {rank, [], []})
@@ -115,6 +118,17 @@ defmodule OOM.Plan do
 
       _obsolete ->
         worth?(:ets.next(__MODULE__, key), least, many, limits)
+    end
+  end
+
+  defp unknown_bytes(pid, limits) do
+    case Workers.lookup(pid) do
+      {_, _, bytes, at_ms, _, _, _, _, _} when at_ms != nil ->
+        bytes + limits.growth_bytes_per_ms * (limits.now_ms - at_ms)
+
+      # Nobody has looked at it yet.
+      _ ->
+        limits.need_bytes
     end
   end
 
@@ -151,8 +165,11 @@ defmodule OOM.Plan do
     end
   end
 
-  defp line({rank, _, pid} = key, rank, count) when count > 0,
-    do: [pid | line(:ets.next(__MODULE__, key), rank, count - 1)]
+  defp line({rank, _, pid} = key, rank, count) when count > 0 do
+    rest = line(:ets.next(__MODULE__, key), rank, count - 1)
+    # The row decides: it may be protected by now.
+    if Workers.rank(pid) == rank, do: [pid | rest], else: rest
+  end
 
   defp line(_key, _rank, _count), do: []
 

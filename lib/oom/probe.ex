@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Owned, Tables, Workers}
+  alias OOM.{Appended, Owned, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -134,6 +134,7 @@ defmodule OOM.Probe do
 
     with {bytes, state, work} <- look(pid, Workers.work(pid), now_ms, min_bytes()) do
       Workers.worked(pid, work)
+      Appended.put(pid, elem(work, 2))
       Workers.sampled(pid, bytes, now_ms, state)
     end
   end

@@ -19,9 +19,6 @@ defmodule OOM.Reaction do
   @trim_every_ms 100
   # With less time than this left, the kill does not wait for the trim.
   @urgent_ms 150
-  # With less than this left, those in line stand still. A kill takes effect at once in one that
-  # stands still; in one that has begun a collection of 100 MB it does not for 100 ms and more.
-  @brake_ms 300
   # A victim's heap is freed after its DOWN, on a scheduler of its own. A mailbox of hundreds of MB
   # takes hundreds of ms.
   @free_ms 5
@@ -32,9 +29,10 @@ defmodule OOM.Reaction do
   @return_bytes_per_ms 4_194_304
   # In this time after the level became critical, fresh figures of thousands of workers come in.
   @figures_ms 100
-  # At full speed a worker takes tens of MB in one turn of its own.
+  # At full speed a worker takes tens of MB in one turn of its own; but figures that are newer than
+  # a pass takes are not to be had.
   @fresh_ms 100
-  @fresh_urgent_ms 10
+  @fresh_urgent_ms 40
   # What victims that have not left after this long would free is not counted on.
   @stuck_ms 150
   # And they keep the next priority waiting no longer than this. Until then their own memory is
@@ -53,6 +51,10 @@ defmodule OOM.Reaction do
   @nobody_ms 500
 
   defstruct trim?: false,
+            # With less time than this left, those in line stand still. A kill takes effect at once
+            # in one that stands still; in one that has begun a collection of 100 MB it does not for
+            # 100 ms and more.
+            soon_ms: 300,
             # when the level became critical
             since_ms: nil,
             trimmed_ms: nil,
@@ -74,8 +76,8 @@ defmodule OOM.Reaction do
   @type t :: %__MODULE__{}
   @type decision :: :wait | :trim | {:kill | :trim_and_kill, need_bytes :: pos_integer()}
 
-  @spec new(boolean()) :: t()
-  def new(trim?), do: %__MODULE__{trim?: trim?}
+  @spec new(boolean(), non_neg_integer()) :: t()
+  def new(trim?, soon_ms \\ 300), do: %__MODULE__{trim?: trim?, soon_ms: soon_ms}
 
   @doc "At a critical sample."
   @spec decide(t(), map(), integer()) :: {decision(), t()}
@@ -99,6 +101,13 @@ defmodule OOM.Reaction do
     end
   end
 
+  @doc """
+  Whether what may be taken in one step, which nothing can interrupt, hardly fits any more
+  (OOM.Appended).
+  """
+  @spec crowded?(map()) :: boolean()
+  def crowded?(%{step_bytes: step} = report), do: step * 5 > report.headroom_bytes * 4
+
   @doc "What must still be freed."
   @spec need_bytes(t(), map(), integer()) :: integer()
   def need_bytes(reaction, report, now_ms),
@@ -110,8 +119,8 @@ defmodule OOM.Reaction do
   @spec brake?(t(), map()) :: boolean()
   def brake?(_reaction, %{time_to_exhaustion_ms: nil}), do: false
 
-  def brake?(reaction, %{time_to_exhaustion_ms: ms}),
-    do: ms < @brake_ms and not exhausted?(reaction)
+  def brake?(%{soon_ms: soon} = reaction, %{time_to_exhaustion_ms: ms}),
+    do: ms < soon and not exhausted?(reaction)
 
   @doc """
   What to do about workers whose figures are old: at first they are waited for, if there is room.
@@ -254,8 +263,13 @@ defmodule OOM.Reaction do
 
   defp missing_bytes(report) do
     coming = growth_bytes(report, @ahead_ms)
-    report.high_headroom_bytes - report.headroom_bytes + coming
+    max(report.high_headroom_bytes - report.headroom_bytes + coming, step_missing_bytes(report))
   end
+
+  # Until the step fits into four fifths of the headroom: whoever ends takes his own with him, and
+  # leaves as much headroom.
+  defp step_missing_bytes(%{step_bytes: step, headroom_bytes: headroom}),
+    do: div(step * 5 - headroom * 4, 9)
 
   defp growth_bytes(report, ms), do: div(max(report.growth_bytes_per_s || 0, 0) * ms, 1_000)
 

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.Plan
+  alias OOM.{Appended, Plan}
 
   @rank 2
   @bytes 3
@@ -101,6 +101,8 @@ defmodule OOM.Workers do
 
   @spec delete(pid()) :: :ok
   def delete(pid) do
+    Appended.delete(pid)
+
     with [{_, rank, bytes, _, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
          do: Plan.delete(pid, {rank, bytes})
 
@@ -113,6 +115,14 @@ defmodule OOM.Workers do
       [row] -> row
       [] -> nil
     end
+  end
+
+  @spec rank(pid()) :: OOM.Priority.rank() | nil
+  def rank(pid) do
+    :ets.lookup_element(__MODULE__, pid, @rank)
+  rescue
+    # It has ended.
+    ArgumentError -> nil
   end
 
   @spec count() :: non_neg_integer()

@@ -176,11 +176,18 @@ defmodule OOM.PlanTest do
       assert Plan.worth?(20, limits(min_bytes: 10))
     end
 
-    test "assumes so where a figure is old" do
+    test "counts one whose figure is old with all growth since" do
       worker(250, 5)
-      assert Plan.worth?(1_000, limits(min_bytes: 10, now_ms: 1_000))
-      assert Plan.worth?(1_000, limits(min_bytes: 10, now_ms: 1_000, unknown: :wait))
-      refute Plan.worth?(1_000, limits(min_bytes: 10))
+      old = [min_bytes: 10, now_ms: 1_000, growth_bytes_per_ms: 3]
+      assert Plan.worth?(3_005, limits(old))
+      assert Plan.worth?(3_005, limits([unknown: :wait] ++ old))
+      refute Plan.worth?(3_006, limits(old))
+      refute Plan.worth?(3_005, limits([now_ms: 99] ++ Keyword.delete(old, :now_ms)))
+    end
+
+    test "assumes so where one has never been looked at" do
+      :ok = Workers.declare(idle(), 250)
+      assert Plan.worth?(1_000, limits(need_bytes: 1_000, min_bytes: 10))
     end
 
     test "assumes so of more than it would take long to count" do
@@ -231,7 +238,8 @@ defmodule OOM.PlanTest do
         unknown: :take,
         busy: :spare,
         ceiling: 1000,
-        now_ms: 0
+        now_ms: 0,
+        growth_bytes_per_ms: 0
       },
       Map.new(limits)
     )

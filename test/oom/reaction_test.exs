@@ -14,7 +14,8 @@ defmodule OOM.ReactionTest do
         high_headroom_bytes: 250 * @mib,
         working_set_bytes: (512 - headroom_mib) * @mib,
         time_to_exhaustion_ms: nil,
-        growth_bytes_per_s: nil
+        growth_bytes_per_s: nil,
+        step_bytes: 0
       },
       Map.new(extra)
     )
@@ -107,6 +108,17 @@ defmodule OOM.ReactionTest do
     end
   end
 
+  test "room is made for what may be taken in one step" do
+    fits = report(300, step_bytes: 240 * @mib)
+    refute Reaction.crowded?(fits)
+    assert {:wait, _} = Reaction.decide(Reaction.new(false), fits, 0)
+    crowded = report(300, step_bytes: 330 * @mib)
+    assert Reaction.crowded?(crowded)
+    # 280 of the step then fit into four fifths of 350.
+    assert {{:kill, need}, _} = Reaction.decide(Reaction.new(false), crowded, 0)
+    assert need == 50 * @mib
+  end
+
   describe "near the end" do
     setup do: %{urgent: report(190, time_to_exhaustion_ms: 50)}
 
@@ -130,6 +142,7 @@ defmodule OOM.ReactionTest do
     test "those in line stand still, unless killing was given up", %{urgent: urgent} do
       assert Reaction.brake?(Reaction.new(false), urgent)
       refute Reaction.brake?(Reaction.new(false), report(190))
+      refute Reaction.brake?(Reaction.new(false, 50), urgent)
       reaction = Reaction.nobody(Reaction.new(false), urgent, 0)
       refute reaction |> Reaction.nobody(urgent, 500) |> Reaction.brake?(urgent)
     end

@@ -164,7 +164,8 @@ defmodule OOM.WorkersTest do
       unknown: :take,
       busy: :spare,
       ceiling: 1000,
-      now_ms: 0
+      now_ms: 0,
+      growth_bytes_per_ms: 0
     })
   end
 

@@ -1,0 +1,35 @@
+defmodule OOM.Appended do
+  @moduledoc false
+  # Binaries that grow by appending, of workers that are at it. When the room of one is used up the
+  # VM takes twice as much and copies it, at 2 GB a second and in one piece: no kill takes effect
+  # until the copy is there. So what they hold is what they may take in a single step, and there
+  # must be headroom for it before they begin.
+
+  # Less than this is copied in less than a millisecond.
+  @matters_bytes 1_048_576
+
+  @doc "What a probe has found a working worker to hold in such binaries."
+  @spec put(pid(), non_neg_integer()) :: true
+  def put(pid, bytes) when bytes >= @matters_bytes, do: :ets.insert(__MODULE__, {pid, bytes})
+  def put(pid, _bytes), do: delete(pid)
+
+  @spec delete(pid()) :: true
+  def delete(pid), do: :ets.delete(__MODULE__, pid)
+
+  @doc "What all of them may take in one step each. Those of many workers will not do it at once."
+  @spec bytes() :: non_neg_integer()
+  def bytes, do: sum(:ets.first(__MODULE__), 0, 100)
+
+  defp sum(:"$end_of_table", bytes, _count), do: bytes
+  defp sum(_pid, bytes, 0), do: bytes
+
+  defp sum(pid, bytes, count) do
+    held =
+      case :ets.lookup(__MODULE__, pid) do
+        [{_, held}] -> held
+        [] -> 0
+      end
+
+    sum(:ets.next(__MODULE__, pid), bytes + held, count - 1)
+  end
+end
