@@ -4,13 +4,14 @@ defmodule OOM.Owned.Children do
   # spawned them, and those it is linked with end with it.
   #
   # Asking for the parent is no signal to one that does not run (0.6 us here). Where a worker has
-  # tens of thousands of children they are alike, and only some are asked what they hold.
+  # tens of thousands of children they are alike: only some are asked what they hold, and the rest
+  # count as these do without the largest of them.
 
   @behaviour OOM.Owned
 
   alias OOM.Workers
 
-  @sample 2_000
+  @sample 200
   # Further up nobody looks.
   @generations 16
   # What a process takes besides its heap: its block, its stack and its entry in tables.
@@ -21,27 +22,26 @@ defmodule OOM.Owned.Children do
   def read do
     {owners, _seen} = Enum.reduce(Process.list(), {%{}, %{}}, &add/2)
 
-    for {owner, {count, sampled, bytes}} <- owners,
-        do: {owner, div(bytes * count, sampled), nil}
+    for {owner, {count, sampled, bytes, most}} <- owners,
+        do: {owner, bytes + (count - sampled) * div(bytes - most, max(sampled - 1, 1)), nil}
   end
 
   defp add(pid, {owners, seen}) do
     {owner, seen} = owner(pid, seen)
 
-    if owner == nil or owner == pid do
-      {owners, seen}
-    else
-      case owners do
-        %{^owner => {count, @sample, bytes}} ->
-          {%{owners | owner => {count + 1, @sample, bytes}}, seen}
+    if owner in [nil, pid],
+      do: {owners, seen},
+      else: {Map.put(owners, owner, count(owners[owner], pid)), seen}
+  end
 
-        %{^owner => {count, sampled, bytes}} ->
-          {%{owners | owner => {count + 1, sampled + 1, bytes + bytes(pid)}}, seen}
+  # {children, how many of them were asked, what these hold together, what the largest holds}
+  defp count({count, @sample, bytes, most}, _pid), do: {count + 1, @sample, bytes, most}
 
-        %{} ->
-          {Map.put(owners, owner, {1, 1, bytes(pid)}), seen}
-      end
-    end
+  defp count(nil, pid), do: count({0, 0, 0, 0}, pid)
+
+  defp count({count, sampled, bytes, most}, pid) do
+    more = bytes(pid)
+    {count + 1, sampled + 1, bytes + more, max(most, more)}
   end
 
   # Siblings have the same answer, so a parent is looked up once.
