@@ -64,12 +64,12 @@ defmodule OOM.Guard do
 
   @impl true
   def handle_info({:oom_watch, :tick, report}, state) do
-    state = tick(step(report), state)
+    state = tick(report, step(state))
     Native.watcher_ack(state.watcher)
     {:noreply, state}
   end
 
-  def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(step(report), state)}
+  def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(report, step(state))}
 
   def handle_info({:oom_watch, :problem, message}, state) do
     Reporter.problem(message)
@@ -118,10 +118,13 @@ defmodule OOM.Guard do
   defp tick(%{level: :critical} = report, state), do: react(report, state)
 
   defp tick(report, state) do
-    if Reaction.crowded?(report), do: react(report, state), else: brake(report, state)
+    if Reaction.crowded?(state.reaction, report),
+      do: react(report, state),
+      else: brake(report, state)
   end
 
-  defp step(report), do: Map.put(report, :step_bytes, Appended.bytes())
+  defp step(state),
+    do: %{state | reaction: Reaction.step(state.reaction, Appended.bytes())}
 
   defp brake(report, %{config: %{kill: true}} = state) do
     if Reaction.brake?(state.reaction, report),
@@ -166,7 +169,7 @@ defmodule OOM.Guard do
   defp kill(need, report, %{reaction: reaction, config: config} = state) do
     now = now()
     limits = limits(need, report, state)
-    worth? = Plan.worth?(Reaction.worth_bytes(report), limits)
+    worth? = Plan.worth?(Reaction.worth_bytes(reaction, report), limits)
     victims = if worth?, do: Plan.pick(limits), else: []
 
     for victim <- victims do

@@ -51,6 +51,7 @@ defmodule OOM.Reaction do
   @nobody_ms 500
 
   defstruct trim?: false,
+            step_bytes: 0,
             # With less time than this left, those in line stand still. A kill takes effect at once
             # in one that stands still; in one that has begun a collection of 100 MB it does not for
             # 100 ms and more.
@@ -105,13 +106,17 @@ defmodule OOM.Reaction do
   Whether what may be taken in one step, which nothing can interrupt, hardly fits any more
   (OOM.Appended).
   """
-  @spec crowded?(map()) :: boolean()
-  def crowded?(%{step_bytes: step} = report), do: step * 5 > report.headroom_bytes * 4
+  @spec crowded?(t(), map()) :: boolean()
+  def crowded?(%{step_bytes: step}, report), do: step * 5 > report.headroom_bytes * 4
+
+  @doc "What may be taken in one step, as of now."
+  @spec step(t(), non_neg_integer()) :: t()
+  def step(reaction, bytes), do: %{reaction | step_bytes: bytes}
 
   @doc "What must still be freed."
   @spec need_bytes(t(), map(), integer()) :: integer()
   def need_bytes(reaction, report, now_ms),
-    do: missing_bytes(report) - promised_bytes(reaction, report, now_ms)
+    do: missing_bytes(reaction, report) - promised_bytes(reaction, report, now_ms)
 
   @doc """
   Whether those in line should stand still (OOM.Brake): growth would pass the limit very soon.
@@ -148,9 +153,9 @@ defmodule OOM.Reaction do
   is missing dies for nothing: somebody else has that memory, or it is on its way already. Near the
   end little is worth it, but not what growth takes in the next moment.
   """
-  @spec worth_bytes(map()) :: integer()
-  def worth_bytes(report) do
-    part = div(min(missing_bytes(report), max(report.headroom_bytes, 0)), @worth)
+  @spec worth_bytes(t(), map()) :: integer()
+  def worth_bytes(reaction, report) do
+    part = div(min(missing_bytes(reaction, report), max(report.headroom_bytes, 0)), @worth)
     max(part, growth_bytes(report, @worth_ms))
   end
 
@@ -261,14 +266,15 @@ defmodule OOM.Reaction do
   defp promised_left({bytes, then, _until}, working_set, _now_ms),
     do: max(bytes - abs(working_set - then), 0)
 
-  defp missing_bytes(report) do
+  defp missing_bytes(reaction, report) do
     coming = growth_bytes(report, @ahead_ms)
-    max(report.high_headroom_bytes - report.headroom_bytes + coming, step_missing_bytes(report))
+    missing = report.high_headroom_bytes - report.headroom_bytes + coming
+    max(missing, step_missing_bytes(reaction, report))
   end
 
   # Until the step fits into four fifths of the headroom: whoever ends takes his own with him, and
   # leaves as much headroom.
-  defp step_missing_bytes(%{step_bytes: step, headroom_bytes: headroom}),
+  defp step_missing_bytes(%{step_bytes: step}, %{headroom_bytes: headroom}),
     do: div(step * 5 - headroom * 4, 9)
 
   defp growth_bytes(report, ms), do: div(max(report.growth_bytes_per_s || 0, 0) * ms, 1_000)

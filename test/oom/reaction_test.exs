@@ -14,8 +14,7 @@ defmodule OOM.ReactionTest do
         high_headroom_bytes: 250 * @mib,
         working_set_bytes: (512 - headroom_mib) * @mib,
         time_to_exhaustion_ms: nil,
-        growth_bytes_per_s: nil,
-        step_bytes: 0
+        growth_bytes_per_s: nil
       },
       Map.new(extra)
     )
@@ -109,13 +108,13 @@ defmodule OOM.ReactionTest do
   end
 
   test "room is made for what may be taken in one step" do
-    fits = report(300, step_bytes: 240 * @mib)
-    refute Reaction.crowded?(fits)
-    assert {:wait, _} = Reaction.decide(Reaction.new(false), fits, 0)
-    crowded = report(300, step_bytes: 330 * @mib)
-    assert Reaction.crowded?(crowded)
+    fits = Reaction.step(Reaction.new(false), 240 * @mib)
+    refute Reaction.crowded?(fits, report(300))
+    assert {:wait, _} = Reaction.decide(fits, report(300), 0)
+    crowded = Reaction.step(fits, 330 * @mib)
+    assert Reaction.crowded?(crowded, report(300))
     # 280 of the step then fit into four fifths of 350.
-    assert {{:kill, need}, _} = Reaction.decide(Reaction.new(false), crowded, 0)
+    assert {{:kill, need}, _} = Reaction.decide(crowded, report(300), 0)
     assert need == 50 * @mib
   end
 
@@ -157,13 +156,14 @@ defmodule OOM.ReactionTest do
   end
 
   test "killing is worth it for a quarter of what is missing, and near the end for little" do
-    assert Reaction.worth_bytes(report(190)) == 15 * @mib
-    assert Reaction.worth_bytes(report(10)) == div(10 * @mib, 4)
-    assert Reaction.worth_bytes(report(-1)) == 0
+    assert Reaction.worth_bytes(Reaction.new(false), report(190)) == 15 * @mib
+    assert Reaction.worth_bytes(Reaction.new(false), report(10)) == div(10 * @mib, 4)
+    assert Reaction.worth_bytes(Reaction.new(false), report(-1)) == 0
   end
 
   test "killing is not worth it for what growth takes in the next 10 ms" do
-    assert Reaction.worth_bytes(report(4, growth_bytes_per_s: 1_000 * @mib)) == 10 * @mib
+    assert Reaction.worth_bytes(Reaction.new(false), report(4, growth_bytes_per_s: 1_000 * @mib)) ==
+             10 * @mib
   end
 
   describe "a trim" do
