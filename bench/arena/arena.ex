@@ -19,9 +19,9 @@ defmodule Arena do
     --write        put a row for each shape into README.md
     --quick        some of it, in less than a minute
 
-  All shapes, 100 runs each, take about two hours:
+  All shapes, 100 runs each, take two and a half hours:
 
-    script/arena --each 100 --seconds 2 --write
+    script/arena --each 100 --seconds 3 --write
 
   shapes:
   """

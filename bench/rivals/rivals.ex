@@ -8,7 +8,7 @@ defmodule Rivals do
   @usage """
   usage: script/rivals [OPTIONS]
 
-    --guards a,b   which guards (default: all)
+    --guards a,b   which guards (default: all but memsup_1s)
     --shapes a,b   which ways to grow (default: list,map,binaries,ets,mailbox,mixture)
     --workers N    how many workers grow (default: 4)
     --rates a,b    MB/s of all workers together, or unlimited (default: 5,20,100,500,unlimited)
@@ -127,7 +127,7 @@ defmodule Rivals do
     end
   end
 
-  defp guards(nil), do: {:ok, Guards.names()}
+  defp guards(nil), do: {:ok, Guards.default()}
   defp guards(text), do: Arguments.names("guard", text, Guards.names())
 
   defp rates(text) do

@@ -16,13 +16,16 @@ defmodule Rivals.Guards do
     oom: {"OOM", {Arena.WithOOM, []}}
   ]
 
+  # Only where it is asked for: each second is by the message memsup sends itself.
+  @on_request [:memsup_1s]
+
   @notes """
   The rivals' workers are under a plain `Supervisor` with no bound for restarts. memsup's alarm \
   handler and the GenServers kill the largest worker that is not protected, by what `process_info` \
   calls its `memory`. memsup has its \
   default watermarks, 80 % and 5 %, but of the limit: it reads the host's memory, and would never \
   raise an alarm for a cgroup (where VMs run at once, it counts the others, too). Once a minute is \
-  as often as it can be told to look; each second is by the message it sends itself. The GenServers \
+  as often as it can be told to look. The GenServers \
   compare `:erlang.memory(:total)`, or resident memory, with 80 % of the limit, at high priority, \
   and kill one worker at a time. `max_heap_size` is set for every process, with `kill: true`.\
   """
@@ -33,6 +36,9 @@ defmodule Rivals.Guards do
 
   @spec names() :: [atom()]
   def names, do: Keyword.keys(@guards)
+
+  @spec default() :: [atom()]
+  def default, do: names() -- @on_request
 
   @spec title(atom()) :: String.t()
   def title(name), do: @guards |> Keyword.fetch!(name) |> elem(0)
