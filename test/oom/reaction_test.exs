@@ -108,14 +108,14 @@ defmodule OOM.ReactionTest do
   end
 
   test "room is made for what may be taken in one step" do
-    fits = Reaction.step(Reaction.new(false), 240 * @mib)
+    fits = Reaction.step(Reaction.new(false), 140 * @mib)
     refute Reaction.crowded?(fits, report(300))
     assert {:wait, _} = Reaction.decide(fits, report(300), 0)
     crowded = Reaction.step(fits, 330 * @mib)
     assert Reaction.crowded?(crowded, report(300))
-    # 280 of the step then fit into four fifths of 350.
+    # 210 of the step then fit into half of 420.
     assert {{:kill, need}, _} = Reaction.decide(crowded, report(300), 0)
-    assert need == 50 * @mib
+    assert need == 120 * @mib
   end
 
   describe "near the end" do
