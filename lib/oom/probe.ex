@@ -24,6 +24,8 @@ defmodule OOM.Probe do
   # Reductions per ms; one that does more works hard.
   @hard 20
   @word 8
+  @few 8
+  @nothing %{hidden: 0, all: 0, step: 0}
 
   @doc """
   The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and what it owns
@@ -38,10 +40,10 @@ defmodule OOM.Probe do
   defp look(pid, last, now_ms, min_bytes) do
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}] ->
-        hidden = hidden(pid, gc, reductions, last)
+        %{hidden: hidden} = found = held(pid, gc, reductions, last)
         bytes = own(pid, gc, queue) + binaries(gc) + hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and hard?(reductions, now_ms, last), do: :busy, else: :fresh
-        {bytes, state, {reductions, now_ms, hidden}}
+        {bytes, state, {reductions, now_ms, found}}
 
       :undefined ->
         nil
@@ -62,18 +64,24 @@ defmodule OOM.Probe do
   # read as 1,864 bytes. So one that has worked is asked for its binaries, each divided among those
   # that hold it. Not at the first look: the question is a signal, and who is asked at the end of a
   # long run queue gets his turn at once, with all it takes.
-  defp hidden(_pid, _gc, _reductions, nil), do: 0
+  #
+  # `step`: where few binaries hold much, and more than at the last look, they are being appended
+  # to; see OOM.Appended.
+  defp held(_pid, _gc, _reductions, nil), do: @nothing
 
-  defp hidden(_pid, _gc, reductions, {before, _, hidden}) when reductions - before <= @worked,
-    do: hidden
+  defp held(_pid, _gc, reductions, {before, _, found}) when reductions - before <= @worked,
+    do: found
 
-  defp hidden(pid, gc, _reductions, _last) do
+  defp held(pid, gc, _reductions, {_, _, last}) do
     with true <- gc[:heap_block_size] + gc[:old_heap_block_size] <= @small_heap_words,
          {_, binaries} <- :erlang.process_info(pid, :binary) do
       shares = for {_, bytes, holders} <- binaries, do: div(bytes, max(holders, 1))
-      max(Enum.sum(shares) - binaries(gc), 0)
+      hidden = max(Enum.sum(shares) - binaries(gc), 0)
+      all = binaries(gc) + hidden
+      step = if all > last.all and length(binaries) <= @few, do: all, else: 0
+      %{hidden: hidden, all: all, step: step}
     else
-      _ -> 0
+      _ -> @nothing
     end
   end
 
@@ -134,7 +142,7 @@ defmodule OOM.Probe do
 
     with {bytes, state, work} <- look(pid, Workers.work(pid), now_ms, min_bytes()) do
       Workers.worked(pid, work)
-      Appended.put(pid, elem(work, 2))
+      Appended.put(pid, elem(work, 2).step)
       Workers.sampled(pid, bytes, now_ms, state)
     end
   end

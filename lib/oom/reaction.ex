@@ -85,6 +85,9 @@ defmodule OOM.Reaction do
   def decide(%__MODULE__{} = reaction, report, now_ms) do
     reaction = reconsider(%{reaction | since_ms: reaction.since_ms || now_ms}, report)
     need = need_bytes(reaction, report, now_ms)
+    # A step is not made smaller by a trim; and where those in line stand still now, there is no
+    # sign of growth after it, and no further sample to act on.
+    hurry? = urgent?(report) or crowded?(reaction, report)
 
     cond do
       need <= 0 or exhausted?(reaction) ->
@@ -92,9 +95,9 @@ defmodule OOM.Reaction do
 
       trim_due?(reaction, now_ms) ->
         reaction = %{reaction | trimmed_ms: now_ms}
-        if urgent?(report), do: {{:trim_and_kill, need}, reaction}, else: {:trim, reaction}
+        if hurry?, do: {{:trim_and_kill, need}, reaction}, else: {:trim, reaction}
 
-      trim_settling?(reaction, now_ms) and not urgent?(report) ->
+      trim_settling?(reaction, now_ms) and not hurry? ->
         {:wait, reaction}
 
       true ->

@@ -19,8 +19,8 @@ defmodule OOM.Workers do
   # `:busy`: its figure is fresh and small, and it works hard. What it works on need not be in the
   # figure. `:stale`: it does not answer.
   @type state :: :new | :fresh | :busy | :stale
-  @typedoc "Reductions and time at the last look, and what was found then that its heap hides."
-  @type work :: {reductions :: non_neg_integer(), at_ms :: integer(), hidden :: non_neg_integer()}
+  @typedoc "Reductions and time at the last look, and what was found then; see OOM.Probe."
+  @type work :: {reductions :: non_neg_integer(), at_ms :: integer(), found :: map()}
   @type row ::
           {pid(), OOM.Priority.rank(), bytes :: non_neg_integer(), sampled_ms :: integer() | nil,
            state(), supervisor :: pid() | nil, id :: term(), options :: keyword(), work() | nil}

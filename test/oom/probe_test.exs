@@ -34,6 +34,18 @@ defmodule OOM.ProbeTest do
     assert look(pid) < @mib
   end
 
+  test "tells what a worker at it may take in one step" do
+    pid = worker(fn -> <<>> end)
+    look(pid)
+    Agent.update(pid, &append(&1, 500))
+    look(pid)
+    assert OOM.Appended.bytes() >= 30 * @mib
+    # It works on, and the binary stays as it is.
+    work(pid)
+    look(pid)
+    assert OOM.Appended.bytes() == 0
+  end
+
   test "divides a shared binary among those that hold it" do
     shared = :binary.copy(<<1>>, 10 * @mib)
     pids = for _ <- 1..10, do: worker(fn -> <<>> end)
@@ -67,6 +79,10 @@ defmodule OOM.ProbeTest do
     stop_supervised!(pid_id(pid))
     assert bytes(pid) == nil
   end
+
+  @piece :binary.copy(<<1>>, 65_536)
+  defp append(binary, 0), do: binary
+  defp append(binary, n), do: append(<<binary::binary, @piece::binary>>, n - 1)
 
   defp bytes(pid), do: Probe.bytes(pid)
 

@@ -116,6 +116,9 @@ defmodule OOM.ReactionTest do
     # 210 of the step then fit into half of 420.
     assert {{:kill, need}, _} = Reaction.decide(crowded, report(300), 0)
     assert need == 120 * @mib
+    # A trim would not make it smaller.
+    crowded = Reaction.step(Reaction.new(true), 330 * @mib)
+    assert {{:trim_and_kill, _}, _} = Reaction.decide(crowded, report(300), 0)
   end
 
   describe "near the end" do
