@@ -88,8 +88,20 @@ defmodule FirstKill.Node do
 
   # Without taking anything from the plan.
   defp pick_us do
+    limits = %{
+      need_bytes: @large_bytes,
+      count: 64,
+      min_bytes: 16_384,
+      fresh_ms: 100,
+      unknown: :take,
+      busy: :spare,
+      ceiling: 1000,
+      now_ms: System.monotonic_time(:millisecond),
+      growth_bytes_per_ms: 0
+    }
+
     began = now()
-    [_ | _] = OOM.Plan.pick(@large_bytes, 64, 16_384, System.monotonic_time(:millisecond))
+    [_ | _] = OOM.Plan.pick(limits)
     (now() - began) / 1_000
   end
 
