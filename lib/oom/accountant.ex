@@ -10,7 +10,7 @@ defmodule OOM.Accountant do
 
   use GenServer
 
-  alias OOM.{Owned, Plan, Probe, Tables, Victims, Workers}
+  alias OOM.{Guard, Owned, Plan, Probe, Tables, Victims, Workers}
 
   @chunk 500
   # Under pressure.
@@ -244,6 +244,7 @@ defmodule OOM.Accountant do
     # Protected workers are not in the plan, so its size alone does not tell.
     passes = rem(state.passes + 1, @sweep_passes)
     if passes == 0 or Plan.size() > Workers.count(), do: Plan.sweep()
+    if state.level != :normal, do: Guard.look()
     for from <- state.callers, do: GenServer.reply(from, :ok)
     state = %{state | rest: nil, callers: [], passes: passes}
     {least, times} = @pace[state.level]

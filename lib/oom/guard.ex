@@ -8,7 +8,6 @@ defmodule OOM.Guard do
 
   alias OOM.{
     Accountant,
-    Appended,
     Brake,
     Kill,
     Level,
@@ -20,7 +19,7 @@ defmodule OOM.Guard do
     Tables
   }
 
-  alias OOM.{Slack, Trim, Victims, Workers}
+  alias OOM.{Slack, Steps, Trim, Victims, Workers}
 
   # More victims than this in one batch would be chosen on figures that the first of them makes
   # obsolete; the next tick is a millisecond away.
@@ -42,6 +41,13 @@ defmodule OOM.Guard do
       name: __MODULE__,
       spawn_opt: [priority: :max, min_heap_size: @min_heap_words, message_queue_data: :off_heap]
     )
+  end
+
+  @doc "New figures are in, and the watcher may see no reason to tick yet. Sent, not asked."
+  @spec look() :: :ok
+  def look do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :look)
+    :ok
   end
 
   @impl true
@@ -88,6 +94,21 @@ defmodule OOM.Guard do
     {:noreply, %{state | reaction: reaction}}
   end
 
+  # What may be taken in one step grows without a sign in the working set.
+  def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
+    state = step(state)
+
+    case Native.watcher_report(watcher) do
+      %{headroom_bytes: headroom} = report when is_integer(headroom) ->
+        if Reaction.crowded?(state.reaction, report),
+          do: {:noreply, react(report, state)},
+          else: {:noreply, state}
+
+      _unknown ->
+        {:noreply, state}
+    end
+  end
+
   def handle_info({:slack, measure}, state), do: {:noreply, measured(measure, state)}
   def handle_info(:measure, state), do: {:noreply, measure(%{state | measuring?: false})}
   def handle_info(:watch, state), do: {:noreply, watch(state)}
@@ -124,7 +145,7 @@ defmodule OOM.Guard do
   end
 
   defp step(state),
-    do: %{state | reaction: Reaction.step(state.reaction, Appended.bytes())}
+    do: %{state | reaction: Reaction.step(state.reaction, Steps.bytes())}
 
   defp brake(report, %{config: %{kill: true}} = state) do
     if Reaction.brake?(state.reaction, report),

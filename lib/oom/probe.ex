@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Appended, Owned, Tables, Workers}
+  alias OOM.{Owned, Steps, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -33,25 +33,38 @@ defmodule OOM.Probe do
   """
   @spec bytes(pid()) :: non_neg_integer() | nil
   def bytes(pid) do
-    with {bytes, _state, _work} <- look(pid, nil, 0, 0), do: bytes
+    with {bytes, _state, _step, _work} <- look(pid, nil, 0, 0), do: bytes
   end
 
-  # The figure, what it is worth, and what to remember until the next look.
+  # The figure, what it is worth, what it may take in one step, and what to remember until the next
+  # look.
   defp look(pid, last, now_ms, min_bytes) do
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}] ->
-        %{hidden: hidden} = found = held(pid, gc, reductions, last)
-        bytes = own(pid, gc, queue) + binaries(gc) + hidden + Owned.bytes(pid)
+        {own, flood} = own(pid, gc, queue)
+        found = held(pid, gc, reductions, last)
+        bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and hard?(reductions, now_ms, last), do: :busy, else: :fresh
-        {bytes, state, {reductions, now_ms, found}}
+        {bytes, state, max(found.step, flood), {reductions, now_ms, found}}
 
       :undefined ->
         nil
     end
   end
 
-  defp own(_pid, gc, queue) when queue < @long_queue, do: heap(gc)
-  defp own(pid, gc, _queue), do: max(memory(pid), heap(gc))
+  # Its own memory, and what of it the next collection takes once more on behalf of its mailbox: one
+  # that is on the heap is copied with it, and where the worker was flooded before it could be
+  # moved, no max_heap_size holds it either. The copy takes about as long as it took the clients to
+  # send it (1 GB/s both), so that there is as much again when it is done.
+  defp own(_pid, gc, queue) when queue < @long_queue, do: {heap(gc), 0}
+
+  defp own(pid, gc, _queue) do
+    case :erlang.process_info(pid, [:memory, :message_queue_data]) do
+      [{_, bytes}, {_, :on_heap}] -> {max(bytes, heap(gc)), 2 * bytes}
+      [{_, bytes}, _] -> {max(bytes, heap(gc)), 0}
+      :undefined -> {heap(gc), 0}
+    end
+  end
 
   defp heap(gc),
     do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
@@ -66,7 +79,7 @@ defmodule OOM.Probe do
   # long run queue gets his turn at once, with all it takes.
   #
   # `step`: where few binaries hold much, and more than at the last look, they are being appended
-  # to; see OOM.Appended.
+  # to; see OOM.Steps.
   defp held(_pid, _gc, _reductions, nil), do: @nothing
 
   defp held(_pid, _gc, reductions, {before, _, found}) when reductions - before <= @worked,
@@ -89,13 +102,6 @@ defmodule OOM.Probe do
     do: reductions - before > @hard * (now_ms - then)
 
   defp hard?(_reductions, _now_ms, _last), do: false
-
-  defp memory(pid) do
-    case :erlang.process_info(pid, :memory) do
-      {:memory, bytes} -> bytes
-      :undefined -> 0
-    end
-  end
 
   @spec chunk([pid()]) :: chunk()
   def chunk(pids), do: {List.to_tuple(pids), :atomics.new(1, signed: false)}
@@ -140,9 +146,9 @@ defmodule OOM.Probe do
   defp sample(pid) do
     now_ms = System.monotonic_time(:millisecond)
 
-    with {bytes, state, work} <- look(pid, Workers.work(pid), now_ms, min_bytes()) do
+    with {bytes, state, step, work} <- look(pid, Workers.work(pid), now_ms, min_bytes()) do
       Workers.worked(pid, work)
-      Appended.put(pid, elem(work, 2).step)
+      Steps.put(pid, step)
       Workers.sampled(pid, bytes, now_ms, state)
     end
   end

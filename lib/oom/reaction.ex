@@ -107,7 +107,7 @@ defmodule OOM.Reaction do
 
   @doc """
   Whether what may be taken in one step, which nothing can interrupt, hardly fits any more
-  (OOM.Appended).
+  (OOM.Steps).
   """
   @spec crowded?(t(), map()) :: boolean()
   def crowded?(%{step_bytes: step}, report), do: step * 2 > report.headroom_bytes

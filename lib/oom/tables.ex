@@ -12,8 +12,8 @@ defmodule OOM.Tables do
     {OOM.Plan, [:ordered_set]},
     # {{kind, pid}, bytes, detail, reading}; see OOM.Owned
     {OOM.Owned, [:set, read_concurrency: true]},
-    # {pid, bytes}; see OOM.Appended. Ordered, because it is walked while it changes.
-    {OOM.Appended, [:ordered_set]},
+    # {pid, bytes}; see OOM.Steps. Ordered, because it is walked while it changes.
+    {OOM.Steps, [:ordered_set]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
     # {{supervisor, id}, %OOM.Hold{}}

@@ -39,11 +39,24 @@ defmodule OOM.ProbeTest do
     look(pid)
     Agent.update(pid, &append(&1, 500))
     look(pid)
-    assert OOM.Appended.bytes() >= 30 * @mib
+    assert OOM.Steps.bytes() >= 30 * @mib
     # It works on, and the binary stays as it is.
     work(pid)
     look(pid)
-    assert OOM.Appended.bytes() == 0
+    assert OOM.Steps.bytes() == 0
+  end
+
+  test "counts a mailbox on the heap twice more: for its copy, and for what comes meanwhile" do
+    for {where, steps} <- [on_heap: 2, off_heap: 0] do
+      pid = worker(fn -> Process.flag(:message_queue_data, where) end)
+      :erlang.suspend_process(pid)
+      for _ <- 1..2_000, do: send(pid, Enum.to_list(1..100))
+      held = look(pid)
+      assert held >= 3_200_000
+      assert_in_delta OOM.Steps.bytes(), steps * held, 50_000
+      :erlang.resume_process(pid)
+      OOM.Steps.delete(pid)
+    end
   end
 
   test "divides a shared binary among those that hold it" do

@@ -1,14 +1,16 @@
-defmodule OOM.Appended do
+defmodule OOM.Steps do
   @moduledoc false
-  # Binaries that grow by appending, of workers that are at it. When the room of one is used up the
-  # VM takes twice as much and copies it, at 2 GB a second and in one piece: no kill takes effect
-  # until the copy is there. So what they hold is what they may take in a single step, and there
-  # must be headroom for it before they begin.
+  # What a worker may take in one step, which nothing interrupts: no kill takes effect until it is
+  # there, so there must be headroom for it before it begins.
+  #   * A binary that grows by appending: when its room is used up the VM takes twice as much and
+  #     copies it, at 2 GB a second.
+  #   * A mailbox on the heap of a worker that was flooded before it could be moved off: the next
+  #     collection copies it.
 
   # Less than this is copied in less than a millisecond.
   @matters_bytes 1_048_576
 
-  @doc "What a probe has found a working worker to hold in such binaries."
+  @doc "What a probe has found a worker to hold in such a way."
   @spec put(pid(), non_neg_integer()) :: true
   def put(pid, bytes) when bytes >= @matters_bytes, do: :ets.insert(__MODULE__, {pid, bytes})
   def put(pid, _bytes), do: delete(pid)
