@@ -172,7 +172,11 @@ defmodule OOM.Accountant do
 
   defp read_owned(%{readers: readers} = state, now) do
     under_way = for {_, {kind, _}} <- readers, do: kind
-    due = for kind <- Owned.kinds() -- under_way, Owned.due?(state.owned_ms[kind], now), do: kind
+
+    due =
+      for kind <- Owned.kinds() -- under_way,
+          Owned.due?(state.owned_ms[kind], now, state.level),
+          do: kind
 
     started =
       for kind <- due, into: readers do

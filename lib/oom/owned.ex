@@ -16,9 +16,10 @@ defmodule OOM.Owned do
 
   @kinds [tables: Tables, ports: Ports, children: Children]
 
-  # A reading takes at most this share of one CPU, under pressure: among 100,000 processes it takes
-  # a tenth of a second. Ten times less while all is normal, where passes are rare besides.
-  @share 4
+  # Between two readings at least so many times what the last one took: among 100,000 processes that
+  # is a tenth of a second. While it is critical no more than that; figures that are older let
+  # growth pass that could have been seen.
+  @times %{normal: 4, elevated: 4, high: 2, critical: 1}
 
   @doc "The bytes it holds besides its own memory, as of the last readings."
   @spec bytes(pid()) :: non_neg_integer()
@@ -44,9 +45,12 @@ defmodule OOM.Owned do
   def kinds, do: Keyword.keys(@kinds)
 
   @doc "Whether a kind should be read again, which was last read then, and took so long."
-  @spec due?({begun_ms :: integer(), ended_ms :: integer()} | nil, integer()) :: boolean()
-  def due?(nil, _now_ms), do: true
-  def due?({begun, ended}, now_ms), do: now_ms - ended >= @share * (ended - begun)
+  @spec due?({begun_ms :: integer(), ended_ms :: integer()} | nil, integer(), OOM.level()) ::
+          boolean()
+  def due?(nil, _now_ms, _level), do: true
+
+  def due?({begun, ended}, now_ms, level),
+    do: now_ms - ended >= @times[level] * (ended - begun)
 
   @doc "Starts a reading."
   @spec start(kind()) :: {pid(), reference()}

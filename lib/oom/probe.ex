@@ -23,9 +23,10 @@ defmodule OOM.Probe do
   @small_heap_words 131_072
   # Reductions per ms; one that does more works hard.
   @hard 20
+  @busy_ms 500
   @word 8
   @few 8
-  @nothing %{hidden: 0, all: 0, step: 0}
+  @nothing %{hidden: 0, all: 0, step: 0, hard_ms: nil}
 
   @doc """
   The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and what it owns
@@ -42,9 +43,10 @@ defmodule OOM.Probe do
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}] ->
         {own, flood} = own(pid, gc, queue)
-        found = held(pid, gc, reductions, last)
+        hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: hard_ms(last)
+        found = pid |> held(gc, reductions, last) |> Map.put(:hard_ms, hard_ms)
         bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
-        state = if bytes < min_bytes and hard?(reductions, now_ms, last), do: :busy, else: :fresh
+        state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
         {bytes, state, max(found.step, flood), {reductions, now_ms, found}}
 
       :undefined ->
@@ -102,6 +104,14 @@ defmodule OOM.Probe do
     do: reductions - before > @hard * (now_ms - then)
 
   defp hard?(_reductions, _now_ms, _last), do: false
+
+  defp hard_ms({_, _, found}), do: found.hard_ms
+  defp hard_ms(nil), do: nil
+
+  # One that stands still now may have been made to (OOM.Brake), and what it began goes on: 13,000
+  # processes that had not yet run took 150 MB after who had spawned them was stopped.
+  defp busy?(nil, _now_ms), do: false
+  defp busy?(hard_ms, now_ms), do: now_ms - hard_ms < @busy_ms
 
   @spec chunk([pid()]) :: chunk()
   def chunk(pids), do: {List.to_tuple(pids), :atomics.new(1, signed: false)}

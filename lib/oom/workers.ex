@@ -117,6 +117,10 @@ defmodule OOM.Workers do
     end
   end
 
+  @doc "Cheaper than to look it up."
+  @spec member?(pid()) :: boolean()
+  def member?(pid), do: :ets.member(__MODULE__, pid)
+
   @spec rank(pid()) :: OOM.Priority.rank() | nil
   def rank(pid) do
     :ets.lookup_element(__MODULE__, pid, @rank)

@@ -49,7 +49,7 @@ defmodule OOM.Owned.Children do
   defp owner(_pid, seen, @generations), do: {:too_far, seen}
 
   defp owner(pid, seen, generation) do
-    if Workers.lookup(pid) != nil do
+    if Workers.member?(pid) do
       {pid, seen}
     else
       case :erlang.process_info(pid, :parent) do
