@@ -40,7 +40,11 @@ defmodule OOM do
   third of that; 0 turns both off.
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
-  restarted into the pressure, and not counted towards `max_restarts`.
+  restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,
+  after a backoff, when they fit. One that is killed `max_kills` times without having lived for
+  `stable_ms` in between is given up: it stays down, an error is logged and, where SASL runs, the
+  alarm `{:oom_given_up, {supervisor, id}}` is set until it is back or its supervisor ends.
+  `held/0` lists who is down, and `release/1` brings one back by hand.
 
   ## Configuration
 
@@ -129,6 +133,8 @@ defmodule OOM do
     * `:max_heap_size` - see `t:max_heap_size/0`. Default: from `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`, how long the child is held at least when it was
       killed. Default: from `config :oom`
+    * `:max_kills` - after how many kills it is given up: a positive integer or `:infinity`.
+      Default: from `config :oom`
 
   The result can be used under any supervisor; under others than `OOM.Supervisor`, a kill is a
   crash to the supervisor, and the child is not held.
@@ -206,6 +212,40 @@ defmodule OOM do
   @doc "Ends a subscription; there need not be one."
   @spec unsubscribe() :: :ok
   defdelegate unsubscribe(), to: Notifier
+
+  @doc """
+  What is held: killed because of memory and not yet back, as `OOM.Held` tells of each. Those that
+  come back first are first, those that are given up last.
+
+  Reads a table and asks nobody. Empty where the `:oom` application does not run.
+
+      iex> is_list(OOM.held())
+      true
+  """
+  @spec held() :: [OOM.Held.t()]
+  defdelegate held(), to: OOM.Holds.List, as: :all
+
+  @doc """
+  Brings a held child back by hand: now, whatever the level is and whether it fits. Its kills are
+  forgotten, and it is no longer given up. With it comes what is down together with it.
+
+  Takes what `held/0` lists, or `{supervisor, id}` with the pid or the name of its supervisor and the
+  id of the child. Returns when it is started, or where it is on its way already, when that is done.
+
+    * `{:error, :not_held}` - there is no such supervisor, or it holds no such child
+    * `{:error, reason}` - its supervisor could not start it, for this reason; it is held again and
+      tried again after its backoff
+
+  Raises `ArgumentError` for anything else, and where the `:oom` application does not run.
+
+      iex> OOM.release({self(), :importer})
+      {:error, :not_held}
+  """
+  @spec release(OOM.Held.t() | {Supervisor.supervisor(), id :: term()}) :: :ok | {:error, term()}
+  def release(held) do
+    running!()
+    OOM.Holds.List.release(held)
+  end
 
   defp cap_self(options) do
     unless Keyword.keyword?(options) do
