@@ -9,9 +9,10 @@ defmodule OOM.Holds do
   alias OOM.{Hold, Snapshot, Tables, Victims}
   alias OOM.Holds.{Alarm, Queue, Release, Store}
 
-  # How often to look while one that is due waits for room or for the level. Also the least time
-  # between two returns, in which the watcher sees what the first one did.
+  # The least time between two returns, in which the watcher sees what the first one did.
   @tick_ms 10
+  # How often to look while those that are due wait for room or for the level.
+  @blocked_ms 50
   # A returned worker needs time to grow back to the size it was killed at; until then its bytes
   # are booked. One that takes longer than this is seen coming by the watcher.
   @booking_ms 1_000
@@ -147,7 +148,15 @@ defmodule OOM.Holds do
     queue = Queue.new()
     Tables.put_held(queue.held)
     # Whose return is under way: by monitor, {key, since_ms, who waits for it}.
-    state = %{queue: queue, monitors: %{}, releases: %{}, bookings: [], timer: nil}
+    state = %{
+      queue: queue,
+      monitors: %{},
+      releases: %{},
+      bookings: [],
+      tick_ms: @tick_ms,
+      timer: nil
+    }
+
     {:ok, Store.all() |> Enum.reduce(state, &take_up/2) |> schedule()}
   end
 
@@ -193,7 +202,7 @@ defmodule OOM.Holds do
     result = with {:shutdown, {:released, result}} <- reason, do: result
     result = if result == :ok, do: :ok, else: error(result)
     for caller <- callers, do: GenServer.reply(caller, result)
-    {:noreply, key |> changed(%{state | releases: releases}) |> schedule()}
+    {:noreply, key |> changed(%{state | releases: releases, tick_ms: @tick_ms}) |> schedule()}
   end
 
   def handle_info({:DOWN, _ref, :process, pid, _}, state) do
@@ -267,10 +276,10 @@ defmodule OOM.Holds do
          {key, queue} when key != nil <-
            Queue.next(state.queue, now, room, state.bookings == []),
          {_, _, _} = release <- Release.begin(key, &if(&1.state == :held, do: &1)) do
-      under_way(release, %{state | queue: queue}, [])
+      under_way(release, %{state | queue: queue, tick_ms: @tick_ms}, [])
     else
-      {nil, queue} -> %{state | queue: queue}
-      _ -> state
+      {nil, queue} -> %{state | queue: queue, tick_ms: @blocked_ms}
+      _ -> %{state | tick_ms: @blocked_ms}
     end
   end
 
@@ -320,7 +329,7 @@ defmodule OOM.Holds do
   defp schedule(state) do
     case Queue.next_ms(state.queue) do
       nil -> cancel(state)
-      next_ms -> schedule(state, max(next_ms, now() + @tick_ms))
+      next_ms -> schedule(state, max(next_ms, now() + state.tick_ms))
     end
   end
 
