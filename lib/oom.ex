@@ -31,7 +31,7 @@ defmodule OOM do
   |---|---|---|
   | `:normal` | | held workers come back, one at a time |
   | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
-  | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away |
+  | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
   | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark |
 
   Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
@@ -55,7 +55,19 @@ defmodule OOM do
   Unknown options and wrong values raise `ArgumentError` when the application starts.
   """
 
-  alias OOM.{Child, Config, Heap, Level, Native, Notifier, Priority, Snapshot, Tables, Workers}
+  alias OOM.{
+    Asker,
+    Child,
+    Config,
+    Heap,
+    Level,
+    Native,
+    Notifier,
+    Priority,
+    Snapshot,
+    Tables,
+    Workers
+  }
 
   @typedoc """
   Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
@@ -89,6 +101,8 @@ defmodule OOM do
   ## Options
 
     * `:max_heap_size` - see `t:max_heap_size/0`. Without it, the flag stays as it is
+    * `:handle_pressure` - `true`: the worker is sent `{:oom_pressure, %OOM.Pressure{}}` before it
+      would be killed, and may shrink. `false`: no longer. Without it, as it was: it is not
 
   Raises `ArgumentError` for another priority or option, and where the `:oom` application does not
   run.
@@ -99,7 +113,8 @@ defmodule OOM do
       iex> OOM.set_priority(-1)
       ** (ArgumentError) expected priority to be :low, :normal, :high, :protected or an integer from 0 to 1000, got: -1
   """
-  @spec set_priority(priority(), max_heap_size: max_heap_size()) :: :ok
+  @spec set_priority(priority(), max_heap_size: max_heap_size(), handle_pressure: boolean()) ::
+          :ok
   @spec set_priority(pid(), priority()) :: :ok
   def set_priority(priority, options \\ [])
 
@@ -117,9 +132,12 @@ defmodule OOM do
   def set_priority(priority, options) do
     rank = Priority.rank!(priority)
     running!()
-    cap_self(options)
+    {max_heap_size, handle_pressure?} = check_own!(options)
+    if max_heap_size != nil, do: max_heap_size |> Heap.bytes() |> Heap.cap_self()
     Heap.mailbox_off_heap()
     Workers.declare(self(), rank)
+    if handle_pressure? != nil, do: Asker.listens(self(), handle_pressure?)
+    :ok
   end
 
   @doc """
@@ -135,6 +153,8 @@ defmodule OOM do
       killed. Default: from `config :oom`
     * `:max_kills` - after how many kills it is given up: a positive integer or `:infinity`.
       Default: from `config :oom`
+    * `:handle_pressure` - whether it is sent `{:oom_pressure, %OOM.Pressure{}}` before it would be
+      killed, and may shrink; see `OOM.Pressure`. Default: `false`
 
   The result can be used under any supervisor; under others than `OOM.Supervisor`, a kill is a
   crash to the supervisor, and the child is not held.
@@ -247,20 +267,24 @@ defmodule OOM do
     OOM.Holds.List.release(held)
   end
 
-  defp cap_self(options) do
+  # All of them are checked before any takes effect.
+  defp check_own!(options) do
     unless Keyword.keyword?(options) do
       raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
     end
 
-    case Keyword.pop(options, :max_heap_size) do
-      {nil, []} ->
-        :ok
+    case Keyword.drop(options, [:max_heap_size, :handle_pressure]) do
+      [] ->
+        size = Keyword.get(options, :max_heap_size, nil)
+        handle? = Keyword.get(options, :handle_pressure, nil)
+        if size != nil, do: Config.max_heap_size!(size)
+        if handle? != nil, do: Config.handle_pressure!(handle?)
+        {size, handle?}
 
-      {size, []} ->
-        size |> Config.max_heap_size!() |> Heap.bytes() |> Heap.cap_self()
-
-      {_, unknown} ->
-        raise ArgumentError, "unknown option, expected :max_heap_size, got: #{inspect(unknown)}"
+      unknown ->
+        raise ArgumentError,
+              "unknown option, expected :max_heap_size or :handle_pressure, " <>
+                "got: #{inspect(unknown)}"
     end
   end
 

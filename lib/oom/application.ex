@@ -76,5 +76,5 @@ defmodule OOM.Application do
 
   # Each finds its state in the tables again, so none takes another down.
   defp parts(config),
-    do: [OOM.Reporter, OOM.Notifier, OOM.Accountant, OOM.Holds, {OOM.Guard, config}]
+    do: [OOM.Reporter, OOM.Notifier, OOM.Accountant, OOM.Asker, OOM.Holds, {OOM.Guard, config}]
 end

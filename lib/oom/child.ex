@@ -3,16 +3,17 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Config, Heap, Priority, Tables, Workers}
+  alias OOM.{Asker, Config, Heap, Priority, Tables, Workers}
   alias OOM.Supervisor.{Children, Server}
 
-  @options [:priority, :max_heap_size, :backoff, :max_kills]
+  @options [:priority, :max_heap_size, :backoff, :max_kills, :handle_pressure]
 
   @type option ::
           {:priority, OOM.priority()}
           | {:max_heap_size, OOM.max_heap_size()}
           | {:backoff, keyword()}
           | {:max_kills, pos_integer() | :infinity}
+          | {:handle_pressure, boolean()}
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -41,6 +42,9 @@ defmodule OOM.Child do
 
       {:max_kills, kills} ->
         {:max_kills, Config.max_kills!(kills)}
+
+      {:handle_pressure, handle?} ->
+        {:handle_pressure, Config.handle_pressure!(handle?)}
 
       {name, value} ->
         raise ArgumentError,
@@ -125,6 +129,7 @@ defmodule OOM.Child do
       if worker?(options) do
         rank = Priority.rank!(Keyword.get(options, :priority, :normal))
         Workers.attach(pid, rank, self(), id, options)
+        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
       end
     end
 

@@ -147,6 +147,10 @@ defmodule OOM.Config do
   @spec max_kills!(term()) :: pos_integer() | :infinity
   def max_kills!(value), do: check!(:kills, :max_kills, value)
 
+  @doc "Checks one `handle_pressure`, wherever it is given."
+  @spec handle_pressure!(term()) :: boolean()
+  def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)
+
   defp check!(:limit, _name, nil), do: nil
   defp check!(:limit, _name, limit) when is_integer(limit) and limit > 0, do: limit
   defp check!(:limit, name, other), do: wrong!(name, "a positive number of bytes", other)

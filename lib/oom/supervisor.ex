@@ -48,6 +48,8 @@ defmodule OOM.Supervisor do
     * `:max_heap_size` - see `t:OOM.max_heap_size/0`. Default: from `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`. Default: from `config :oom`
     * `:max_kills` - a positive integer or `:infinity`. Default: from `config :oom`
+    * `:handle_pressure` - whether they are asked to shrink before they would be killed, see
+      `OOM.Pressure`. Default: `false`
   """
 
   alias OOM.Child

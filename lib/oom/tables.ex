@@ -17,6 +17,8 @@ defmodule OOM.Tables do
     {OOM.Owned, [:set, read_concurrency: true]},
     # {pid, bytes}; see OOM.Appended. Ordered, because it is walked while it changes.
     {OOM.Appended, [:ordered_set]},
+    # {pid, asked_ms}: who wants a word before the kill; see OOM.Asker
+    {OOM.Asker, [:set]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
