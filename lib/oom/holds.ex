@@ -6,16 +6,13 @@ defmodule OOM.Holds do
 
   use GenServer
 
-  alias OOM.{Hold, Snapshot, Tables, Victims}
-  alias OOM.Holds.{Alarm, Queue, Release, Store}
+  alias OOM.{Hold, Tables, Victims}
+  alias OOM.Holds.{Alarm, Bookings, Queue, Release, Store}
 
   # The least time between two returns, in which the watcher sees what the first one did.
   @tick_ms 10
   # How often to look while those that are due wait for room or for the level.
   @blocked_ms 50
-  # A returned worker needs time to grow back to the size it was killed at; until then its bytes
-  # are booked. One that takes longer than this is seen coming by the watcher.
-  @booking_ms 1_000
   # A start that takes longer than this keeps the others waiting no longer; so many of them do.
   @slow_ms 5_000
   @slow 8
@@ -41,7 +38,23 @@ defmodule OOM.Holds do
   """
   @spec hold(pid(), term(), unit(), pid(), keyword()) :: :ok
   def hold(supervisor, id, unit, pid, options) do
-    config = Tables.config()
+    hold = stored(Tables.config(), supervisor, id, unit, pid, options)
+    changed({supervisor, id})
+
+    # The application ends meanwhile, and who ends it may have looked already.
+    if hold == nil or Tables.stopping?() do
+      return = Keyword.get(options, :return, :restart_child)
+      ids = for {id, true} <- unit, do: id
+      bare = %Hold{supervisor: supervisor, id: id, ids: ids, backoff: [], return: return}
+      Release.all([hold || bare], 0)
+    else
+      :ok
+    end
+  end
+
+  defp stored(nil, _supervisor, _id, _unit, _pid, _options), do: nil
+
+  defp stored(config, supervisor, id, unit, pid, options) do
     others = absorb(supervisor, id, unit)
     bytes = Enum.reduce(others, Victims.bytes(pid), &(&1.bytes + &2))
     now = now()
@@ -61,9 +74,10 @@ defmodule OOM.Holds do
         |> Hold.killed(bytes, now, &:rand.uniform/0)
       end)
 
-    changed({supervisor, id})
-    # The application ends meanwhile, and who ends it may have looked already.
-    if Tables.stopping?(), do: Release.all([hold], 0), else: :ok
+    hold
+  rescue
+    # The tables are gone by now.
+    ArgumentError -> nil
   end
 
   # The others of the same supervisor that share a child with the unit, which takes it over.
@@ -267,11 +281,11 @@ defmodule OOM.Holds do
 
   defp release_next(state) do
     now = now()
-    state = %{state | bookings: Enum.filter(state.bookings, fn {until, _} -> until > now end)}
+    state = %{state | bookings: Bookings.current(state.bookings, now)}
 
     with false <- busy?(state.releases, now),
          :normal <- OOM.level(),
-         room = room(OOM.snapshot(), state.bookings),
+         room = Bookings.room_bytes(state.bookings, OOM.snapshot()),
          # One that does not fit must not meet another that has just come back.
          {key, queue} when key != nil <-
            Queue.next(state.queue, now, room, state.bookings == []),
@@ -295,18 +309,8 @@ defmodule OOM.Holds do
     %{
       state
       | releases: Map.put(state.releases, ref, {Hold.key(hold), now, callers}),
-        bookings: [{now + @booking_ms, hold.bytes} | state.bookings]
+        bookings: Bookings.add(state.bookings, hold.bytes, now)
     }
-  end
-
-  # Down to the first watermark, with what is free inside the VM, and less what others that have
-  # just come back will need.
-  defp room(%Snapshot{headroom_bytes: nil}, _bookings), do: nil
-
-  defp room(%Snapshot{} = snapshot, bookings) do
-    booked = bookings |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-    slack = snapshot.slack_bytes || 0
-    snapshot.headroom_bytes + slack - snapshot.elevated_headroom_bytes - booked
   end
 
   defp forget_stable(state), do: forget_stable(state, now(), @forget)

@@ -18,8 +18,10 @@ defmodule OOM.Test.Workload do
       Process.put(:name, name)
       if options[:trap_exit], do: Process.flag(:trap_exit, true)
       send(OOM.Test.Workload.Recorder, {:started, name, self()})
-      {:ok, {options, []}}
+      {:ok, {options, for(n <- 1..Keyword.get(options, :mib, 0)//1, do: mib(n))}}
     end
+
+    defp mib(n), do: :binary.copy(<<n>>, 1_048_576)
 
     @impl true
     def handle_call(:ping, _from, state), do: {:reply, :pong, state}
@@ -138,7 +140,7 @@ defmodule OOM.Test.Workload do
 
   @doc """
   Starts the recorder, and an `OOM.Supervisor` with a worker for each `{name, options}`. Options
-  of a worker: `:priority`, `:trap_exit`, `:stubborn`, `:handle_pressure`, and `:shrinks` for one that
+  of a worker: `:mib` that it takes when it starts, `:priority`, `:trap_exit`, `:stubborn`, `:handle_pressure`, and `:shrinks` for one that
   drops all when it is asked to.
   """
   @spec start([{term(), keyword()}], keyword()) :: pid()

@@ -230,6 +230,17 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       started(:a)
     end
 
+    test "who is held too late is started" do
+      {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one)
+      :ok = Supervisor.terminate_child(sup, :b)
+      :ok = Supervisor.terminate_child(sup, :c)
+      :ok = Application.stop(:oom)
+      # As its supervisor would, between two words of who stops the application.
+      :ok = Holds.hold(sup, :b, [b: true, c: true], b, [])
+      started(:b)
+      started(:c)
+    end
+
     test "what is given up stays down, and its alarm is cleared" do
       {:ok, started} = Application.ensure_all_started(:sasl)
       on_exit(fn -> for app <- started, do: Application.stop(app) end)
