@@ -3,8 +3,8 @@
 #     script/bench holds [--held N,N,...] [--seconds S] [--windows W] [--short]
 #
 # Three ways not to come back: the level is not normal, or it is and none of them fits, or none is
-# due for long. The CPU is that of the process that brings them back: the VM traces when it runs. So traced, a
-# process that wakes up to do next to nothing reads as some 40 us each time.
+# due for long. The CPU is that of the process that brings them back: the VM traces when it runs. So
+# traced, a process that wakes up to do next to nothing reads as some 40 us each time.
 # Beside it, what it did before there was a queue: every 10 ms look at all who are held, twice.
 
 Code.require_file("support/table.exs", __DIR__)
