@@ -3,15 +3,17 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Config, Heap, Priority, Tables, Workers}
-  alias OOM.Supervisor.Children
+  alias OOM.{Asker, Config, Heap, Priority, Tables, Workers}
+  alias OOM.Supervisor.{Children, Server}
 
-  @options [:priority, :max_heap_size, :backoff]
+  @options [:priority, :max_heap_size, :backoff, :max_kills, :handle_pressure]
 
   @type option ::
           {:priority, OOM.priority()}
           | {:max_heap_size, OOM.max_heap_size()}
           | {:backoff, keyword()}
+          | {:max_kills, pos_integer() | :infinity}
+          | {:handle_pressure, boolean()}
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -37,6 +39,12 @@ defmodule OOM.Child do
 
       {:backoff, backoff} ->
         {:backoff, Config.backoff!(backoff)}
+
+      {:max_kills, kills} ->
+        {:max_kills, Config.max_kills!(kills)}
+
+      {:handle_pressure, handle?} ->
+        {:handle_pressure, Config.handle_pressure!(handle?)}
 
       {name, value} ->
         raise ArgumentError,
@@ -90,9 +98,12 @@ defmodule OOM.Child do
   def start_link(mfa, id, options) do
     case Tables.config() do
       nil -> apply_mfa(mfa)
-      config -> mfa |> start_capped(options, config) |> registered(id, options)
+      config -> if Server.stays_down?(id), do: :ignore, else: start(mfa, id, options, config)
     end
   end
+
+  defp start(mfa, id, options, config),
+    do: mfa |> start_capped(options, config) |> registered(id, options)
 
   defp start_capped(mfa, options, config) do
     if worker?(options) do
@@ -118,6 +129,7 @@ defmodule OOM.Child do
       if worker?(options) do
         rank = Priority.rank!(Keyword.get(options, :priority, :normal))
         Workers.attach(pid, rank, self(), id, options)
+        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
       end
     end
 

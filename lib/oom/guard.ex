@@ -8,6 +8,7 @@ defmodule OOM.Guard do
 
   alias OOM.{
     Accountant,
+    Asker,
     Brake,
     Kill,
     Level,
@@ -118,6 +119,7 @@ defmodule OOM.Guard do
     from = state.level
     Level.put(report.level)
     Notifier.level(from, report)
+    Asker.level(report.level)
     Accountant.pressure(report.level, report.growth_bytes_per_s)
     state = measure(%{state | level: report.level})
 

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.{Plan, Steps}
+  alias OOM.{Asker, Plan, Steps}
 
   @rank 2
   @bytes 3
@@ -102,6 +102,7 @@ defmodule OOM.Workers do
   @spec delete(pid()) :: :ok
   def delete(pid) do
     Steps.delete(pid)
+    Asker.forget(pid)
 
     with [{_, rank, bytes, _, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
          do: Plan.delete(pid, {rank, bytes})
