@@ -70,6 +70,11 @@ defmodule OOM.Holds do
     :ok
   end
 
+  @doc "The children of a supervisor that are held."
+  @spec ids(pid()) :: [id :: term()]
+  def ids(supervisor),
+    do: for(%Hold{state: :held, ids: ids} <- all(supervisor), id <- ids, do: id)
+
   @doc "How many children are held at the moment."
   @spec count() :: non_neg_integer()
   def count do
