@@ -101,7 +101,7 @@ defmodule OOM do
 
   def set_priority(pid, priority) when is_pid(pid) do
     rank = Priority.rank!(priority)
-    running!()
+    _ = running!()
 
     unless node(pid) == node() and Process.alive?(pid) do
       raise ArgumentError, "expected a live process of this node, got: #{inspect(pid)}"
@@ -112,7 +112,7 @@ defmodule OOM do
 
   def set_priority(priority, options) do
     rank = Priority.rank!(priority)
-    running!()
+    _ = running!()
     cap_self(options)
     Heap.mailbox_off_heap()
     Workers.declare(self(), rank)

@@ -210,7 +210,7 @@ defmodule OOM.Holds do
   defp cancel(%{timer: nil} = state), do: state
 
   defp cancel(%{timer: {timer, _due}} = state) do
-    Process.cancel_timer(timer)
+    _ = Process.cancel_timer(timer)
     %{state | timer: nil}
   end
 

@@ -27,7 +27,9 @@ defmodule OOM.Tables do
 
   @impl true
   def init(config) do
-    for {name, options} <- @tables, do: :ets.new(name, [:named_table, :public | options])
+    for {name, options} <- @tables,
+        do: ^name = :ets.new(name, [:named_table, :public | options])
+
     :ets.insert(OOM.State, {:config, config})
     {:ok, nil}
   end

@@ -24,9 +24,11 @@ defmodule OOM.Supervisor.Server do
     Process.put(:"$initial_call", {:supervisor, module, 1})
     # The name in reports: without one, OTP would name the callback module.
     name = if name == :self, do: {self(), module}, else: name
+    # OTP makes such a name, too, but its spec says that it is not given one.
+    otp_init = :erlang.make_fun(:supervisor, :init, 1)
 
     with {:stop, {:bad_return, {^callback, :init, other}}} <-
-           Starts.own([], fn -> :supervisor.init({name, callback, arg}) end),
+           Starts.own([], fn -> otp_init.({name, callback, arg}) end),
          do: {:stop, {:bad_return, {module, :init, other}}}
   end
 
@@ -287,8 +289,10 @@ defmodule OOM.Supervisor.Server do
   defp from, do: {self(), make_ref()}
 
   # A reply, and the rest of what was returned: the state, and an action where there is one.
-  defp split({:reply, result, state}), do: {result, [state]}
-  defp split({:reply, result, state, action}), do: {result, [state, action]}
+  defp split(reply) do
+    [:reply, result | rest] = Tuple.to_list(reply)
+    {result, rest}
+  end
 
   defp reply(result, rest), do: List.to_tuple([:reply, result | rest])
 
