@@ -2,6 +2,7 @@ defmodule OOM.Supervisor.SaslTest do
   # What a supervisor reports, event by event, as a handler sees it: behind all filters.
   use ExUnit.Case, async: false
 
+  import OOM.Test.Eventually
   import OOM.Test.Parity
 
   alias OOM.Test.{Trees, Worker}
@@ -47,7 +48,11 @@ defmodule OOM.Supervisor.SaslTest do
                    end
 
                  crash(:a)
-                 if unquote(restart != :temporary), do: started(:a)
+
+                 if unquote(restart == :temporary),
+                   do: eventually(fn -> Supervisor.which_children(pid) == [] end),
+                   else: started(:a)
+
                  pid
                end)
     end
@@ -116,7 +121,7 @@ defmodule OOM.Supervisor.SaslTest do
                {:ok, pid} = sup.start_link(children, strategy: :one_for_one)
                traps = for {_, pid, _, _} <- Supervisor.which_children(pid), do: pid
 
-               OOM.Test.Eventually.eventually(fn ->
+               eventually(fn ->
                  Enum.all?(traps, &(Process.info(&1, :trap_exit) == {:trap_exit, true}))
                end)
 
