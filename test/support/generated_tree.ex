@@ -23,7 +23,7 @@ defmodule OOM.Test.GeneratedTree do
     strategy = Enum.random([:one_for_one, :one_for_one, :one_for_all, :rest_for_one])
     # What goes as one is worth one thing.
     priority = priority || if(strategy != :one_for_one, do: priority())
-    count = Enum.random(1..4)
+    count = Enum.random(1..5)
     children = for n <- 1..count, do: child(kind, path ++ [n], depth + 1, priority)
     {kind, path, %{strategy: strategy}, children}
   end
