@@ -19,7 +19,8 @@ defmodule OOM.Supervisor do
       after a backoff, once the level is `:normal` again and what it last held fits the headroom
       (or, where it fits nowhere, after the longest backoff once more).
       With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
-      with it. Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a
+      with it, and stays down when another child crashes meanwhile. A child that is ended while it
+      starts is held, too, unless somebody asked for that start. Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a
       held child ends the hold.
     * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
       grows its heap is faster than any sampling. One that is killed by it is held in the same
