@@ -120,7 +120,7 @@ defmodule OOM do
 
   def set_priority(pid, priority) when is_pid(pid) do
     rank = Priority.rank!(priority)
-    running!()
+    _ = running!()
 
     unless node(pid) == node() and Process.alive?(pid) do
       raise ArgumentError, "expected a live process of this node, got: #{inspect(pid)}"
@@ -131,7 +131,7 @@ defmodule OOM do
 
   def set_priority(priority, options) do
     rank = Priority.rank!(priority)
-    running!()
+    _ = running!()
     {max_heap_size, handle_pressure?} = check_own!(options)
     if max_heap_size != nil, do: max_heap_size |> Heap.bytes() |> Heap.cap_self()
     Heap.mailbox_off_heap()

@@ -261,7 +261,7 @@ defmodule OOM.Accountant do
   defp cancel(%{timer: nil} = state), do: state
 
   defp cancel(%{timer: timer} = state) do
-    Process.cancel_timer(timer)
+    _ = Process.cancel_timer(timer)
     %{state | timer: nil}
   end
 

@@ -10,6 +10,7 @@ defmodule OOM.Application do
     load_modules()
     OOM.Level.setup()
     OOM.HeapReports.install()
+    OOM.Supervisor.Reports.install()
     # The tables' owner does nothing and has no reason to die; if it does, all begin anew.
     children = [OOM.Tables.Heir, {OOM.Tables, config}, {OOM.Keeper, parts(config)}]
     Supervisor.start_link(children, strategy: :rest_for_one, name: OOM.Application)
@@ -28,6 +29,7 @@ defmodule OOM.Application do
   @impl true
   def stop(_state) do
     OOM.HeapReports.uninstall()
+    OOM.Supervisor.Reports.uninstall()
     OOM.Level.put(:normal)
   end
 

@@ -3,8 +3,8 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Asker, Config, Heap, Priority, Tables, Workers}
-  alias OOM.Supervisor.{Children, Server}
+  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Workers}
+  alias OOM.Supervisor.{Children, Starts}
 
   @options [:priority, :max_heap_size, :backoff, :max_kills, :handle_pressure]
 
@@ -80,30 +80,70 @@ defmodule OOM.Child do
 
   @doc "The specification as the user gave it."
   @spec unwrap(Supervisor.child_spec() | tuple()) :: Supervisor.child_spec() | tuple()
-  def unwrap(%{start: {__MODULE__, :start_link, [mfa, _id, _options]}} = spec),
-    do: %{spec | start: mfa}
+  def unwrap(%{id: id, start: start} = spec), do: %{spec | start: unwrap_mfa(start, id)}
 
   # OTP's record of a child, as errors tell it.
-  def unwrap(record) when is_tuple(record) and elem(record, 0) == :child do
-    case elem(record, 3) do
-      {__MODULE__, :start_link, [mfa, _id, _options]} -> put_elem(record, 3, mfa)
-      _ -> record
+  def unwrap(record) when is_tuple(record) and elem(record, 0) == :child,
+    do: put_elem(record, 3, unwrap_mfa(elem(record, 3), elem(record, 2)))
+
+  def unwrap(other), do: other
+
+  @doc "The start function as the user gave it, of the child `id` of the calling supervisor."
+  @spec unwrap_mfa(term(), term()) :: term()
+  def unwrap_mfa({__MODULE__, :start_link, [mfa, _id, _options]}, _), do: mfa
+
+  # OTP keeps no arguments of a temporary child that was added later.
+  def unwrap_mfa({__MODULE__, :start_link, :undefined} = mfa, id) do
+    with pid when is_pid(pid) <- Children.pid(id),
+         {_id, [{:start, {module, function}} | _]} <- Children.get(pid) do
+      {module, function, :undefined}
+    else
+      _ -> mfa
     end
   end
 
-  def unwrap(spec), do: spec
+  def unwrap_mfa(mfa, _id), do: mfa
 
   @doc false
   @spec start_link({module(), atom(), [term()]}, term(), keyword()) :: term()
-  def start_link(mfa, id, options) do
+  def start_link({module, function, _args} = mfa, id, options) do
     case Tables.config() do
-      nil -> apply_mfa(mfa)
-      config -> if Server.stays_down?(id), do: :ignore, else: start(mfa, id, options, config)
+      nil ->
+        apply_mfa(mfa)
+
+      config ->
+        options =
+          if options[:restart] == :temporary,
+            do: [{:start, {module, function}} | options],
+            else: options
+
+        if Starts.held?(id),
+          do: :ignore,
+          else:
+            mfa |> start_capped(options, config) |> registered(id, options) |> kept(id, options)
     end
   end
 
-  defp start(mfa, id, options, config),
-    do: mfa |> start_capped(options, config) |> registered(id, options)
+  # One that is ended by memory while it starts is a victim like any other: held, and no reason
+  # for its supervisor to fail.
+  defp kept({:error, reason} = error, id, options) do
+    memory? =
+      reason == {:shutdown, :memory_pressure} or (reason == :killed and OOM.level() != :normal)
+
+    cond do
+      not (memory? and Starts.own?()) ->
+        error
+
+      options[:restart] == :temporary ->
+        :ignore
+
+      true ->
+        Holds.hold(self(), id, [{id, true}], self(), options)
+        :ignore
+    end
+  end
+
+  defp kept(result, _id, _options), do: result
 
   defp start_capped(mfa, options, config) do
     if worker?(options) do

@@ -38,8 +38,8 @@ defmodule OOM.Guard do
 
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
   def start_link(config) do
-    GenServer.start_link(__MODULE__, config,
-      name: __MODULE__,
+    # Elixir's type of the options has no priority :max.
+    :gen_server.start_link({:local, __MODULE__}, __MODULE__, config,
       spawn_opt: [priority: :max, min_heap_size: @min_heap_words, message_queue_data: :off_heap]
     )
   end

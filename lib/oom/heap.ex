@@ -28,7 +28,7 @@ defmodule OOM.Heap do
 
   @spec cap_self(pos_integer() | nil) :: :ok
   def cap_self(bytes) do
-    Process.flag(:max_heap_size, flag(bytes))
+    _ = Process.flag(:max_heap_size, flag(bytes))
     :ok
   end
 
@@ -48,13 +48,21 @@ defmodule OOM.Heap do
     case kind(pid) do
       :sys ->
         # The fun throws: a normal return would send a copy of the state back to us.
-        set = fn _state -> prepare_self(bytes) && throw(:capped) end
+        set = fn _state ->
+          :ok = prepare_self(bytes)
+          throw(:capped)
+        end
+
         tell(pid, {:replace_state, set})
 
       :gen_event ->
         # It would call that fun for each of its handlers, and may have none yet. A debug function
         # is called at the next event, and is gone after it.
-        set = fn _, _event, _ -> prepare_self(bytes) && :done end
+        set = fn _, _event, _ ->
+          :ok = prepare_self(bytes)
+          :done
+        end
+
         tell(pid, {:debug, {:install, {set, nil}}})
 
       nil ->
@@ -66,7 +74,7 @@ defmodule OOM.Heap do
   defp tell(pid, request) do
     void = :erlang.alias()
     :erlang.unalias(void)
-    send(pid, {:system, {self(), [:alias | void]}, request})
+    send(pid, {:system, {self(), [:alias] ++ void}, request})
     true
   end
 

@@ -119,17 +119,16 @@ defmodule OOM.Holds do
     :ok
   end
 
-  @doc "Whether this child waits to come back, so that nobody but its hold starts it."
-  @spec held?(pid(), term(), boolean()) :: boolean()
-  def held?(supervisor, id, alone?) do
-    Enum.any?(
-      concerning(supervisor, id, alone?),
-      &(&1.state in [:held, :given_up] and id in &1.ids)
-    )
-  end
-
   defp concerning(supervisor, id, true), do: List.wrap(Store.lookup({supervisor, id}))
   defp concerning(supervisor, _id, false), do: Store.all(supervisor)
+
+  @doc "The children of a supervisor that wait to come back, so that nobody but their holds starts them."
+  @spec ids(pid()) :: [id :: term()]
+  def ids(supervisor) do
+    for %Hold{state: state, ids: ids} when state in [:held, :given_up] <- Store.all(supervisor),
+        id <- ids,
+        do: id
+  end
 
   @doc "How many are held at the moment, with all their strategies take along as one."
   @spec count() :: non_neg_integer()
@@ -347,7 +346,7 @@ defmodule OOM.Holds do
   defp cancel(%{timer: nil} = state), do: state
 
   defp cancel(%{timer: {timer, _due}} = state) do
-    Process.cancel_timer(timer)
+    _ = Process.cancel_timer(timer)
     %{state | timer: nil}
   end
 

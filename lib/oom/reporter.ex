@@ -63,7 +63,7 @@ defmodule OOM.Reporter do
         describe(snapshot)
     )
 
-    run(callback, snapshot)
+    _ = run(callback, snapshot)
     {:noreply, state}
   end
 

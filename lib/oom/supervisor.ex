@@ -19,7 +19,8 @@ defmodule OOM.Supervisor do
       after a backoff, once the level is `:normal` again and what it last held fits the headroom
       (or, where it fits nowhere, after the longest backoff once more).
       With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
-      with it, and stays down when a sibling's crash makes the strategy restart all the others.
+      with it, and stays down when a sibling's crash makes the strategy restart all the others. A
+      child that is ended while it starts is held, too, unless somebody asked for that start.
       Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
       ends the hold.
     * One that is killed `max_kills` times without having lived for `stable_ms` in between is given
@@ -59,11 +60,34 @@ defmodule OOM.Supervisor do
 
   @type option :: Supervisor.option() | Supervisor.init_option() | {:oom, [Child.option()]}
 
+  # So that `alias OOM.Supervisor` is all there is to change.
+  @type on_start :: Supervisor.on_start()
+  @type on_start_child :: Supervisor.on_start_child()
+  @type child :: Supervisor.child()
+  @type child_spec :: Supervisor.child_spec()
+  @type name :: Supervisor.name()
+  @type supervisor :: Supervisor.supervisor()
+  @type init_option :: Supervisor.init_option() | {:oom, [Child.option()]}
+  @type sup_flags :: Supervisor.sup_flags()
+  @type strategy :: Supervisor.strategy()
+  @type restart :: Supervisor.restart()
+  @type shutdown :: Supervisor.shutdown()
+  @type type :: Supervisor.type()
+
   defmacro __using__(opts) do
     quote location: :keep, bind_quoted: [opts: opts] do
+      # As `use Supervisor` does.
+      import Supervisor.Spec
       @behaviour Supervisor
 
-      @doc false
+      unless Module.has_attribute?(__MODULE__, :doc) do
+        @doc """
+        Returns a specification to start this module under a supervisor.
+
+        See `OOM.Supervisor`.
+        """
+      end
+
       def child_spec(init_arg) do
         default = %{
           id: __MODULE__,
@@ -89,7 +113,7 @@ defmodule OOM.Supervisor do
   @spec start_link(module(), term()) :: Supervisor.on_start()
   def start_link(children, options) when is_list(children) do
     {flags, start_options} = Keyword.split(options, @flags)
-    start_link(Supervisor.Default, Supervisor.init(children, flags), start_options)
+    start_link(Supervisor.Default, otp_init(children, flags), start_options)
   end
 
   def start_link(module, init_arg) when is_atom(module), do: start_link(module, init_arg, [])
@@ -116,11 +140,71 @@ defmodule OOM.Supervisor do
   """
   @spec init([:supervisor.child_spec() | {module(), term()} | module()], [option()]) ::
           {:ok, tuple()}
-  def init(children, options) do
+  def init(children, options) when is_list(children) and is_list(options) do
     {oom, options} = Keyword.pop(options, :oom, [])
-    {:ok, {flags, specs}} = Supervisor.init(children, options)
+    {:ok, {flags, specs}} = otp_init(children, options)
     {:ok, {Map.put(flags, :oom, Child.check!(oom)), specs}}
   end
+
+  # Elixir passes :auto_shutdown on from 1.15 on; OTP has had it for longer.
+  defp otp_init(children, options) do
+    {:ok, {flags, specs}} = Supervisor.init(children, options)
+
+    case Keyword.fetch(options, :auto_shutdown) do
+      {:ok, auto_shutdown} -> {:ok, {Map.put(flags, :auto_shutdown, auto_shutdown), specs}}
+      :error -> {:ok, {flags, specs}}
+    end
+  end
+
+  @doc "As `Supervisor.child_spec/2`; `OOM.child_spec/2` takes the options for OOM, too."
+  @spec child_spec(
+          Supervisor.child_spec() | {module(), term()} | module() | :supervisor.child_spec(),
+          keyword()
+        ) :: Supervisor.child_spec() | :supervisor.child_spec()
+  defdelegate child_spec(module_or_map, overrides), to: Supervisor
+
+  @doc "As `Supervisor.start_child/2`."
+  @spec start_child(
+          Supervisor.supervisor(),
+          :supervisor.child_spec() | {module(), term()} | module() | [term()]
+        ) :: Supervisor.on_start_child()
+  defdelegate start_child(supervisor, child_spec), to: Supervisor
+
+  @doc "As `Supervisor.terminate_child/2`. Ends the hold of a held child, which stays down."
+  @spec terminate_child(Supervisor.supervisor(), term()) :: :ok | {:error, :not_found}
+  defdelegate terminate_child(supervisor, child_id), to: Supervisor
+
+  @doc "As `Supervisor.delete_child/2`. A held child can be deleted."
+  @spec delete_child(Supervisor.supervisor(), term()) ::
+          :ok | {:error, :not_found | :running | :restarting}
+  defdelegate delete_child(supervisor, child_id), to: Supervisor
+
+  @doc "As `Supervisor.restart_child/2`. Starts a held child now, and so ends its hold."
+  @spec restart_child(Supervisor.supervisor(), term()) ::
+          {:ok, Supervisor.child()}
+          | {:ok, Supervisor.child(), term()}
+          | {:error, :not_found | :running | :restarting | term()}
+  defdelegate restart_child(supervisor, child_id), to: Supervisor
+
+  @doc "As `Supervisor.which_children/1`. A held child is `:undefined`."
+  @spec which_children(Supervisor.supervisor()) :: [
+          {term() | :undefined, Supervisor.child() | :restarting, :worker | :supervisor,
+           [module()] | :dynamic}
+        ]
+  defdelegate which_children(supervisor), to: Supervisor
+
+  @doc "As `Supervisor.count_children/1`. A held child is not active."
+  @spec count_children(Supervisor.supervisor()) :: %{
+          specs: non_neg_integer(),
+          active: non_neg_integer(),
+          supervisors: non_neg_integer(),
+          workers: non_neg_integer()
+        }
+  defdelegate count_children(supervisor), to: Supervisor
+
+  @doc "As `Supervisor.stop/3`."
+  @spec stop(Supervisor.supervisor(), reason :: term(), timeout()) :: :ok
+  defdelegate stop(supervisor, reason \\ :normal, timeout \\ :infinity), to: Supervisor
 
   defp name!(name) when is_atom(name), do: {:local, name}
   defp name!({:global, _term} = name), do: name

@@ -42,7 +42,9 @@ defmodule OOM.Trim do
   defp start(0), do: :ok
 
   defp start(scheduler) do
-    :erlang.spawn_opt(OOM.Native, :trim, [], scheduler: scheduler, priority: :max)
+    # OTP does not document the option, and dialyzer goes by the documented ones.
+    spawn_opt = :erlang.make_fun(:erlang, :spawn_opt, 4)
+    _pid = spawn_opt.(OOM.Native, :trim, [], scheduler: scheduler, priority: :max)
     start(scheduler - 1)
   end
 

@@ -1,7 +1,8 @@
 defmodule OOM.Test.Worker do
   @moduledoc false
   # A child that tells its owner `{:started, id, pid}`, and `{:stopped, id, reason}` if it traps
-  # exits. `start` is asked before each start: what it returns, if not `:ok`, is the answer.
+  # exits. `start` is asked before each start: what it returns, if not `:ok`, is the answer. `init`
+  # is called with the worker's pid, in the worker, before it tells.
 
   use GenServer
 
@@ -27,6 +28,7 @@ defmodule OOM.Test.Worker do
   @impl true
   def init(options) do
     if options[:trap_exit], do: Process.flag(:trap_exit, true)
+    if init = options[:init], do: init.(self())
     send(options[:owner], {:started, options[:id], self()})
     {:ok, options}
   end

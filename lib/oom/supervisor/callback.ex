@@ -14,8 +14,7 @@ defmodule OOM.Supervisor.Callback do
         {inner, flags} = pop_options(flags)
         options = Keyword.merge(options, Child.check!(inner))
         strategy = strategy(flags)
-        Process.put({__MODULE__, :options}, options)
-        Process.put({__MODULE__, :strategy}, strategy)
+        note({strategy, options})
         {:ok, {flags, wrap(specs, strategy, options)}}
 
       other ->
@@ -25,14 +24,23 @@ defmodule OOM.Supervisor.Callback do
 
   @doc "The options for children added later."
   @spec options() :: keyword()
-  def options, do: Process.get({__MODULE__, :options}, [])
+  def options, do: elem(noted(), 1)
 
-  @doc "Whether this process is one of our supervisors."
-  @spec ours?() :: boolean()
-  def ours?, do: Process.get({__MODULE__, :strategy}) != nil
+  @spec strategy() :: term()
+  def strategy, do: elem(noted(), 0)
 
-  @spec strategy() :: atom()
-  def strategy, do: Process.get({__MODULE__, :strategy}, :one_for_one)
+  @typedoc "What the supervisor goes by, besides OTP's state."
+  @type noted :: {strategy :: term(), options :: keyword()}
+
+  @spec noted() :: noted()
+  def noted, do: Process.get(__MODULE__, {:one_for_one, []})
+
+  @doc "Also to go back to what it was, where OTP refuses what a code change has brought."
+  @spec note(noted()) :: :ok
+  def note(noted) do
+    Process.put(__MODULE__, noted)
+    :ok
+  end
 
   # A template takes further arguments at each start; it is left as it is.
   defp wrap(specs, :simple_one_for_one, _options), do: specs

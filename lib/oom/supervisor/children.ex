@@ -27,13 +27,22 @@ defmodule OOM.Supervisor.Children do
     :ok
   end
 
-  @doc "Forgets the temporary ones that are not among these, which the supervisor still knows."
-  @spec keep([term()]) :: :ok
-  def keep(ids) do
-    known = MapSet.new(ids)
+  @doc "Forgets a process that has ended, unless its child has a new one already."
+  @spec ended(pid()) :: :ok
+  def ended(pid) do
+    case get(pid) do
+      {id, _options} -> forget(id)
+      nil -> :ok
+    end
+  end
 
-    for {{__MODULE__, pid}, {id, options}} when is_pid(pid) <- Process.get(),
-        options[:restart] == :temporary and not MapSet.member?(known, id),
+  @doc "Forgets all but these: a strategy has ended others along with the one that failed."
+  @spec keep([pid()]) :: :ok
+  def keep(pids) do
+    pids = MapSet.new(pids)
+
+    for {{__MODULE__, pid}, {id, _options}} <- Process.get(),
+        not MapSet.member?(pids, pid),
         do: forget(id)
 
     :ok

@@ -13,7 +13,7 @@ defmodule OOM.Supervisor.Server do
   @behaviour :gen_server
 
   alias OOM.{Child, Holds, Tables, Victims}
-  alias OOM.Supervisor.{Callback, Children}
+  alias OOM.Supervisor.{Callback, Children, Starts}
 
   # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
   @verdict_ms 50
@@ -24,9 +24,11 @@ defmodule OOM.Supervisor.Server do
     Process.put(:"$initial_call", {:supervisor, module, 1})
     # The name in reports: without one, OTP would name the callback module.
     name = if name == :self, do: {self(), module}, else: name
+    # OTP makes such a name, too, but its spec says that it is not given one.
+    otp_init = :erlang.make_fun(:supervisor, :init, 1)
 
     with {:stop, {:bad_return, {^callback, :init, other}}} <-
-           :supervisor.init({name, callback, arg}),
+           Starts.own([], fn -> otp_init.({name, callback, arg}) end),
          do: {:stop, {:bad_return, {module, :init, other}}}
   end
 
@@ -61,9 +63,7 @@ defmodule OOM.Supervisor.Server do
   # The user's own word on a held child ends the hold.
   defp request({action, id} = request, from, state)
        when action in [:terminate_child, :restart_child, :delete_child] do
-    Process.put({__MODULE__, :asked}, true)
     {result, rest} = split(:supervisor.handle_call(request, from, state))
-    Process.delete({__MODULE__, :asked})
 
     if result == :ok or elem(result, 0) == :ok do
       if action != :restart_child, do: Children.forget(id)
@@ -75,38 +75,20 @@ defmodule OOM.Supervisor.Server do
 
   defp request(request, from, state), do: :supervisor.handle_call(request, from, state)
 
-  @doc """
-  Called at the start of a child, in its supervisor: whether it must stay down. It is held, and a
-  sibling's crash is what would start it; nobody has asked for this one.
-  """
-  @spec stays_down?(term()) :: boolean()
-  def stays_down?(id) do
-    Callback.ours?() and not Process.get({__MODULE__, :asked}, false) and
-      Holds.held?(self(), id, Callback.strategy() == :one_for_one)
-  end
-
+  # A restart that has failed is tried again.
   @impl true
-  def handle_cast(message, state), do: :supervisor.handle_cast(message, state)
+  def handle_cast(message, state),
+    do: by_itself(state, fn -> :supervisor.handle_cast(message, state) end)
 
   @impl true
   def handle_info({:EXIT, pid, reason} = exit, state) do
-    case Children.get(pid) do
-      nil ->
-        :supervisor.handle_info(exit, state)
-
-      {id, options} = child ->
-        case verdict(pid, reason, options) do
-          :memory ->
-            hold(pid, child, state)
-
-          :unknown ->
-            Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
-            Process.send_after(self(), {__MODULE__, :verdicts}, @verdict_ms)
-            idle(state)
-
-          :other ->
-            exited(pid, id, reason, state)
-        end
+    if verdicts() != [] and strategy_takes_others?() do
+      # What a strategy does to all its children goes by one end after the other. Back into the
+      # mailbox, where OTP expects the exit of a child it ends.
+      send(self(), exit)
+      with {:noreply, state} <- await_verdicts(state), do: idle(state)
+    else
+      exit(pid, reason, state)
     end
   end
 
@@ -117,7 +99,11 @@ defmodule OOM.Supervisor.Server do
   def handle_info(message, state), do: :supervisor.handle_info(message, state)
 
   @impl true
-  def terminate(reason, state), do: :supervisor.terminate(reason, state)
+  def terminate(reason, state) do
+    # OTP looks for the exits of the children it ends in the mailbox.
+    for {pid, why} <- Enum.reverse(verdicts()), do: send(self(), {:EXIT, pid, why})
+    :supervisor.terminate(reason, state)
+  end
 
   # As OTP's own tells it, and with the module the release handler asks for.
   @impl true
@@ -129,7 +115,35 @@ defmodule OOM.Supervisor.Server do
   end
 
   @impl true
-  def code_change(old, state, extra), do: :supervisor.code_change(old, state, extra)
+  def code_change(old, state, extra) do
+    noted = Callback.noted()
+
+    with refused when elem(refused, 0) != :ok <- :supervisor.code_change(old, state, extra) do
+      Callback.note(noted)
+      refused
+    end
+  end
+
+  defp exit(pid, reason, state) do
+    case Children.get(pid) do
+      nil ->
+        exited(pid, reason, state)
+
+      {_id, options} = child ->
+        case verdict(pid, reason, options) do
+          :memory ->
+            hold(pid, child, state)
+
+          :unknown ->
+            Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
+            Process.send_after(self(), {__MODULE__, :verdicts}, @verdict_ms)
+            idle(state)
+
+          :other ->
+            exited(pid, reason, state)
+        end
+    end
+  end
 
   # `:killed` says nothing of who killed. While memory is short it is taken for what the VM does
   # at a max_heap_size. Otherwise, if it was the VM, its report is on the way and marks the victim
@@ -174,11 +188,11 @@ defmodule OOM.Supervisor.Server do
       nil ->
         settle_verdicts(rest, state)
 
-      {id, _options} = child ->
+      child ->
         outcome =
           if Victims.marked?(pid),
             do: hold(pid, child, state),
-            else: exited(pid, id, reason, state)
+            else: exited(pid, reason, state)
 
         case outcome do
           {:stop, _, _} = stop -> stop
@@ -187,70 +201,98 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # OTP's own way with an exit. Its strategy may end temporary siblings with it, of whom nothing is
-  # heard any more.
-  defp exited(pid, id, reason, state) do
-    Children.forget(id)
-    result = :supervisor.handle_info({:EXIT, pid, reason}, state)
-
-    if Callback.strategy() in [:one_for_all, :rest_for_one] and elem(result, 0) == :noreply,
-      do: Children.keep(for {id, true} <- children(elem(result, 1)), do: id)
-
+  # OTP's own way with an exit.
+  defp exited(pid, reason, state) do
+    result = by_itself(state, fn -> :supervisor.handle_info({:EXIT, pid, reason}, state) end)
+    Children.ended(pid)
     result
   end
 
-  defp hold(pid, {id, options} = child, state) do
-    if options[:restart] == :temporary do
-      # Forgotten, as ever; and where it is significant, the supervisor may end.
-      exited(pid, id, {:shutdown, :memory_pressure}, state)
+  # What OTP does here may start children, and may end some.
+  defp by_itself(state, fun) do
+    if strategy_takes_others?() do
+      result = Starts.own(held(state), fun)
+      with {:noreply, state} <- result, do: keep(state)
+      result
     else
-      hold_unit(pid, child, state)
+      Starts.own([], fun)
     end
   end
 
-  defp hold_unit(pid, {id, options}, state) do
-    unit = unit(id, state)
-    state = end_quietly(pid, id, options, state)
-    others = for {other, true} when other != id <- Enum.reverse(unit), do: other
-    state = Enum.reduce(others, state, &terminate_child/2)
-    Holds.hold(self(), id, unit, pid, options)
-    idle(state)
+  # Those of them that are down: one that its user has started again is like any other.
+  defp held(state) do
+    case Holds.ids(self()) do
+      [] -> []
+      held -> for {id, pid} <- children(state), not is_pid(pid), id in held, do: id
+    end
+  end
+
+  defp keep(state), do: Children.keep(for {_, pid} <- children(state), is_pid(pid), do: pid)
+
+  defp strategy_takes_others?, do: Callback.strategy() in [:one_for_all, :rest_for_one]
+
+  defp hold(pid, {id, options}, state) do
+    # As it is now: the code may have changed since the child was started.
+    case childspec(id, state) do
+      %{restart: :temporary} ->
+        # Forgotten, as ever; and where it is significant, the supervisor may end.
+        exited(pid, {:shutdown, :memory_pressure}, state)
+
+      spec ->
+        unit = unit(id, state)
+        state = end_quietly(pid, spec, state)
+        others = for {other, true} when other != id <- Enum.reverse(unit), do: other
+        state = Enum.reduce(others, state, &terminate_child/2)
+        Holds.hold(self(), id, unit, pid, options)
+        idle(state)
+    end
+  end
+
+  defp childspec(id, state) do
+    {{:ok, spec}, _} = split(:supervisor.handle_call({:get_childspec, id}, from(), state))
+    spec
   end
 
   # What goes down together, in start order, as the strategy has it; and whether it runs.
   defp unit(id, state) do
     case Callback.strategy() do
-      :one_for_all -> children(state)
-      :rest_for_one -> Enum.drop_while(children(state), fn {other, _} -> other != id end)
+      :one_for_all -> running(children(state))
+      :rest_for_one -> running(Enum.drop_while(children(state), fn {other, _} -> other != id end))
       _ -> [{id, true}]
     end
   end
 
+  defp running(children), do: for({id, pid} <- children, do: {id, is_pid(pid)})
+
+  # In start order.
   defp children(state) do
-    {children, _} = split(:supervisor.handle_call(:which_children, {self(), nil}, state))
-    for {id, pid, _, _} <- Enum.reverse(children), do: {id, is_pid(pid)}
+    {children, _} = split(:supervisor.handle_call(:which_children, from(), state))
+    for {id, pid, _, _} <- Enum.reverse(children), do: {id, pid}
   end
 
   # The child is dead and its exit already taken from the mailbox. `terminate_child` is what
   # leaves a specification without a process and without a restart; put back as the exit that
   # terminate_child expects, it also leaves no error report.
-  defp end_quietly(pid, id, options, state) do
-    expected = if options[:shutdown] == :brutal_kill, do: :killed, else: :shutdown
+  defp end_quietly(pid, spec, state) do
+    expected = if spec.shutdown == :brutal_kill, do: :killed, else: :shutdown
     send(self(), {:EXIT, pid, expected})
-    terminate_child(id, state)
+    terminate_child(spec.id, state)
   end
 
   defp terminate_child(id, state) do
-    {_, [state | _]} =
-      split(:supervisor.handle_call({:terminate_child, id}, {self(), make_ref()}, state))
-
+    {_, [state | _]} = split(:supervisor.handle_call({:terminate_child, id}, from(), state))
     Children.forget(id)
     state
   end
 
+  # Nobody waits for an answer.
+  defp from, do: {self(), make_ref()}
+
   # A reply, and the rest of what was returned: the state, and an action where there is one.
-  defp split({:reply, result, state}), do: {result, [state]}
-  defp split({:reply, result, state, action}), do: {result, [state, action]}
+  defp split(reply) do
+    [:reply, result | rest] = Tuple.to_list(reply)
+    {result, rest}
+  end
 
   defp reply(result, rest), do: List.to_tuple([:reply, result | rest])
 
@@ -258,7 +300,7 @@ defmodule OOM.Supervisor.Server do
   # nothing with just that.
   defp idle(state) do
     request = {:get_childspec, make_ref()}
-    {_, rest} = split(:supervisor.handle_call(request, {self(), make_ref()}, state))
+    {_, rest} = split(:supervisor.handle_call(request, from(), state))
     List.to_tuple([:noreply | rest])
   end
 end

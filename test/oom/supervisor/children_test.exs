@@ -172,6 +172,20 @@ defmodule OOM.Supervisor.ChildrenTest do
                end)
     end
 
+    test "of a child that is no longer linked, or is dead already" do
+      assert {:ok, :ok, %{active: 0, specs: 2}} =
+               with_supervisor(fn -> [worker(:a), worker(:b, restart: :transient)] end, fn pid ->
+                 [{:b, b, _, _}, {:a, a, _, _}] = Supervisor.which_children(pid)
+                 :sys.replace_state(pid, fn state -> Process.unlink(a) && state end)
+                 ref = Process.monitor(b)
+                 GenServer.cast(b, {:stop, :normal})
+                 receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+
+                 {Supervisor.terminate_child(pid, :a), Supervisor.terminate_child(pid, :b),
+                  Supervisor.count_children(pid)}
+               end)
+    end
+
     test "refuses an unknown id" do
       assert {:error, :not_found} = with_supervisor(&none/0, &Supervisor.terminate_child(&1, :a))
     end
@@ -230,6 +244,14 @@ defmodule OOM.Supervisor.ChildrenTest do
                  child = {:a, start, :transient, 5_000, :worker, [Agent]}
                  {:ok, _} = Supervisor.start_child(pid, child)
                  :supervisor.get_childspec(pid, :a)
+               end)
+    end
+
+    test "the same for a temporary child, of which OTP keeps no arguments" do
+      assert {{:ok, _}, {:ok, %{start: {Worker, :start_link, :undefined}}}} =
+               with_supervisor(fn -> [worker(:a, restart: :temporary)] end, fn pid ->
+                 {:ok, _} = Supervisor.start_child(pid, worker(:b, restart: :temporary))
+                 {:supervisor.get_childspec(pid, :a), :supervisor.get_childspec(pid, :b)}
                end)
     end
 

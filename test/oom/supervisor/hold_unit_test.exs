@@ -84,6 +84,123 @@ defmodule OOM.Supervisor.HoldUnitTest do
     end
   end
 
+  describe "a crash of one that runs, while others are held" do
+    test "under rest_for_one leaves them down" do
+      {sup, %{a: a, c: c}} =
+        start(:long, [:a, :b, :c, :d], strategy: :rest_for_one, max_restarts: 1)
+
+      hold(sup, :c, c)
+      GenServer.cast(a, {:stop, :crash})
+      assert [:a, :b] = starts(2)
+      assert [:a, :b] = running(sup)
+      assert %{ids: [:c, :d]} = held(sup, :c)
+    end
+
+    test "under one_for_all leaves them down" do
+      {sup, %{a: a}} = start(:long, [:a, :b], strategy: :one_for_all, max_restarts: 1)
+      hold(sup, :a, a)
+      {:ok, c} = Supervisor.start_child(sup, worker(:c))
+      assert c == started(:c)
+      GenServer.cast(c, {:stop, :crash})
+      started(:c)
+      assert [:c] = running(sup)
+      assert %{ids: [:a, :b]} = held(sup, :a)
+    end
+
+    test "a restart that has to be tried again leaves them down, too" do
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+        if :counters.get(starts, 1) == 2, do: {:error, :not_yet}, else: :ok
+      end
+
+      children = [worker(:a, start: start), :b, :c]
+      {sup, %{a: a, b: b}} = start(:long, children, strategy: :rest_for_one, max_restarts: 2)
+      hold(sup, :b, b)
+      GenServer.cast(a, {:stop, :crash})
+      started(:a)
+      assert [:a] = running(sup)
+      assert :counters.get(starts, 1) == 3
+    end
+
+    test "restarts one of them that its user has started" do
+      {sup, %{a: a, b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one, max_restarts: 1)
+
+      hold(sup, :b, b)
+      {:ok, _} = Supervisor.restart_child(sup, :c)
+      started(:c)
+      GenServer.cast(a, {:stop, :crash})
+      assert [:a, :c] = starts(2)
+      assert [:a, :c] = running(sup)
+    end
+  end
+
+  test "a temporary sibling that a strategy ends is not remembered" do
+    {sup, %{a: a}} = start(:long, [:a], strategy: :one_for_all, max_restarts: 10)
+    entries = fn -> length(elem(Process.info(sup, :dictionary), 1)) end
+    before = entries.()
+
+    Enum.reduce(1..5, a, fn n, a ->
+      {:ok, _} = Supervisor.start_child(sup, worker({:t, n}, restart: :temporary))
+      started({:t, n})
+      GenServer.cast(a, {:stop, :crash})
+      started(:a)
+    end)
+
+    assert [:a] = running(sup)
+    assert entries.() == before
+  end
+
+  describe "one that is ended by memory while its supervisor starts it" do
+    test "is held, and the supervisor starts" do
+      {:ok, sup} =
+        OOM.Supervisor.start_link([worker(:a), worker(:b, start: once_short()), worker(:c)],
+          strategy: :one_for_one,
+          max_restarts: 0,
+          oom: [backoff: [initial_ms: 10, max_ms: 50]]
+        )
+
+      assert [:a, :c, :b] = starts(3)
+      eventually(fn -> running(sup) == [:a, :b, :c] end)
+    end
+
+    test "is held in a restart, which is not tried again" do
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+        if :counters.get(starts, 1) == 2, do: {:error, {:shutdown, :memory_pressure}}, else: :ok
+      end
+
+      {sup, %{a: a}} =
+        start(:long, [worker(:a, start: start)], strategy: :one_for_one, max_restarts: 1)
+
+      GenServer.cast(a, {:stop, :crash})
+      assert %{ids: [:a]} = eventually(fn -> held(sup, :a) end)
+      assert [] = running(sup)
+    end
+
+    test "is an error to whoever asked for it" do
+      {sup, _} = start(:long, [])
+
+      assert {:error, {{:shutdown, :memory_pressure}, _}} =
+               Supervisor.start_child(sup, worker(:a, start: once_short()))
+
+      assert [] = Supervisor.which_children(sup)
+    end
+  end
+
+  # Ended by memory at the first start.
+  defp once_short do
+    starts = :counters.new(1, [])
+
+    fn ->
+      :counters.add(starts, 1, 1)
+      if :counters.get(starts, 1) == 1, do: {:error, {:shutdown, :memory_pressure}}, else: :ok
+    end
+  end
+
   describe "the user's word on a part of what is held" do
     test "restart_child for the killed one: the others still come back" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :one_for_all)

@@ -57,6 +57,62 @@ defmodule OOM.Supervisor.IntrospectionTest do
              end)
   end
 
+  test "children know their ancestors and what they began as" do
+    assert [
+             {Agent, [:introspected, {:pid, 1} | _], {_, _, 0}},
+             {:a, [:introspected, {:pid, 1} | _], {Worker, :init, 1}}
+           ] =
+             same(fn sup ->
+               children = [worker(:a), {Agent, fn -> 0 end}]
+               {:ok, pid} = sup.start_link(children, strategy: :one_for_one, name: :introspected)
+
+               facts =
+                 for {id, child, _, _} <- Supervisor.which_children(pid) do
+                   {:dictionary, dictionary} = Process.info(child, :dictionary)
+                   {id, dictionary[:"$ancestors"], :proc_lib.translate_initial_call(child)}
+                 end
+
+               :ok = Supervisor.stop(pid)
+               facts
+             end)
+  end
+
+  test "it is linked with its parent and its children, and with nobody else" do
+    assert {3, {:trap_exit, true}, {:pid, 1}} =
+             same(fn sup ->
+               children = [worker(:a), worker(:b)]
+               {:ok, pid} = sup.start_link(children, strategy: :one_for_one)
+               {:links, links} = Process.info(pid, :links)
+               {:dictionary, dictionary} = Process.info(pid, :dictionary)
+               {length(links), Process.info(pid, :trap_exit), hd(dictionary[:"$ancestors"])}
+             end)
+  end
+
+  test "get_status is laid out alike" do
+    same(fn sup ->
+      {:ok, pid} = Trees.of(sup).start_link(init(sup))
+      {:status, ^pid, module, [dictionary, run, parent, debug, misc]} = :sys.get_status(pid)
+      keys = for {key, _} <- dictionary, key in [:"$ancestors", :"$initial_call"], do: key
+      titles = for {:data, [{title, _} | _]} <- misc, do: title
+      {module, Enum.sort(keys), run, parent, debug, titles}
+    end)
+  end
+
+  test "its parent's end is its end, and no other process's" do
+    assert [:shutdown, {:shutdown, :done}, :other] =
+             same(fn sup ->
+               for reason <- [:shutdown, {:shutdown, :done}, :other] do
+                 {:ok, pid} = Trees.of(sup).start_link(init(sup))
+                 stranger = spawn(fn -> Process.exit(pid, :stranger) end)
+                 ref = Process.monitor(stranger)
+                 receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+                 %{active: 1} = Supervisor.count_children(pid)
+                 Process.exit(pid, reason)
+                 receive(do: ({:EXIT, ^pid, reason} -> reason))
+               end
+             end)
+  end
+
   test "a code change takes new children's specifications, which start when asked" do
     assert {:ok, [:b, :a], {:ok, {:pid, 1}}, {:ok, %{start: {Worker, :start_link, [_]}}}} =
              same(fn sup ->

@@ -1,0 +1,47 @@
+defmodule OOM.Supervisor.Reports do
+  @moduledoc false
+  # A supervisor's reports name the start function of the child. This filter puts the user's in
+  # place of ours, which wraps it, before any handler sees the report. Filters run in the process
+  # that reports, so what the supervisor knows of the child is at hand.
+
+  alias OOM.Child
+
+  @filter :oom_supervisor_reports
+
+  @spec install() :: :ok
+  def install do
+    _ = :logger.remove_primary_filter(@filter)
+    :ok = :logger.add_primary_filter(@filter, {&__MODULE__.filter/2, nil})
+  end
+
+  @spec uninstall() :: :ok
+  def uninstall do
+    _ = :logger.remove_primary_filter(@filter)
+    :ok
+  end
+
+  @doc false
+  @spec filter(:logger.log_event(), term()) :: :logger.filter_return()
+  def filter(
+        %{msg: {:report, %{label: {:supervisor, _}, report: report} = outer}} = event,
+        _
+      )
+      when is_list(report) do
+    %{event | msg: {:report, %{outer | report: Enum.map(report, &child/1)}}}
+  end
+
+  def filter(_event, _), do: :ignore
+
+  defp child({key, child}) when key in [:offender, :started] and is_list(child) do
+    case List.keyfind(child, :mfargs, 0) do
+      {:mfargs, mfargs} ->
+        {:id, id} = List.keyfind(child, :id, 0, {:id, nil})
+        {key, List.keyreplace(child, :mfargs, 0, {:mfargs, Child.unwrap_mfa(mfargs, id)})}
+
+      nil ->
+        {key, child}
+    end
+  end
+
+  defp child(other), do: other
+end
