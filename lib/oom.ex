@@ -263,7 +263,7 @@ defmodule OOM do
   """
   @spec release(OOM.Held.t() | {Supervisor.supervisor(), id :: term()}) :: :ok | {:error, term()}
   def release(held) do
-    running!()
+    _ = running!()
     OOM.Holds.List.release(held)
   end
 
@@ -277,7 +277,7 @@ defmodule OOM do
       [] ->
         size = Keyword.get(options, :max_heap_size, nil)
         handle? = Keyword.get(options, :handle_pressure, nil)
-        if size != nil, do: Config.max_heap_size!(size)
+        _ = if size != nil, do: Config.max_heap_size!(size)
         if handle? != nil, do: Config.handle_pressure!(handle?)
         {size, handle?}
 

@@ -49,7 +49,7 @@ defmodule OOM.Asker do
 
   @impl true
   def handle_info(:look, timer) do
-    if timer, do: Process.cancel_timer(timer)
+    _ = if timer, do: Process.cancel_timer(timer)
     {:noreply, look(nil)}
   end
 

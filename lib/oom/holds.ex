@@ -114,7 +114,7 @@ defmodule OOM.Holds do
     for %Hold{state: state} = hold when state in [:held, :given_up] <-
           concerning(supervisor, id, alone?),
         id in hold.ids,
-        do: without(Hold.key(hold), [id])
+        do: _ = without(Hold.key(hold), [id])
 
     :ok
   end
@@ -207,10 +207,11 @@ defmodule OOM.Holds do
     {{key, _since, callers}, releases} = Map.pop!(releases, ref)
 
     # One that was cut short, and its supervisor with it or not: try again later.
-    Store.update(key, fn
-      %Hold{state: :releasing} = hold -> Release.failed(hold)
-      other -> other
-    end)
+    _ =
+      Store.update(key, fn
+        %Hold{state: :releasing} = hold -> Release.failed(hold)
+        other -> other
+      end)
 
     result = with {:shutdown, {:released, result}} <- reason, do: result
     result = if result == :ok, do: :ok, else: error(result)
@@ -222,7 +223,7 @@ defmodule OOM.Holds do
     # The supervisor is gone, and its next incarnation starts all its children itself.
     for hold <- Store.all(pid) do
       Alarm.clear(hold)
-      Store.update(Hold.key(hold), fn _ -> nil end)
+      _ = Store.update(Hold.key(hold), fn _ -> nil end)
       Queue.delete(state.queue, Hold.key(hold))
     end
 
@@ -323,7 +324,7 @@ defmodule OOM.Holds do
 
       key ->
         stable_ms = Tables.config().stable_ms
-        Store.update(key, &if(&1 && Hold.stable?(&1, now, stable_ms), do: nil, else: &1))
+        _ = Store.update(key, &if(&1 && Hold.stable?(&1, now, stable_ms), do: nil, else: &1))
         forget_stable(changed(key, state), now, count - 1)
     end
   end

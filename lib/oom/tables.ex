@@ -32,7 +32,7 @@ defmodule OOM.Tables do
 
   @impl true
   def init(config) do
-    for {name, options} <- @tables, do: table(name, options)
+    for {name, options} <- @tables, do: _ = table(name, options)
     :ets.insert(OOM.State, {:config, config})
     {:ok, nil}
   end

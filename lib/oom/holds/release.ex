@@ -57,13 +57,14 @@ defmodule OOM.Holds.Release do
 
   # Unless it was killed again in the meantime, which has the last word.
   defp settle(hold, result) do
-    Store.update(Hold.key(hold), fn
-      %Hold{state: :releasing, releaser: me} = hold when me == self() ->
-        if result == :ok, do: Hold.released(hold, now()), else: failed(hold)
+    _ =
+      Store.update(Hold.key(hold), fn
+        %Hold{state: :releasing, releaser: me} = hold when me == self() ->
+          if result == :ok, do: Hold.released(hold, now()), else: failed(hold)
 
-      other ->
-        other
-    end)
+        other ->
+          other
+      end)
 
     result
   end
@@ -74,12 +75,13 @@ defmodule OOM.Holds.Release do
 
   # Under its new pid, so that a relapse finds it; it may have had one already.
   defp rename(%Hold{supervisor: supervisor} = hold, pid) do
-    Store.update({supervisor, pid}, fn
-      nil -> hold |> Hold.renamed(pid) |> Hold.released(now())
-      again -> Hold.relapsed(again, hold, now(), &:rand.uniform/0)
-    end)
+    _ =
+      Store.update({supervisor, pid}, fn
+        nil -> hold |> Hold.renamed(pid) |> Hold.released(now())
+        again -> Hold.relapsed(again, hold, now(), &:rand.uniform/0)
+      end)
 
-    Store.update(Hold.key(hold), fn _ -> nil end)
+    _ = Store.update(Hold.key(hold), fn _ -> nil end)
     Holds.changed({supervisor, pid})
     :ok
   end
