@@ -17,8 +17,17 @@ defmodule OOM.Hold do
     :released_ms,
     bytes: 0,
     kills: 0,
-    state: :held
+    state: :held,
+    # how its supervisor is asked to start it again
+    return: :restart_child
   ]
+
+  @typedoc """
+  `:restart_child` where the supervisor has kept the specification; `{:start_child, request}` where
+  it forgets who is terminated (DynamicSupervisor, `:simple_one_for_one`): the request is what it is
+  asked, and the child then has another id, its new pid.
+  """
+  @type return :: :restart_child | {:start_child, request :: term()}
 
   @type t :: %__MODULE__{
           supervisor: pid(),
@@ -31,7 +40,8 @@ defmodule OOM.Hold do
           kills: non_neg_integer(),
           # :held; :releasing while its supervisor is asked to start it; :running afterwards, kept
           # for a while to tell a relapse from a first time
-          state: :held | :releasing | :running
+          state: :held | :releasing | :running,
+          return: return()
         }
 
   @doc "Killed, for the first time or again."
@@ -60,8 +70,17 @@ defmodule OOM.Hold do
   def absorb(%__MODULE__{} = hold, others),
     do: %{hold | kills: Enum.max([hold.kills | Enum.map(others, & &1.kills)])}
 
+  @doc "Was killed again before it was known to be the same as `before`: takes over its past."
+  @spec relapsed(t(), t(), integer(), (... -> float())) :: t()
+  def relapsed(%__MODULE__{} = hold, before, now_ms, random),
+    do: killed(%{hold | kills: hold.kills + before.kills - 1}, hold.bytes, now_ms, random)
+
   @spec released(t(), integer()) :: t()
   def released(%__MODULE__{} = hold, now_ms), do: %{hold | state: :running, released_ms: now_ms}
+
+  @doc "Came back as another: its past goes with it."
+  @spec renamed(t(), pid()) :: t()
+  def renamed(%__MODULE__{} = hold, pid), do: %{hold | id: pid, ids: [pid]}
 
   @doc "Whether it has lived long enough for its past to be forgotten."
   @spec stable?(t(), integer(), pos_integer()) :: boolean()

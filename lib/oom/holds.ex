@@ -23,10 +23,12 @@ defmodule OOM.Holds do
   @type unit :: [{id :: term(), ran? :: boolean()}]
 
   @doc """
-  Called in the supervisor: `pid` was killed, and those of the unit that ran are down with it.
-  Others of the unit may be held already; they come back together.
+  `pid` was killed, and those of the unit that ran are down with it. Others of the unit may be held
+  already; they come back together. Called in the supervisor, or by whoever acts for it.
 
   Written into the table here and now, so that no crash of this module's process can lose it.
+
+  Options: `:backoff`, by default that of the configuration; `:return`, see `t:OOM.Hold.return/0`.
   """
   @spec hold(pid(), term(), unit(), pid(), keyword()) :: :ok
   def hold(supervisor, id, unit, pid, options) do
@@ -47,7 +49,7 @@ defmodule OOM.Holds do
     ids = for {id, ran?} <- unit, ran? or id in held, do: id
     bytes = Enum.reduce(others, Victims.bytes(pid), &(&1.bytes + &2))
 
-    %{hold | ids: ids}
+    %{hold | ids: ids, return: Keyword.get(options, :return, :restart_child)}
     |> Hold.absorb(others)
     |> Hold.killed(bytes, now(), &:rand.uniform/0)
     |> store()
@@ -99,6 +101,11 @@ defmodule OOM.Holds do
     {:noreply, schedule(state, if(count() > 0, do: @tick_ms, else: @idle_ms))}
   end
 
+  def handle_info({:released, key, {:ok, pid}}, state) do
+    with %Hold{state: :releasing} = hold <- lookup(key), do: renamed(hold, pid)
+    {:noreply, state}
+  end
+
   def handle_info({:released, key, result}, state) do
     # Unless it was killed again in the meantime.
     with %Hold{state: :releasing} = hold <- lookup(key), do: released(hold, result)
@@ -130,7 +137,7 @@ defmodule OOM.Holds do
          %Hold{} = hold <- Hold.next(all(), now, room(OOM.snapshot(), bookings)) do
       store(%{hold | state: :releasing})
       key = {hold.supervisor, hold.id}
-      {_pid, ref} = spawn_monitor(__MODULE__, :release, [self(), key, hold.ids])
+      {_pid, ref} = spawn_monitor(__MODULE__, :release, [self(), hold])
       %{state | releasing: {ref, key}, bookings: [{now + @booking_ms, hold.bytes} | bookings]}
     else
       _ -> state
@@ -151,22 +158,32 @@ defmodule OOM.Holds do
 
   # In a process of its own: a start may take as long as it likes.
   @doc false
-  @spec release(pid(), {pid(), term()}, [term()]) :: term()
-  def release(holds, {supervisor, _id} = key, ids) do
-    result =
-      Enum.reduce_while(ids, :ok, fn id, :ok ->
-        # One that has started may have been killed again, and its hold then tells of all.
-        with %Hold{state: :releasing} <- lookup(key),
-             result = :supervisor.restart_child(supervisor, id),
-             false <- failed?(result) do
-          {:cont, :ok}
-        else
-          true -> {:halt, :failed}
-          _ -> {:halt, :ok}
-        end
-      end)
+  @spec release(pid(), Hold.t()) :: term()
+  def release(holds, %Hold{supervisor: supervisor, id: id} = hold),
+    do: send(holds, {:released, {supervisor, id}, start(hold.return, hold)})
 
-    send(holds, {:released, key, result})
+  defp start({:start_child, request}, hold) do
+    case GenServer.call(hold.supervisor, {:start_child, request}, :infinity) do
+      {:ok, pid} when is_pid(pid) -> {:ok, pid}
+      {:ok, pid, _info} when is_pid(pid) -> {:ok, pid}
+      {:error, _} -> :failed
+      # Ignored: it stays down.
+      _ -> :ok
+    end
+  end
+
+  defp start(:restart_child, %Hold{supervisor: supervisor} = hold) do
+    Enum.reduce_while(hold.ids, :ok, fn id, :ok ->
+      # One that has started may have been killed again, and its hold then tells of all.
+      with %Hold{state: :releasing} <- lookup({supervisor, hold.id}),
+           result = :supervisor.restart_child(supervisor, id),
+           false <- failed?(result) do
+        {:cont, :ok}
+      else
+        true -> {:halt, :failed}
+        _ -> {:halt, :ok}
+      end
+    end)
   end
 
   defp failed?({:error, reason}), do: reason not in [:running, :restarting, :not_found]
@@ -176,6 +193,16 @@ defmodule OOM.Holds do
 
   defp released(hold, :failed),
     do: store(Hold.failed(hold, now(), &:rand.uniform/0))
+
+  # Under its new pid, so that a relapse finds it; it may have had one already.
+  defp renamed(hold, pid) do
+    case lookup({hold.supervisor, pid}) do
+      nil -> hold |> Hold.renamed(pid) |> Hold.released(now()) |> store()
+      again -> again |> Hold.relapsed(hold, now(), &:rand.uniform/0) |> store()
+    end
+
+    :ets.delete(__MODULE__, {hold.supervisor, hold.id})
+  end
 
   defp forget_stable(%{checked_ms: checked} = state) do
     if now() - checked >= @idle_ms, do: forget_stable(state, now()), else: state
