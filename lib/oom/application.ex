@@ -33,6 +33,7 @@ defmodule OOM.Application do
     Atom,
     Collectable,
     Collectable.Map,
+    DynamicSupervisor,
     Enum,
     Enumerable,
     Enumerable.List,
@@ -68,5 +69,12 @@ defmodule OOM.Application do
 
   # Each finds its state in the tables again, so none takes another down.
   defp parts(config),
-    do: [OOM.Reporter, OOM.Notifier, OOM.Accountant, OOM.Holds, {OOM.Guard, config}]
+    do: [
+      OOM.Reporter,
+      OOM.Notifier,
+      OOM.Accountant,
+      OOM.Holds,
+      OOM.Tree.Census,
+      {OOM.Guard, config}
+    ]
 end
