@@ -130,7 +130,7 @@ defmodule OOM.Child do
   defp below(options),
     do: inherit(if unit?(options), do: [inside_unit: true] ++ options, else: options)
 
-  defp inherit(options), do: Keyword.merge(Tree.options(self()), options)
+  defp inherit(options), do: Keyword.merge(Tree.here(), options)
 
   defp unit?(options), do: options[:unit] == true and not worker?(options)
 
@@ -139,7 +139,7 @@ defmodule OOM.Child do
       Children.put(pid, id, options)
 
       # What is in a unit dies with it.
-      unless Tree.options(self())[:inside_unit], do: register(pid, id, options)
+      unless Tree.here()[:inside_unit], do: register(pid, id, options)
     end
 
     result

@@ -113,9 +113,12 @@ defmodule OOM.Tree do
   defp inherited([ancestor | above], below) do
     pid = whereis(ancestor)
 
+    # One that is known has been started before, whatever is being started now.
+    starting = if lookup(below) == nil, do: note(pid), else: []
+
     case is_pid(pid) && lookup(pid) do
-      {_, _, _, options, _} -> if lookup(below) == nil, do: starting(pid, options), else: options
-      _unknown -> inherited(above, pid || below)
+      {_, _, _, options, _} -> Keyword.merge(options, starting)
+      _unknown -> Keyword.merge(inherited(above, pid || below), starting)
     end
   rescue
     ArgumentError -> []
@@ -123,10 +126,20 @@ defmodule OOM.Tree do
 
   defp inherited(_none, _below), do: []
 
-  defp starting(pid, options) do
+  defp note(pid) do
     case :ets.lookup(__MODULE__, {:starting, pid}) do
-      [{_, starting}] -> Keyword.merge(options, starting)
-      [] -> options
+      [{_, starting}] -> starting
+      [] -> []
+    end
+  end
+
+  @doc "Called in a supervisor: what holds for its children."
+  @spec here() :: options()
+  def here do
+    case lookup(self()) do
+      {_, _, _, options, _} -> options
+      # It is being started, and whoever does that has not heard of it yet.
+      nil -> inherited()
     end
   end
 end

@@ -385,7 +385,12 @@ defmodule OOM.TreeTest do
         worker(:c)
       ]
 
-      {_, supervisor} = below(plain(children, auto_shutdown: :any_significant))
+      options = [strategy: :one_for_one, max_restarts: 0, auto_shutdown: :any_significant]
+
+      start =
+        {OOM.Test.Trees.OfSupervisor, :start_link, [fn -> Supervisor.init(children, options) end]}
+
+      {_, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
       [a, b, c] = for id <- [:a, :b, :c], do: started(id)
       walk()
       assert Enum.map([a, b, c], &rank/1) == [1000, 500, 500]

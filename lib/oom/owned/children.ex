@@ -71,11 +71,11 @@ defmodule OOM.Owned.Children do
 
   defp owner_of_parent(_unknown, seen, _generation), do: {nil, seen}
 
-  @doc "All unregistered processes that count for this one."
+  @doc "All unregistered processes that count for this one, which need not be registered any more."
   @spec below(pid()) :: [pid()]
   def below(worker) do
     {below, _seen} =
-      Enum.reduce(Process.list(), {[], %{}}, fn pid, {below, seen} ->
+      Enum.reduce(Process.list(), {[], %{worker => worker}}, fn pid, {below, seen} ->
         {owner, seen} = owner(pid, seen)
         {if(owner == worker and pid != worker, do: [pid | below], else: below), seen}
       end)
