@@ -208,7 +208,8 @@ defmodule OOM.TreeTest do
     test "simple_one_for_one: with the arguments it was started with" do
       spec = Map.update!(worker(:x), :start, fn {m, f, _} -> {m, f, []} end)
 
-      start = {:supervisor, :start_link, [__MODULE__.Template, [spec]]}
+      flags = %{strategy: :simple_one_for_one, intensity: 0, period: 1}
+      start = {:supervisor, :start_link, [__MODULE__.Template, {flags, [spec]}]}
 
       {_, supervisor} = below(%{id: :simple, type: :supervisor, start: start})
       {:ok, a} = :supervisor.start_child(supervisor, [[id: :a, owner: self()]])
@@ -385,11 +386,8 @@ defmodule OOM.TreeTest do
         worker(:c)
       ]
 
-      options = [strategy: :one_for_one, max_restarts: 0, auto_shutdown: :any_significant]
-
-      start =
-        {OOM.Test.Trees.OfSupervisor, :start_link, [fn -> Supervisor.init(children, options) end]}
-
+      flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: :any_significant}
+      start = {:supervisor, :start_link, [__MODULE__.Template, {flags, children}]}
       {_, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
       [a, b, c] = for id <- [:a, :b, :c], do: started(id)
       walk()
@@ -507,8 +505,7 @@ defmodule OOM.TreeTest do
   defmodule Template do
     @behaviour :supervisor
     @impl true
-    def init([spec]),
-      do: {:ok, {%{strategy: :simple_one_for_one, intensity: 0, period: 1}, [spec]}}
+    def init({flags, specs}), do: {:ok, {flags, specs}}
   end
 
   # As ranch has one: a special process that spawns connections and forgets those that end.
