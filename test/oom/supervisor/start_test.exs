@@ -290,7 +290,7 @@ defmodule OOM.Supervisor.StartTest do
              "expected priority to be :low, :normal, :high, :protected or an integer from 0 to " <>
                "1000, got: -1"},
             {[prio: :low],
-             "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, got: " <>
+             "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, :unit, got: " <>
                "[prio: :low]"},
             {[max_heap_size: 0],
              "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, or " <>
