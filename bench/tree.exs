@@ -58,7 +58,7 @@ defmodule Tree do
         VM.call(vm, Tree.Node, :start, [mode, load.size])
         Process.sleep(load.settle_ms)
         windows = for _ <- 1..load.windows, do: window(vm, load.seconds)
-        walks = if mode == :with, do: walks(vm), else: [0]
+        walks = if mode == :with, do: walks(vm), else: [{0, 0}]
 
         %{
           windows: windows,
@@ -80,7 +80,7 @@ defmodule Tree do
     %{idle: idle, busy: busy}
   end
 
-  defp walks(vm), do: for(_ <- 1..5, do: elem(VM.call(vm, Tree.Node, :walk), 0))
+  defp walks(vm), do: for(_ <- 1..5, do: VM.call(vm, Tree.Node, :walk))
 
   # Per cent of those alive that are registered.
   defp known(vm) do
@@ -101,7 +101,8 @@ defmodule Tree do
 
     for {name, value} <- [
           {"idle: CPU, ms per s", & &1.idle.windows},
-          {"one walk, ms", & &1.idle.walks},
+          {"a walk past all, ms", fn turn -> for {_, ms} <- turn.idle.walks, do: ms end},
+          {"a walk over all, ms", fn turn -> for {ms, _} <- turn.idle.walks, do: ms end},
           {"known, % of those alive", &[&1.idle.known]},
           {"RSS, KiB per connection", &[&1.idle.rss]},
           {"coming and going: CPU, ms per s", & &1.busy.windows},

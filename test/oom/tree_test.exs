@@ -92,9 +92,7 @@ defmodule OOM.TreeTest do
 
     test "one that was found first is what its supervisor says of it" do
       {_, supervisor} = below(dynamic())
-      spec = OOM.child_spec(worker(:a), priority: 300)
-      {:ok, a} = DynamicSupervisor.start_child(supervisor, spec)
-      Workers.delete(a)
+      {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a))
       walk()
       assert rank(a) == 500
       :ok = Workers.attach(a, 300, supervisor, :a, [])

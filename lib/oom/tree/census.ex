@@ -17,9 +17,12 @@ defmodule OOM.Tree.Census do
   # A walk that found more new ones than this part of all should have been sooner.
   @part 50
 
+  # Its one large thing is a list that is replaced each time.
+  @spawn [priority: :high, fullsweep_after: 0]
+
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
-    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
+    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: @spawn)
 
   @doc "The level has changed."
   @spec pressure(OOM.level()) :: :ok
@@ -69,8 +72,8 @@ defmodule OOM.Tree.Census do
 
   def handle_info(:walk, %{walk: nil} = state), do: {:noreply, start(state)}
 
-  def handle_info({:walked, count}, state),
-    do: {:noreply, %{state | pause_ms: pause(count, state)}}
+  def handle_info({:walked, result}, state),
+    do: {:noreply, %{state | pause_ms: pause(result, state), settled: result.settled}}
 
   def handle_info({:DOWN, ref, :process, _, _}, %{walk: ref} = state) do
     for from <- state.callers, do: GenServer.reply(from, :ok)
@@ -82,12 +85,13 @@ defmodule OOM.Tree.Census do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp pause({all, found}, _state) when found * @part > all, do: @least_ms
-  defp pause(_count, state), do: min(state.pause_ms * 2, @most_ms)
+  defp pause(%{all: all, found: found}, _state) when found * @part > all, do: @least_ms
+  defp pause(_result, state), do: min(state.pause_ms * 2, @most_ms)
 
   defp start(state) do
     census = self()
-    walk = fn -> send(census, {:walked, Walk.run()}) end
+    settled = state.settled
+    walk = fn -> send(census, {:walked, Walk.run(settled)}) end
     {_pid, ref} = :erlang.spawn_opt(walk, [:monitor, priority: priority(state.level)])
     %{state | walk: ref, began_ms: System.monotonic_time(:millisecond)}
   end

@@ -17,19 +17,41 @@ defmodule OOM.Tree.Walk do
   # Longer than a supervisor that is not starting a child takes to answer.
   @facts_ms 50
 
-  @typedoc "How many there are, and how many of them were new workers."
-  @type count :: {all :: non_neg_integer(), found :: non_neg_integer()}
+  @typedoc """
+  How many processes there are, how many of them were new workers, and whom the next walk can pass
+  by: they have their place, and it does not change.
+  """
+  @type result :: %{all: non_neg_integer(), found: non_neg_integer(), settled: [pid()]}
 
-  @doc "One walk."
-  @spec run() :: count()
-  def run do
+  @doc "One walk, past those that were settled at the last."
+  @spec run([pid()]) :: result()
+  def run(settled \\ []) do
     Tree.prune()
-    pids = Process.list()
-    state = %{seen: %{}, found: 0, asked: %{}}
-    state = Enum.reduce(pids, state, fn pid, state -> elem(place(pid, state, 0), 1) end)
+    # The list comes nearly sorted, and to take one from the other is ten times cheaper than to
+    # look each of them up.
+    pids = :lists.sort(Process.list())
+    state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
     ask_changed(state)
     Units.refresh()
-    {length(pids), state.found}
+
+    # Whose supervisor has not told of itself yet has no place, and is looked at again.
+    %{
+      all: length(pids),
+      found: state.found,
+      settled: :ordsets.subtract(pids, :lists.sort(state.outside))
+    }
+  end
+
+  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: []}
+
+  defp visit(pid, state) do
+    case place(pid, state, 0) do
+      {nowhere, state} when nowhere in [:outside, :too_far] ->
+        %{state | outside: [pid | state.outside]}
+
+      {_place, state} ->
+        state
+    end
   end
 
   # Whose a process is: {:worker, pid}, {:supervisor, pid, options}, or :outside.
