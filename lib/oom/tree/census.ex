@@ -43,6 +43,8 @@ defmodule OOM.Tree.Census do
       walk: nil,
       began_ms: 0,
       pause_ms: @least_ms,
+      # whom the next walk passes by
+      settled: [],
       callers: [],
       timer: nil
     }
