@@ -130,8 +130,14 @@ defmodule OOM do
     * `:backoff` - `[initial_ms: i, max_ms: m]`, how long the child is held at least when it was
       killed. Default: from `config :oom`
 
-  The result can be used under any supervisor; under others than `OOM.Supervisor`, a kill is a
-  crash to the supervisor, and the child is not held.
+    * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
+      comes back as a whole. Default: `false`
+
+  A supervisor's `:priority` and `:backoff` hold for all that is below it, unless something is said
+  there, too.
+
+  The result can be used under any supervisor; under one that is not below an `OOM.Supervisor`, a
+  kill is a crash to it, and the child is not held.
 
       iex> %{id: Agent, restart: :transient} =
       ...>   OOM.child_spec({Agent, fn -> 0 end}, priority: :low, restart: :transient)
