@@ -31,7 +31,7 @@ defmodule OOM do
   |---|---|---|
   | `:normal` | | held workers come back, one at a time |
   | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
-  | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away |
+  | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
   | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark |
 
   Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
@@ -40,7 +40,11 @@ defmodule OOM do
   third of that; 0 turns both off.
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
-  restarted into the pressure, and not counted towards `max_restarts`.
+  restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,
+  after a backoff, when they fit. One that is killed `max_kills` times without having lived for
+  `stable_ms` in between is given up: it stays down, an error is logged and, where SASL runs, the
+  alarm `{:oom_given_up, {supervisor, id}}` is set until it is back or its supervisor ends.
+  `held/0` lists who is down, and `release/1` brings one back by hand.
 
   ## Configuration
 
@@ -51,7 +55,19 @@ defmodule OOM do
   Unknown options and wrong values raise `ArgumentError` when the application starts.
   """
 
-  alias OOM.{Child, Config, Heap, Level, Native, Notifier, Priority, Snapshot, Tables, Workers}
+  alias OOM.{
+    Asker,
+    Child,
+    Config,
+    Heap,
+    Level,
+    Native,
+    Notifier,
+    Priority,
+    Snapshot,
+    Tables,
+    Workers
+  }
 
   @typedoc """
   Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
@@ -85,6 +101,8 @@ defmodule OOM do
   ## Options
 
     * `:max_heap_size` - see `t:max_heap_size/0`. Without it, the flag stays as it is
+    * `:handle_pressure` - `true`: the worker is sent `{:oom_pressure, %OOM.Pressure{}}` before it
+      would be killed, and may shrink. `false`: no longer. Without it, as it was: it is not
 
   Raises `ArgumentError` for another priority or option, and where the `:oom` application does not
   run.
@@ -95,7 +113,8 @@ defmodule OOM do
       iex> OOM.set_priority(-1)
       ** (ArgumentError) expected priority to be :low, :normal, :high, :protected or an integer from 0 to 1000, got: -1
   """
-  @spec set_priority(priority(), max_heap_size: max_heap_size()) :: :ok
+  @spec set_priority(priority(), max_heap_size: max_heap_size(), handle_pressure: boolean()) ::
+          :ok
   @spec set_priority(pid(), priority()) :: :ok
   def set_priority(priority, options \\ [])
 
@@ -113,9 +132,12 @@ defmodule OOM do
   def set_priority(priority, options) do
     rank = Priority.rank!(priority)
     running!()
-    cap_self(options)
+    {max_heap_size, handle_pressure?} = check_own!(options)
+    if max_heap_size != nil, do: max_heap_size |> Heap.bytes() |> Heap.cap_self()
     Heap.mailbox_off_heap()
     Workers.declare(self(), rank)
+    if handle_pressure? != nil, do: Asker.listens(self(), handle_pressure?)
+    :ok
   end
 
   @doc """
@@ -129,6 +151,10 @@ defmodule OOM do
     * `:max_heap_size` - see `t:max_heap_size/0`. Default: from `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`, how long the child is held at least when it was
       killed. Default: from `config :oom`
+    * `:max_kills` - after how many kills it is given up: a positive integer or `:infinity`.
+      Default: from `config :oom`
+    * `:handle_pressure` - whether it is sent `{:oom_pressure, %OOM.Pressure{}}` before it would be
+      killed, and may shrink; see `OOM.Pressure`. Default: `false`
 
     * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
       comes back as a whole. Default: `false`
@@ -213,20 +239,58 @@ defmodule OOM do
   @spec unsubscribe() :: :ok
   defdelegate unsubscribe(), to: Notifier
 
-  defp cap_self(options) do
+  @doc """
+  What is held: killed because of memory and not yet back, as `OOM.Held` tells of each. Those that
+  come back first are first, those that are given up last.
+
+  Reads a table and asks nobody. Empty where the `:oom` application does not run.
+
+      iex> is_list(OOM.held())
+      true
+  """
+  @spec held() :: [OOM.Held.t()]
+  defdelegate held(), to: OOM.Holds.List, as: :all
+
+  @doc """
+  Brings a held child back by hand: now, whatever the level is and whether it fits. Its kills are
+  forgotten, and it is no longer given up. With it comes what is down together with it.
+
+  Takes what `held/0` lists, or `{supervisor, id}` with the pid or the name of its supervisor and the
+  id of the child. Returns when it is started, or where it is on its way already, when that is done.
+
+    * `{:error, :not_held}` - there is no such supervisor, or it holds no such child
+    * `{:error, reason}` - its supervisor could not start it, for this reason; it is held again and
+      tried again after its backoff
+
+  Raises `ArgumentError` for anything else, and where the `:oom` application does not run.
+
+      iex> OOM.release({self(), :importer})
+      {:error, :not_held}
+  """
+  @spec release(OOM.Held.t() | {Supervisor.supervisor(), id :: term()}) :: :ok | {:error, term()}
+  def release(held) do
+    running!()
+    OOM.Holds.List.release(held)
+  end
+
+  # All of them are checked before any takes effect.
+  defp check_own!(options) do
     unless Keyword.keyword?(options) do
       raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
     end
 
-    case Keyword.pop(options, :max_heap_size) do
-      {nil, []} ->
-        :ok
+    case Keyword.drop(options, [:max_heap_size, :handle_pressure]) do
+      [] ->
+        size = Keyword.get(options, :max_heap_size, nil)
+        handle? = Keyword.get(options, :handle_pressure, nil)
+        if size != nil, do: Config.max_heap_size!(size)
+        if handle? != nil, do: Config.handle_pressure!(handle?)
+        {size, handle?}
 
-      {size, []} ->
-        size |> Config.max_heap_size!() |> Heap.bytes() |> Heap.cap_self()
-
-      {_, unknown} ->
-        raise ArgumentError, "unknown option, expected :max_heap_size, got: #{inspect(unknown)}"
+      unknown ->
+        raise ArgumentError,
+              "unknown option, expected :max_heap_size or :handle_pressure, " <>
+                "got: #{inspect(unknown)}"
     end
   end
 

@@ -11,10 +11,18 @@ defmodule OOM.Application do
     OOM.Level.setup()
     OOM.HeapReports.install()
     # The tables' owner does nothing and has no reason to die; if it does, all begin anew.
-    Supervisor.start_link([{OOM.Tables, config}, {OOM.Keeper, parts(config)}],
-      strategy: :rest_for_one,
-      name: OOM.Application
-    )
+    children = [OOM.Tables.Heir, {OOM.Tables, config}, {OOM.Keeper, parts(config)}]
+    Supervisor.start_link(children, strategy: :rest_for_one, name: OOM.Application)
+  end
+
+  # What is held comes back, as there will be nobody to bring it. First the guard ends, so that it
+  # does not make more of them.
+  @impl true
+  def prep_stop(state) do
+    _ = Supervisor.terminate_child(OOM.Application, OOM.Keeper)
+    OOM.Tables.put_stopping()
+    OOM.Holds.let_go()
+    state
   end
 
   @impl true
@@ -73,6 +81,7 @@ defmodule OOM.Application do
       OOM.Reporter,
       OOM.Notifier,
       OOM.Accountant,
+      OOM.Asker,
       OOM.Holds,
       OOM.Tree.Census,
       {OOM.Guard, config}

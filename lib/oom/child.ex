@@ -3,17 +3,19 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Config, Heap, Priority, Tables, Tree, Workers}
-  alias OOM.Supervisor.Children
+  alias OOM.{Asker, Config, Heap, Priority, Tables, Tree, Workers}
+  alias OOM.Supervisor.{Children, Server}
   alias OOM.Tree.Census
 
-  @options [:priority, :max_heap_size, :backoff, :unit]
+  @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure]
 
   @type option ::
           {:priority, OOM.priority()}
           | {:max_heap_size, OOM.max_heap_size()}
           | {:backoff, keyword()}
           | {:unit, boolean()}
+          | {:max_kills, pos_integer() | :infinity}
+          | {:handle_pressure, boolean()}
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -45,6 +47,12 @@ defmodule OOM.Child do
 
       {:unit, other} ->
         raise ArgumentError, "expected :unit to be true or false, got: #{inspect(other)}"
+
+      {:max_kills, kills} ->
+        {:max_kills, Config.max_kills!(kills)}
+
+      {:handle_pressure, handle?} ->
+        {:handle_pressure, Config.handle_pressure!(handle?)}
 
       {name, value} ->
         raise ArgumentError,
@@ -98,9 +106,12 @@ defmodule OOM.Child do
   def start_link(mfa, id, options) do
     case Tables.config() do
       nil -> apply_mfa(mfa)
-      config -> mfa |> start_capped(options, config) |> registered(id, options)
+      config -> if Server.stays_down?(id), do: :ignore, else: start(mfa, id, options, config)
     end
   end
+
+  defp start(mfa, id, options, config),
+    do: mfa |> start_capped(options, config) |> registered(id, options)
 
   defp start_capped(mfa, options, config) do
     if worker?(options) do
@@ -149,6 +160,7 @@ defmodule OOM.Child do
     cond do
       worker?(options) ->
         Workers.attach(pid, rank(options), self(), id, options)
+        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
 
       unit?(options) ->
         Tree.put(pid, :unit, self(), below(options))

@@ -38,8 +38,15 @@ defmodule OOM.Config do
     backoff: {
       [initial_ms: 1_000, max_ms: 60_000],
       :backoff,
-      "how long a killed worker is held at least: exponential from `initial_ms` to `max_ms`, " <>
-        "with jitter"
+      "how long a killed worker is held at least: at most `initial_ms` after the first kill, twice " <>
+        "as much after each further one, up to `max_ms`; of that a random part (full jitter)"
+    },
+    max_kills: {
+      10,
+      :kills,
+      "a worker killed so often, without having lived for `stable_ms` in between, is given up: it " <>
+        "stays down, with an alarm, until `OOM.release/1`. A positive integer or `:infinity`. With " <>
+        "the default backoff it has by then come back three times after the longest one"
     },
     stable_ms: {
       60_000,
@@ -136,12 +143,24 @@ defmodule OOM.Config do
   @spec backoff!(term()) :: keyword()
   def backoff!(value), do: check!(:backoff, :backoff, value)
 
+  @doc "Checks one `max_kills`, wherever it is given."
+  @spec max_kills!(term()) :: pos_integer() | :infinity
+  def max_kills!(value), do: check!(:kills, :max_kills, value)
+
+  @doc "Checks one `handle_pressure`, wherever it is given."
+  @spec handle_pressure!(term()) :: boolean()
+  def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)
+
   defp check!(:limit, _name, nil), do: nil
   defp check!(:limit, _name, limit) when is_integer(limit) and limit > 0, do: limit
   defp check!(:limit, name, other), do: wrong!(name, "a positive number of bytes", other)
 
   defp check!(:positive, _name, n) when is_integer(n) and n > 0, do: n
   defp check!(:positive, name, other), do: wrong!(name, "a positive integer", other)
+
+  defp check!(:kills, _name, :infinity), do: :infinity
+  defp check!(:kills, _name, n) when is_integer(n) and n > 0, do: n
+  defp check!(:kills, name, other), do: wrong!(name, "a positive integer or :infinity", other)
 
   defp check!({:in, values}, name, value) do
     if value in values,

@@ -9,6 +9,7 @@ defmodule OOM.Guard do
   alias OOM.{
     Accountant,
     Appended,
+    Asker,
     Brake,
     Kill,
     Level,
@@ -97,6 +98,7 @@ defmodule OOM.Guard do
     from = state.level
     Level.put(report.level)
     Notifier.level(from, report)
+    Asker.level(report.level)
     Accountant.pressure(report.level, report.growth_bytes_per_s)
     state = measure(%{state | level: report.level})
 

@@ -12,11 +12,22 @@ defmodule OOM.Hold do
     # in start order
     :ids,
     :backoff,
+    # since when it is held
+    :held_ms,
     :due_ms,
     # when it was last released
     :released_ms,
+    # who asks its supervisor to start it, while it is :releasing
+    :releaser,
+    # another one at each change; see OOM.Holds.Store
+    :version,
     bytes: 0,
     kills: 0,
+    # starts that failed, which wait as long as further kills
+    failures: 0,
+    max_kills: :infinity,
+    # whether it was said that it is given up
+    told?: false,
     state: :held,
     # how its supervisor is asked to start it again
     return: :restart_child
@@ -29,32 +40,57 @@ defmodule OOM.Hold do
   """
   @type return :: :restart_child | {:start_child, request :: term()}
 
+  @type key :: {supervisor :: pid(), id :: term()}
+
   @type t :: %__MODULE__{
           supervisor: pid(),
           id: term(),
           ids: [term()],
           backoff: keyword(),
+          held_ms: integer() | nil,
           due_ms: integer() | nil,
           released_ms: integer() | nil,
+          releaser: pid() | nil,
+          version: integer() | nil,
           bytes: non_neg_integer(),
           kills: non_neg_integer(),
-          # :held; :releasing while its supervisor is asked to start it; :running afterwards, kept
-          # for a while to tell a relapse from a first time
-          state: :held | :releasing | :running,
+          failures: non_neg_integer(),
+          max_kills: pos_integer() | :infinity,
+          told?: boolean(),
+          # :held; :given_up, until somebody asks for it; :releasing while its supervisor is asked
+          # to start it; :running afterwards, kept for a while to tell a relapse from a first time
+          state: :held | :given_up | :releasing | :running,
           return: return()
         }
 
-  @doc "Killed, for the first time or again."
+  @spec key(t()) :: key()
+  def key(%__MODULE__{} = hold), do: {hold.supervisor, hold.id}
+
+  @doc "Whether it is down because of memory, on its way back or not."
+  @spec held?(t()) :: boolean()
+  def held?(%__MODULE__{state: state}), do: state != :running
+
+  @doc "Killed, for the first time or again; given up where that was once too often."
   @spec killed(t(), non_neg_integer(), integer(), (... -> float())) :: t()
   def killed(%__MODULE__{} = hold, bytes, now_ms, random) do
-    kills = hold.kills + 1
-    due = now_ms + Backoff.delay_ms(kills, hold.backoff, random)
-    %{hold | state: :held, kills: kills, bytes: bytes, due_ms: due}
+    since = if hold.state == :running or hold.held_ms == nil, do: now_ms, else: hold.held_ms
+    hold = %{hold | kills: hold.kills + 1, bytes: bytes, held_ms: since, releaser: nil}
+
+    # An atom is more than any number.
+    if hold.kills >= hold.max_kills,
+      do: %{hold | state: :given_up, due_ms: nil},
+      else: wait(hold, now_ms, random)
   end
 
-  @doc "Could not be started: waits again, longer."
+  @doc "Could not be started: waits again, longer. It is not given up for that."
   @spec failed(t(), integer(), (... -> float())) :: t()
-  def failed(%__MODULE__{} = hold, now_ms, random), do: killed(hold, hold.bytes, now_ms, random)
+  def failed(%__MODULE__{} = hold, now_ms, random),
+    do: wait(%{hold | failures: hold.failures + 1, releaser: nil}, now_ms, random)
+
+  defp wait(hold, now_ms, random) do
+    delay = Backoff.delay_ms(max(hold.kills + hold.failures, 1), hold.backoff, random)
+    %{hold | state: :held, due_ms: now_ms + delay}
+  end
 
   @doc "Without these children; `nil` when none is left."
   @spec without(t(), [term()]) :: t() | nil
@@ -67,16 +103,36 @@ defmodule OOM.Hold do
 
   @doc "Takes over what `others` held."
   @spec absorb(t(), [t()]) :: t()
-  def absorb(%__MODULE__{} = hold, others),
-    do: %{hold | kills: Enum.max([hold.kills | Enum.map(others, & &1.kills)])}
+  def absorb(%__MODULE__{} = hold, others) do
+    Enum.reduce(others, hold, fn other, hold ->
+      %{
+        hold
+        | kills: max(hold.kills, other.kills),
+          failures: max(hold.failures, other.failures)
+      }
+    end)
+  end
+
+  @doc "`releaser` asks its supervisor from now on."
+  @spec releasing(t(), pid()) :: t()
+  def releasing(%__MODULE__{} = hold, releaser),
+    do: %{hold | state: :releasing, releaser: releaser}
+
+  @doc "Somebody has decided that it may come back: its past is forgotten."
+  @spec pardoned(t()) :: t()
+  def pardoned(%__MODULE__{} = hold), do: %{hold | kills: 0, failures: 0, told?: false}
 
   @doc "Was killed again before it was known to be the same as `before`: takes over its past."
   @spec relapsed(t(), t(), integer(), (... -> float())) :: t()
-  def relapsed(%__MODULE__{} = hold, before, now_ms, random),
-    do: killed(%{hold | kills: hold.kills + before.kills - 1}, hold.bytes, now_ms, random)
+  def relapsed(%__MODULE__{} = hold, before, now_ms, random) do
+    failures = hold.failures + before.failures
+    hold = %{hold | kills: hold.kills + before.kills - 1, failures: failures}
+    killed(hold, hold.bytes, now_ms, random)
+  end
 
   @spec released(t(), integer()) :: t()
-  def released(%__MODULE__{} = hold, now_ms), do: %{hold | state: :running, released_ms: now_ms}
+  def released(%__MODULE__{} = hold, now_ms),
+    do: %{hold | state: :running, released_ms: now_ms, releaser: nil}
 
   @doc "Came back as another: its past goes with it."
   @spec renamed(t(), pid()) :: t()
@@ -88,21 +144,4 @@ defmodule OOM.Hold do
     do: now_ms - hold.released_ms >= stable_ms
 
   def stable?(_hold, _now_ms, _stable_ms), do: false
-
-  @doc """
-  The next to come back, of those that are due: the one that waits longest, if what it last held
-  fits into `room_bytes`. `nil` room means that no limit is known, and everything fits.
-
-  One that has been due for as long as its longest backoff comes back whatever its size: it may
-  not grow like that again, and one that fits nowhere would be gone for good.
-  """
-  @spec next([t()], integer(), integer() | nil) :: t() | nil
-  def next(holds, now_ms, room_bytes) do
-    holds
-    |> Enum.filter(&(&1.state == :held and &1.due_ms <= now_ms))
-    |> Enum.filter(&(room_bytes == nil or &1.bytes <= room_bytes or overdue?(&1, now_ms)))
-    |> Enum.min_by(& &1.due_ms, fn -> nil end)
-  end
-
-  defp overdue?(hold, now_ms), do: now_ms - hold.due_ms >= hold.backoff[:max_ms]
 end

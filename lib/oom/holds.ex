@@ -1,20 +1,25 @@
 defmodule OOM.Holds do
   @moduledoc false
   # Brings held children back: one at a time, when the level is normal and they fit. The holds
-  # themselves are in a table that outlives this process.
+  # themselves are in a table that outlives this process (OOM.Holds.Store); what it knows besides is
+  # made from them when it begins.
 
   use GenServer
 
-  alias OOM.{Hold, Snapshot, Tables, Victims}
+  alias OOM.{Hold, Tables, Victims}
+  alias OOM.Holds.{Alarm, Bookings, Queue, Release, Store}
 
-  # How often to look while anything is held. Also the least time between two returns, in which
-  # the watcher sees what the first one did.
+  # The least time between two returns, in which the watcher sees what the first one did.
   @tick_ms 10
-  # While nothing is held, to forget what has become stable.
-  @idle_ms 1_000
-  # A returned worker needs time to grow back to the size it was killed at; until then its bytes
-  # are booked. One that takes longer than this is seen coming by the watcher.
-  @booking_ms 1_000
+  # How often to look while those that are due wait for room or for the level.
+  @blocked_ms 50
+  # A start that takes longer than this keeps the others waiting no longer; so many of them do.
+  @slow_ms 5_000
+  @slow 8
+  # Pasts that are forgotten in one look.
+  @forget 100
+  # How long an end of the application waits for those it held.
+  @stop_ms 2_000
 
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
@@ -28,33 +33,76 @@ defmodule OOM.Holds do
 
   Written into the table here and now, so that no crash of this module's process can lose it.
 
-  Options: `:backoff`, by default that of the configuration; `:return`, see `t:OOM.Hold.return/0`.
+  Options: `:backoff` and `:max_kills`, by default those of the configuration; `:return`, see
+  `t:OOM.Hold.return/0`.
   """
   @spec hold(pid(), term(), unit(), pid(), keyword()) :: :ok
   def hold(supervisor, id, unit, pid, options) do
-    hold =
-      lookup({supervisor, id}) ||
-        %Hold{
-          supervisor: supervisor,
-          id: id,
-          ids: [],
-          backoff: options[:backoff] || Tables.config().backoff
-        }
+    hold = stored(Tables.config(), supervisor, id, unit, pid, options)
+    changed({supervisor, id})
 
-    others = overlapping(hold, unit)
-    members = Enum.map(unit, &elem(&1, 0))
-    for other <- others, do: replace(other, Hold.without(other, members))
+    # The application ends meanwhile, and who ends it may have looked already.
+    if hold == nil or Tables.stopping?() do
+      return = Keyword.get(options, :return, :restart_child)
+      ids = for {id, true} <- unit, do: id
+      bare = %Hold{supervisor: supervisor, id: id, ids: ids, backoff: [], return: return}
+      Release.all([hold || bare], 0)
+    else
+      :ok
+    end
+  end
 
-    held = Enum.flat_map([hold | others], &if(&1.state == :running, do: [], else: &1.ids))
-    ids = for {id, ran?} <- unit, ran? or id in held, do: id
+  defp stored(nil, _supervisor, _id, _unit, _pid, _options), do: nil
+
+  defp stored(config, supervisor, id, unit, pid, options) do
+    others = absorb(supervisor, id, unit)
     bytes = Enum.reduce(others, Victims.bytes(pid), &(&1.bytes + &2))
+    now = now()
 
-    %{hold | ids: ids, return: Keyword.get(options, :return, :restart_child)}
-    |> Hold.absorb(others)
-    |> Hold.killed(bytes, now(), &:rand.uniform/0)
-    |> store()
+    {_, hold} =
+      Store.update({supervisor, id}, fn old ->
+        old = if old && Hold.stable?(old, now, config.stable_ms), do: nil, else: old
 
-    wake(supervisor)
+        %Hold{
+          (old || %Hold{supervisor: supervisor, id: id, ids: [], backoff: []})
+          | ids: ids(unit, List.wrap(old) ++ others),
+            backoff: options[:backoff] || config.backoff,
+            max_kills: options[:max_kills] || config.max_kills,
+            return: Keyword.get(options, :return, :restart_child)
+        }
+        |> Hold.absorb(others)
+        |> Hold.killed(bytes, now, &:rand.uniform/0)
+      end)
+
+    hold
+  rescue
+    # The tables are gone by now.
+    ArgumentError -> nil
+  end
+
+  # The others of the same supervisor that share a child with the unit, which takes it over.
+  defp absorb(_supervisor, _id, [_alone]), do: []
+
+  defp absorb(supervisor, id, unit) do
+    members = Enum.map(unit, &elem(&1, 0))
+
+    for %Hold{} = other <- Store.all(supervisor),
+        other.id != id and Hold.held?(other),
+        Enum.any?(other.ids, &(&1 in members)),
+        do: without(Hold.key(other), members)
+  end
+
+  # As it was before.
+  defp without(key, ids) do
+    {old, new} = Store.update(key, &(&1 && Hold.held?(&1) && Hold.without(&1, ids)))
+    if new == nil, do: Alarm.clear(old)
+    changed(key)
+    old
+  end
+
+  defp ids(unit, before) do
+    held = Enum.flat_map(before, &if(Hold.held?(&1), do: &1.ids, else: []))
+    for {id, ran?} <- unit, ran? or id in held, do: id
   end
 
   @doc """
@@ -63,170 +111,237 @@ defmodule OOM.Holds do
   """
   @spec forget(pid(), term(), boolean()) :: :ok
   def forget(supervisor, id, alone?) do
-    holds = if alone?, do: List.wrap(lookup({supervisor, id})), else: all(supervisor)
-
-    for %Hold{state: :held} = hold <- holds,
+    for %Hold{state: state} = hold when state in [:held, :given_up] <-
+          concerning(supervisor, id, alone?),
         id in hold.ids,
-        do: replace(hold, Hold.without(hold, [id]))
+        do: without(Hold.key(hold), [id])
 
     :ok
   end
 
-  @doc "How many children are held at the moment."
+  @doc "Whether this child waits to come back, so that nobody but its hold starts it."
+  @spec held?(pid(), term(), boolean()) :: boolean()
+  def held?(supervisor, id, alone?) do
+    Enum.any?(
+      concerning(supervisor, id, alone?),
+      &(&1.state in [:held, :given_up] and id in &1.ids)
+    )
+  end
+
+  defp concerning(supervisor, id, true), do: List.wrap(Store.lookup({supervisor, id}))
+  defp concerning(supervisor, _id, false), do: Store.all(supervisor)
+
+  @doc "How many are held at the moment, with all their strategies take along as one."
   @spec count() :: non_neg_integer()
-  def count do
-    :ets.select_count(__MODULE__, [{{:_, %{state: :"$1"}}, [{:"/=", :"$1", :running}], [true]}])
+  def count, do: Tables.held()
+
+  @doc """
+  Starts a hold now, whatever the level is, with its past forgotten. `{:error, reason}` where its
+  supervisor could not start it; it is then held as before its first return.
+  """
+  @spec release(Hold.key()) :: Release.result() | {:error, :not_held}
+  def release(key), do: GenServer.call(__MODULE__, {:release, key}, :infinity)
+
+  @doc "The hold of this key was changed by somebody else."
+  @spec changed(Hold.key()) :: :ok
+  def changed(key) do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, {:changed, key})
+    :ok
+  end
+
+  @doc "The application ends: nobody will bring them back, so all come back now."
+  @spec let_go() :: :ok
+  def let_go do
+    holds = Store.all()
+    Enum.each(holds, &Alarm.clear/1)
+    Release.all(for(%Hold{state: :held} = hold <- holds, do: hold), @stop_ms)
   end
 
   @impl true
   def init(nil) do
-    state = %{monitors: %{}, releasing: nil, bookings: [], timer: nil, checked_ms: now()}
-    # After a crash: take up what the table knows. A release under way is asked for again, and
-    # its supervisor answers `:running` where it had succeeded.
-    state =
-      Enum.reduce(all(), state, fn hold, state ->
-        if hold.state == :releasing, do: store(%{hold | state: :held})
-        monitor(state, hold.supervisor)
-      end)
+    queue = Queue.new()
+    Tables.put_held(queue.held)
+    # Whose return is under way: by monitor, {key, since_ms, who waits for it}.
+    state = %{
+      queue: queue,
+      monitors: %{},
+      releases: %{},
+      bookings: [],
+      tick_ms: @tick_ms,
+      timer: nil
+    }
 
-    {:ok, schedule(state, @tick_ms)}
+    {:ok, Store.all() |> Enum.reduce(state, &take_up/2) |> schedule()}
+  end
+
+  # After a crash. Whoever releases goes on, or has ended, which its monitor tells.
+  defp take_up(hold, state) do
+    state = monitor(state, hold.supervisor)
+
+    if hold.state == :releasing do
+      under_way({hold.releaser, Process.monitor(hold.releaser), hold}, state, [])
+    else
+      changed(Hold.key(hold), state)
+    end
   end
 
   @impl true
-  def handle_info({:held, supervisor}, state),
-    do: {:noreply, state |> monitor(supervisor) |> schedule(@tick_ms)}
+  def handle_call({:release, key}, from, state) do
+    case Enum.find(state.releases, fn {_ref, {other, _, _}} -> other == key end) do
+      # On its way already.
+      {ref, {key, since, callers}} ->
+        {:noreply, put_in(state.releases[ref], {key, since, [from | callers]})}
 
-  def handle_info(:tick, state) do
-    state = %{state | timer: nil} |> forget_stable() |> release_next()
-    {:noreply, schedule(state, if(count() > 0, do: @tick_ms, else: @idle_ms))}
+      nil ->
+        release_by_hand(key, from, state)
+    end
   end
 
-  def handle_info({:released, key, {:ok, pid}}, state) do
-    with %Hold{state: :releasing} = hold <- lookup(key), do: renamed(hold, pid)
-    {:noreply, state}
-  end
+  @impl true
+  def handle_info({:changed, key}, state), do: {:noreply, key |> changed(state) |> schedule()}
 
-  def handle_info({:released, key, result}, state) do
-    # Unless it was killed again in the meantime.
-    with %Hold{state: :releasing} = hold <- lookup(key), do: released(hold, result)
-    {:noreply, state}
-  end
+  def handle_info(:tick, state),
+    do: {:noreply, %{state | timer: nil} |> forget_stable() |> release_next() |> schedule()}
 
-  def handle_info({:DOWN, ref, :process, _pid, _}, %{releasing: {ref, key}} = state) do
-    # A releaser that died without a word, and its supervisor with it or not: try again later.
-    with %Hold{state: :releasing} = hold <- lookup(key),
-         do: store(Hold.failed(hold, now(), &:rand.uniform/0))
+  def handle_info({:DOWN, ref, :process, _pid, reason}, %{releases: releases} = state)
+      when is_map_key(releases, ref) do
+    {{key, _since, callers}, releases} = Map.pop!(releases, ref)
 
-    {:noreply, schedule(%{state | releasing: nil}, @tick_ms)}
+    # One that was cut short, and its supervisor with it or not: try again later.
+    Store.update(key, fn
+      %Hold{state: :releasing} = hold -> Release.failed(hold)
+      other -> other
+    end)
+
+    result = with {:shutdown, {:released, result}} <- reason, do: result
+    result = if result == :ok, do: :ok, else: error(result)
+    for caller <- callers, do: GenServer.reply(caller, result)
+    {:noreply, key |> changed(%{state | releases: releases, tick_ms: @tick_ms}) |> schedule()}
   end
 
   def handle_info({:DOWN, _ref, :process, pid, _}, state) do
     # The supervisor is gone, and its next incarnation starts all its children itself.
-    :ets.match_delete(__MODULE__, {{pid, :_}, :_})
+    for hold <- Store.all(pid) do
+      Alarm.clear(hold)
+      Store.update(Hold.key(hold), fn _ -> nil end)
+      Queue.delete(state.queue, Hold.key(hold))
+    end
+
     {:noreply, %{state | monitors: Map.delete(state.monitors, pid)}}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp release_next(%{releasing: nil} = state) do
+  defp error({:error, _} = error), do: error
+  defp error(reason), do: {:error, reason}
+
+  defp changed(key, state) do
+    case Store.lookup(key) do
+      nil ->
+        Queue.delete(state.queue, key)
+        state
+
+      hold ->
+        Queue.put(state.queue, hold, Tables.config().stable_ms)
+        if hold.state == :given_up and not hold.told?, do: given_up(hold)
+        monitor(state, hold.supervisor)
+    end
+  end
+
+  defp given_up(%Hold{version: version} = hold) do
+    Alarm.raise_for(hold)
+
+    {_, now} =
+      Store.update(Hold.key(hold), fn
+        %Hold{version: ^version} = same -> %{same | told?: true}
+        other -> other
+      end)
+
+    # Asked back in this very moment.
+    unless match?(%Hold{state: :given_up}, now), do: Alarm.clear(hold)
+  end
+
+  defp release_by_hand(key, from, state) do
+    before = Store.lookup(key)
+
+    case Release.begin(key, &may_by_hand/1) do
+      nil ->
+        {:reply, {:error, :not_held}, state}
+
+      release ->
+        Alarm.clear(before)
+        {:noreply, release |> under_way(state, [from]) |> schedule()}
+    end
+  end
+
+  defp may_by_hand(%Hold{state: state} = hold) when state in [:held, :given_up],
+    do: Hold.pardoned(hold)
+
+  defp may_by_hand(_hold), do: nil
+
+  defp release_next(state) do
     now = now()
-    bookings = Enum.filter(state.bookings, fn {until, _} -> until > now end)
-    state = %{state | bookings: bookings}
+    state = %{state | bookings: Bookings.current(state.bookings, now)}
 
-    with :normal <- OOM.level(),
-         %Hold{} = hold <- Hold.next(all(), now, room(OOM.snapshot(), bookings)) do
-      store(%{hold | state: :releasing})
-      key = {hold.supervisor, hold.id}
-      {_pid, ref} = spawn_monitor(__MODULE__, :release, [self(), hold])
-      %{state | releasing: {ref, key}, bookings: [{now + @booking_ms, hold.bytes} | bookings]}
+    with false <- busy?(state.releases, now),
+         :normal <- OOM.level(),
+         room = Bookings.room_bytes(state.bookings, OOM.snapshot()),
+         # One that does not fit must not meet another that has just come back.
+         {key, queue} when key != nil <-
+           Queue.next(state.queue, now, room, state.bookings == []),
+         {_, _, _} = release <- Release.begin(key, &if(&1.state == :held, do: &1)) do
+      under_way(release, %{state | queue: queue, tick_ms: @tick_ms}, [])
     else
-      _ -> state
+      {nil, queue} -> %{state | queue: queue, tick_ms: @blocked_ms}
+      _ -> %{state | tick_ms: @blocked_ms}
     end
   end
 
-  defp release_next(state), do: state
-
-  # Down to the first watermark, with what is free inside the VM, and less what others that have
-  # just come back will need.
-  defp room(%Snapshot{headroom_bytes: nil}, _bookings), do: nil
-
-  defp room(%Snapshot{} = snapshot, bookings) do
-    booked = bookings |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-    slack = snapshot.slack_bytes || 0
-    snapshot.headroom_bytes + slack - snapshot.elevated_headroom_bytes - booked
+  defp busy?(releases, now) do
+    map_size(releases) >= @slow or
+      Enum.any?(releases, fn {_ref, {_, since, _}} -> now - since < @slow_ms end)
   end
 
-  # In a process of its own: a start may take as long as it likes.
-  @doc false
-  @spec release(pid(), Hold.t()) :: term()
-  def release(holds, %Hold{supervisor: supervisor, id: id} = hold),
-    do: send(holds, {:released, {supervisor, id}, start(hold.return, hold)})
+  defp under_way({_pid, ref, hold}, state, callers) do
+    now = now()
+    Queue.put(state.queue, hold, Tables.config().stable_ms)
 
-  defp start({:start_child, request}, hold) do
-    case GenServer.call(hold.supervisor, {:start_child, request}, :infinity) do
-      {:ok, pid} when is_pid(pid) -> {:ok, pid}
-      {:ok, pid, _info} when is_pid(pid) -> {:ok, pid}
-      {:error, _} -> :failed
-      # Ignored: it stays down.
-      _ -> :ok
+    %{
+      state
+      | releases: Map.put(state.releases, ref, {Hold.key(hold), now, callers}),
+        bookings: Bookings.add(state.bookings, hold.bytes, now)
+    }
+  end
+
+  defp forget_stable(state), do: forget_stable(state, now(), @forget)
+
+  defp forget_stable(state, _now, 0), do: state
+
+  defp forget_stable(state, now, count) do
+    case Queue.stable(state.queue, now) do
+      nil ->
+        state
+
+      key ->
+        stable_ms = Tables.config().stable_ms
+        Store.update(key, &if(&1 && Hold.stable?(&1, now, stable_ms), do: nil, else: &1))
+        forget_stable(changed(key, state), now, count - 1)
     end
   end
 
-  defp start(:restart_child, %Hold{supervisor: supervisor} = hold) do
-    Enum.reduce_while(hold.ids, :ok, fn id, :ok ->
-      # One that has started may have been killed again, and its hold then tells of all.
-      with %Hold{state: :releasing} <- lookup({supervisor, hold.id}),
-           result = :supervisor.restart_child(supervisor, id),
-           false <- failed?(result) do
-        {:cont, :ok}
-      else
-        true -> {:halt, :failed}
-        _ -> {:halt, :ok}
-      end
-    end)
-  end
-
-  defp failed?({:error, reason}), do: reason not in [:running, :restarting, :not_found]
-  defp failed?(_), do: false
-
-  defp released(hold, :ok), do: store(Hold.released(hold, now()))
-
-  defp released(hold, :failed),
-    do: store(Hold.failed(hold, now(), &:rand.uniform/0))
-
-  # Under its new pid, so that a relapse finds it; it may have had one already.
-  defp renamed(hold, pid) do
-    case lookup({hold.supervisor, pid}) do
-      nil -> hold |> Hold.renamed(pid) |> Hold.released(now()) |> store()
-      again -> again |> Hold.relapsed(hold, now(), &:rand.uniform/0) |> store()
+  # At most one timer, for the next that is due or stable.
+  defp schedule(state) do
+    case Queue.next_ms(state.queue) do
+      nil -> cancel(state)
+      next_ms -> schedule(state, max(next_ms, now() + state.tick_ms))
     end
-
-    :ets.delete(__MODULE__, {hold.supervisor, hold.id})
   end
 
-  defp forget_stable(%{checked_ms: checked} = state) do
-    if now() - checked >= @idle_ms, do: forget_stable(state, now()), else: state
-  end
+  defp schedule(%{timer: {_timer, at_ms}} = state, due_ms) when at_ms <= due_ms, do: state
 
-  defp forget_stable(state, now) do
-    stable_ms = Tables.config().stable_ms
-
-    for hold <- all(), Hold.stable?(hold, now, stable_ms) do
-      :ets.delete(__MODULE__, {hold.supervisor, hold.id})
-    end
-
-    %{state | checked_ms: now}
-  end
-
-  # At most one timer: `due_ms` tells whether an earlier one is needed.
-  defp schedule(state, delay_ms) do
-    due = now() + delay_ms
-
-    cond do
-      :ets.info(__MODULE__, :size) == 0 -> state
-      state.timer != nil and elem(state.timer, 1) <= due -> state
-      true -> %{cancel(state) | timer: {Process.send_after(self(), :tick, delay_ms), due}}
-    end
+  defp schedule(state, due_ms) do
+    timer = Process.send_after(self(), :tick, due_ms, abs: true)
+    %{cancel(state) | timer: {timer, due_ms}}
   end
 
   defp cancel(%{timer: nil} = state), do: state
@@ -239,42 +354,6 @@ defmodule OOM.Holds do
   defp monitor(state, supervisor) do
     monitors = Map.put_new_lazy(state.monitors, supervisor, fn -> Process.monitor(supervisor) end)
     %{state | monitors: monitors}
-  end
-
-  # Those of the same supervisor that share a child with the unit.
-  defp overlapping(_hold, [_alone]), do: []
-
-  defp overlapping(hold, unit) do
-    for other <- all(hold.supervisor),
-        other.id != hold.id and other.state != :running,
-        Enum.any?(unit, fn {id, _} -> id in other.ids end),
-        do: other
-  end
-
-  defp replace(hold, nil), do: :ets.delete(__MODULE__, {hold.supervisor, hold.id})
-  defp replace(_hold, hold), do: store(hold)
-
-  defp store(hold), do: :ets.insert(__MODULE__, {{hold.supervisor, hold.id}, hold})
-  defp all, do: :ets.select(__MODULE__, [{{:_, :"$1"}, [], [:"$1"]}])
-
-  defp all(supervisor) do
-    :ets.select(__MODULE__, [{{{supervisor, :_}, :"$1"}, [], [:"$1"]}])
-  rescue
-    ArgumentError -> []
-  end
-
-  defp lookup(key) do
-    case :ets.lookup(__MODULE__, key) do
-      [{_, hold}] -> hold
-      [] -> nil
-    end
-  rescue
-    ArgumentError -> nil
-  end
-
-  defp wake(supervisor) do
-    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, {:held, supervisor})
-    :ok
   end
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -19,8 +19,13 @@ defmodule OOM.Supervisor do
       after a backoff, once the level is `:normal` again and what it last held fits the headroom
       (or, where it fits nowhere, after the longest backoff once more).
       With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
-      with it. Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a
-      held child ends the hold.
+      with it, and stays down when a sibling's crash makes the strategy restart all the others.
+      Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
+      ends the hold.
+    * One that is killed `max_kills` times without having lived for `stable_ms` in between is given
+      up: it stays down until `OOM.release/1`. See `OOM.held/0`.
+    * When the `:oom` application is stopped, what is held comes back at once, and the supervisor is
+      a plain one from then on. What was given up stays down.
     * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
       grows its heap is faster than any sampling. One that is killed by it is held in the same
       way. For that a child that ends with `:killed` is restarted up to 50 ms later than under
@@ -70,6 +75,9 @@ defmodule OOM.Supervisor do
     * `:priority` - see `t:OOM.priority/0`. Default: `:normal`
     * `:max_heap_size` - see `t:OOM.max_heap_size/0`. Default: from `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`. Default: from `config :oom`
+    * `:max_kills` - a positive integer or `:infinity`. Default: from `config :oom`
+    * `:handle_pressure` - whether they are asked to shrink before they would be killed, see
+      `OOM.Pressure`. Default: `false`
   """
 
   alias OOM.Child

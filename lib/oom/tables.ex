@@ -1,9 +1,12 @@
 defmodule OOM.Tables do
   @moduledoc false
   # Owns the ETS tables, and does nothing else: so that a crash of the guard, of the accountant or
-  # of the holds loses no registration, no plan and no hold.
+  # of the holds loses no registration, no plan and no hold. The holds outlive even its own end, see
+  # OOM.Tables.Heir.
 
   use GenServer
+
+  alias OOM.Tables.Heir
 
   @tables [
     # {pid, rank, bytes, sampled_ms, state, supervisor, id, options, work}; see OOM.Workers
@@ -14,15 +17,17 @@ defmodule OOM.Tables do
     {OOM.Owned, [:set, read_concurrency: true]},
     # {pid, bytes}; see OOM.Appended. Ordered, because it is walked while it changes.
     {OOM.Appended, [:ordered_set]},
+    # {pid, asked_ms}: who wants a word before the kill; see OOM.Asker
+    {OOM.Asker, [:set]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
     # {pid, kind, parent, options, facts}: the supervisors below; see OOM.Tree
     {OOM.Tree, [:set, read_concurrency: true]},
     # {pid, own rank, floor}: those who would take others along; see OOM.Units
     {OOM.Units, [:set, read_concurrency: true]},
-    # {{supervisor, id}, %OOM.Hold{}}
-    {OOM.Holds, [:set]},
-    # {:watcher, reference} and {:config, %OOM.Config{}}
+    # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
+    {OOM.Holds, [:ordered_set]},
+    # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true}
     {OOM.State, [:set, read_concurrency: true]}
   ]
 
@@ -31,10 +36,22 @@ defmodule OOM.Tables do
 
   @impl true
   def init(config) do
-    for {name, options} <- @tables, do: :ets.new(name, [:named_table, :public | options])
+    for {name, options} <- @tables, do: table(name, options)
     :ets.insert(OOM.State, {:config, config})
     {:ok, nil}
   end
+
+  defp table(OOM.Holds = name, options) do
+    heir = for pid when is_pid(pid) <- [Process.whereis(Heir)], do: {:heir, pid, nil}
+    # Its heir stays the same when it is given away.
+    unless Heir.take(name), do: :ets.new(name, [:named_table, :public | heir ++ options])
+  end
+
+  defp table(name, options), do: :ets.new(name, [:named_table, :public | options])
+
+  # The table that was inherited.
+  @impl true
+  def handle_info(_message, state), do: {:noreply, state}
 
   @doc "The validated configuration, or `nil` where the application does not run."
   @spec config() :: OOM.Config.t() | nil
@@ -47,6 +64,25 @@ defmodule OOM.Tables do
   @spec put_watcher(reference() | nil) :: true
   def put_watcher(nil), do: :ets.delete(OOM.State, :watcher)
   def put_watcher(ref), do: :ets.insert(OOM.State, {:watcher, ref})
+
+  @doc "How many are held; a counter that OOM.Holds keeps."
+  @spec held() :: non_neg_integer()
+  def held do
+    case state(:held) do
+      nil -> 0
+      counter -> :counters.get(counter, 1)
+    end
+  end
+
+  @spec put_held(:counters.counters_ref()) :: true
+  def put_held(counter), do: :ets.insert(OOM.State, {:held, counter})
+
+  @doc "Whether the application is about to end: what is held from now on would stay so."
+  @spec stopping?() :: boolean()
+  def stopping?, do: state(:stopping) == true
+
+  @spec put_stopping() :: true
+  def put_stopping, do: :ets.insert(OOM.State, {:stopping, true})
 
   # The tables are gone while the application is stopped; that is a state, not an error.
   defp state(key) do

@@ -140,9 +140,9 @@ defmodule OOM.Visit do
   def unit(_one_for_one, id, _children), do: [{id, true}]
 
   defp hold(id, unit, pid, return),
-    do: Holds.hold(self(), id, unit, pid, [return: return] ++ backoff())
+    do: Holds.hold(self(), id, unit, pid, [return: return] ++ options())
 
-  defp backoff, do: self() |> Tree.options() |> Keyword.take([:backoff])
+  defp options, do: self() |> Tree.options() |> Keyword.take([:backoff, :max_kills])
 
   # From its parent, so that one that traps exits leaves in order; and before anything else ends it,
   # so that this is what links and monitors see.

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.{Appended, Plan, Units}
+  alias OOM.{Appended, Asker, Plan, Units}
 
   @rank 2
   @bytes 3
@@ -137,6 +137,7 @@ defmodule OOM.Workers do
   @spec delete(pid()) :: :ok
   def delete(pid) do
     Appended.delete(pid)
+    Asker.forget(pid)
 
     with [{_, rank, bytes, _, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
          do: Plan.delete(pid, {rank, bytes})

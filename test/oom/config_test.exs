@@ -19,6 +19,7 @@ defmodule OOM.ConfigTest do
     sample_interval_ms: [[min: 1, max: 1], [min: 5, max: 10_000]],
     max_heap_size: [:infinity, 1, {:percent_of_limit, 100}, {:percent_of_limit, 0.5}],
     backoff: [[initial_ms: 1, max_ms: 1], [initial_ms: 10, max_ms: 50]],
+    max_kills: [1, 10, :infinity],
     stable_ms: [1, 60_000],
     grace_ms: [1, 5_000],
     min_victim_bytes: [1, 1_000_000],
@@ -85,6 +86,7 @@ defmodule OOM.ConfigTest do
        [initial_ms: 1, initial_ms: 2],
        %{initial_ms: 1}
      ]},
+    {:max_kills, "a positive integer or :infinity", [nil, 0, -1, 1.0, :never]},
     {:stable_ms, "a positive integer", [nil, 0, -1, 1.0, :infinity]},
     {:grace_ms, "a positive integer", [nil, 0, -1, 1.0, :brutal_kill]},
     {:min_victim_bytes, "a positive integer", [nil, 0, -1, 1.0]},

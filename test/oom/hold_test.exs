@@ -21,9 +21,35 @@ defmodule OOM.HoldTest do
     end
   end
 
+  describe "max_kills" do
+    test "gives up at that many, and not before" do
+      assert [:held, :held, :given_up, :given_up] =
+               Enum.scan(1..4, %{hold(:a) | max_kills: 3}, fn _, hold -> killed(hold, 7, 0) end)
+               |> Enum.map(& &1.state)
+    end
+
+    test "a start that fails is no kill" do
+      hold = %{hold(:a) | max_kills: 2} |> killed(7, 0)
+      failed = Enum.reduce(1..5, hold, fn _, hold -> Hold.failed(hold, 0, &one/0) end)
+      assert %{state: :held, kills: 1, failures: 5, due_ms: 1_000} = failed
+      assert %{state: :given_up, due_ms: nil} = killed(failed, 7, 0)
+    end
+
+    test "pardoned/1 begins anew" do
+      given_up = %{hold(:a) | max_kills: 1} |> killed(7, 0)
+      assert %{kills: 0, failures: 0, told?: false} = Hold.pardoned(%{given_up | told?: true})
+    end
+  end
+
+  test "is held since the first kill after it ran" do
+    again = hold(:a) |> killed(7, 10) |> killed(7, 20)
+    assert again.held_ms == 10
+    assert %{held_ms: 40} = again |> Hold.released(30) |> killed(7, 40)
+  end
+
   test "failed/3 waits as long as a further kill, and needs what it needed" do
     failed = hold(:a) |> killed(7, 0) |> Map.put(:state, :releasing) |> Hold.failed(1_000, &one/0)
-    assert %{state: :held, kills: 2, bytes: 7, due_ms: 1_200} = failed
+    assert %{state: :held, kills: 1, failures: 1, bytes: 7, due_ms: 1_200} = failed
   end
 
   describe "stable?/3" do
@@ -54,49 +80,7 @@ defmodule OOM.HoldTest do
     assert %{kills: 0} = Hold.absorb(hold(:a), [])
   end
 
-  describe "next/3" do
-    test "is the one that is due longest" do
-      holds = [at(:a, 30), at(:b, 10), at(:c, 20)]
-      assert %{id: :b} = Hold.next(holds, 100, 1_000)
-    end
-
-    test "none before it is due" do
-      assert Hold.next([at(:a, 101)], 100, 1_000) == nil
-      assert %{id: :a} = Hold.next([at(:a, 100)], 100, 1_000)
-    end
-
-    test "passes by what does not fit" do
-      holds = [%{at(:large, 10) | bytes: 1_001}, %{at(:fits, 20) | bytes: 1_000}]
-      assert %{id: :fits} = Hold.next(holds, 100, 1_000)
-      assert Hold.next(holds, 100, 999) == nil
-    end
-
-    test "what held nothing known fits unless there is less than no room" do
-      assert %{id: :a} = Hold.next([at(:a, 10)], 100, 0)
-      assert Hold.next([at(:a, 10)], 100, -1) == nil
-    end
-
-    test "takes one that fits nowhere all the same, after its longest backoff" do
-      assert Hold.next([%{at(:a, 10) | bytes: 1_001}], 1_009, 1_000) == nil
-      assert %{id: :a} = Hold.next([%{at(:a, 10) | bytes: 1_001}], 1_010, 1_000)
-    end
-
-    test "everything fits where no limit is known" do
-      assert %{id: :a} = Hold.next([%{at(:a, 10) | bytes: 1_000_000_000_000}], 100, nil)
-    end
-
-    test "passes by what is on its way or runs" do
-      holds = [%{at(:a, 10) | state: :releasing}, Hold.released(at(:b, 10), 20)]
-      assert Hold.next(holds, 100, 1_000) == nil
-    end
-
-    test "none of none" do
-      assert Hold.next([], 100, nil) == nil
-    end
-  end
-
   defp hold(id), do: %Hold{supervisor: self(), id: id, ids: [id], backoff: @backoff}
-  defp at(id, due_ms), do: %{hold(id) | due_ms: due_ms, kills: 1}
   defp killed(hold, bytes, now_ms), do: Hold.killed(hold, bytes, now_ms, &one/0)
   defp one, do: 1.0
 end

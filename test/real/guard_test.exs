@@ -57,7 +57,7 @@ defmodule OOM.Real.GuardTest do
     assert late == []
   end
 
-  for part <- [OOM.Guard, OOM.Accountant, OOM.Holds, OOM.Reporter, OOM.Notifier] do
+  for part <- [OOM.Guard, OOM.Accountant, OOM.Holds, OOM.Asker, OOM.Reporter, OOM.Notifier] do
     test "a crash of #{inspect(part)} in the middle of a round loses nothing" do
       vm = LimitedVM.start!(@limit, @config)
       supervisor = LimitedVM.call(vm, Workload, :start, [workers(60), []])

@@ -12,11 +12,16 @@ defmodule OOM.Test.Workload do
 
     @impl true
     def init({name, options}) do
-      if options[:priority], do: OOM.set_priority(options[:priority])
+      if options[:priority],
+        do: OOM.set_priority(options[:priority], Keyword.take(options, [:handle_pressure]))
+
+      Process.put(:name, name)
       if options[:trap_exit], do: Process.flag(:trap_exit, true)
       send(OOM.Test.Workload.Recorder, {:started, name, self()})
-      {:ok, {options, []}}
+      {:ok, {options, for(n <- 1..Keyword.get(options, :mib, 0)//1, do: mib(n))}}
     end
+
+    defp mib(n), do: :binary.copy(<<n>>, 1_048_576)
 
     @impl true
     def handle_call(:ping, _from, state), do: {:reply, :pong, state}
@@ -50,6 +55,14 @@ defmodule OOM.Test.Workload do
     end
 
     @impl true
+    def handle_info({:oom_pressure, pressure}, {options, data}) do
+      send(OOM.Test.Workload.Recorder, {:asked, Process.get(:name), pressure})
+
+      if options[:shrinks],
+        do: {:noreply, {options, []}, {:continue, :collect}},
+        else: {:noreply, {options, data}}
+    end
+
     def handle_info(_, state), do: {:noreply, state}
   end
 
@@ -115,6 +128,9 @@ defmodule OOM.Test.Workload do
     def handle_info({:oom, level, snapshot}, state),
       do: {:noreply, note(state, {:level, level, snapshot, now()})}
 
+    def handle_info({:asked, name, pressure}, state),
+      do: {:noreply, note(state, {:asked, name, pressure, now()})}
+
     def handle_info({:exhausted, snapshot}, state),
       do: {:noreply, note(state, {:exhausted, snapshot, now()})}
 
@@ -124,7 +140,8 @@ defmodule OOM.Test.Workload do
 
   @doc """
   Starts the recorder, and an `OOM.Supervisor` with a worker for each `{name, options}`. Options
-  of a worker: `:priority`, `:trap_exit`, `:stubborn`.
+  of a worker: `:mib` that it takes when it starts, `:priority`, `:trap_exit`, `:stubborn`, `:handle_pressure`, and `:shrinks` for one that
+  drops all when it is asked to.
   """
   @spec start([{term(), keyword()}], keyword()) :: pid()
   def start(workers, options) do
@@ -184,6 +201,19 @@ defmodule OOM.Test.Workload do
         Process.sleep(every_ms)
         do_grow_until(supervisor, group, kind, bytes, every_ms, done, deadline)
     end
+  end
+
+  @doc "Makes the workers of a group grow by `count` times `bytes`, and waits until they have."
+  @spec fill(pid(), atom(), pos_integer(), pos_integer(), pos_integer()) :: :ok
+  def fill(supervisor, group, bytes, count, every_ms) do
+    for _ <- 1..count, pid <- pids(supervisor, group) do
+      GenServer.cast(pid, {:grow, :binary, bytes})
+      # So slowly that growth alone is no pressure.
+      Process.sleep(every_ms)
+    end
+
+    for pid <- pids(supervisor, group), do: GenServer.call(pid, :state)
+    :ok
   end
 
   @doc """

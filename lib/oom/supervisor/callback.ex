@@ -44,6 +44,10 @@ defmodule OOM.Supervisor.Callback do
   @spec options() :: keyword()
   def options, do: Process.get({__MODULE__, :options}, [])
 
+  @doc "Whether this process is one of our supervisors."
+  @spec ours?() :: boolean()
+  def ours?, do: Process.get({__MODULE__, :strategy}) != nil
+
   @spec strategy() :: atom()
   def strategy, do: Process.get({__MODULE__, :strategy}, :one_for_one)
 

@@ -26,4 +26,16 @@ defmodule OOM.Supervisor.Children do
 
     :ok
   end
+
+  @doc "Forgets the temporary ones that are not among these, which the supervisor still knows."
+  @spec keep([term()]) :: :ok
+  def keep(ids) do
+    known = MapSet.new(ids)
+
+    for {{__MODULE__, pid}, {id, options}} when is_pid(pid) <- Process.get(),
+        options[:restart] == :temporary and not MapSet.member?(known, id),
+        do: forget(id)
+
+    :ok
+  end
 end

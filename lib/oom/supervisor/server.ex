@@ -61,7 +61,9 @@ defmodule OOM.Supervisor.Server do
   # The user's own word on a held child ends the hold.
   defp request({action, id} = request, from, state)
        when action in [:terminate_child, :restart_child, :delete_child] do
+    Process.put({__MODULE__, :asked}, true)
     {result, rest} = split(:supervisor.handle_call(request, from, state))
+    Process.delete({__MODULE__, :asked})
 
     if result == :ok or elem(result, 0) == :ok do
       if action != :restart_child, do: Children.forget(id)
@@ -72,6 +74,16 @@ defmodule OOM.Supervisor.Server do
   end
 
   defp request(request, from, state), do: :supervisor.handle_call(request, from, state)
+
+  @doc """
+  Called at the start of a child, in its supervisor: whether it must stay down. It is held, and a
+  sibling's crash is what would start it; nobody has asked for this one.
+  """
+  @spec stays_down?(term()) :: boolean()
+  def stays_down?(id) do
+    Callback.ours?() and not Process.get({__MODULE__, :asked}, false) and
+      Holds.held?(self(), id, Callback.strategy() == :one_for_one)
+  end
 
   @impl true
   def handle_cast(message, state), do: :supervisor.handle_cast(message, state)
@@ -125,7 +137,7 @@ defmodule OOM.Supervisor.Server do
   defp verdict(pid, reason, options) do
     cond do
       # While the application is stopped nobody could bring it back.
-      Tables.config() == nil -> :other
+      Tables.config() == nil or Tables.stopping?() -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> :memory
       reason != :killed or Keyword.get(options, :type, :worker) != :worker -> :other
@@ -175,10 +187,16 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # OTP's own way with an exit.
+  # OTP's own way with an exit. Its strategy may end temporary siblings with it, of whom nothing is
+  # heard any more.
   defp exited(pid, id, reason, state) do
     Children.forget(id)
-    :supervisor.handle_info({:EXIT, pid, reason}, state)
+    result = :supervisor.handle_info({:EXIT, pid, reason}, state)
+
+    if Callback.strategy() in [:one_for_all, :rest_for_one] and elem(result, 0) == :noreply,
+      do: Children.keep(for {id, true} <- children(elem(result, 1)), do: id)
+
+    result
   end
 
   defp hold(pid, {id, options} = child, state) do

@@ -171,6 +171,205 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert kills(sup, :a) == 1
   end
 
+  describe "when the application stops" do
+    setup do
+      on_exit(fn -> Application.ensure_all_started(:oom) end)
+    end
+
+    test "what is held comes back at once" do
+      {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one)
+      hold(sup, :b, b)
+      :ok = Application.stop(:oom)
+      assert [:a, :b, :c] = running(sup)
+    end
+
+    test "so do those whose supervisor has forgotten them" do
+      sup = start_supervised!(DynamicSupervisor)
+      %{start: mfa} = worker(:a)
+      request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
+      options = [backoff: [initial_ms: 1_000_000_000, max_ms: 1_000_000_000]]
+
+      :ok =
+        Holds.hold(
+          sup,
+          self(),
+          [{self(), true}],
+          self(),
+          options ++ [return: {:start_child, request}]
+        )
+
+      :ok = Application.stop(:oom)
+      started(:a)
+      assert %{active: 1} = DynamicSupervisor.count_children(sup)
+    end
+
+    test "a supervisor that is busy does not keep it from that" do
+      test = self()
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+
+        if :counters.get(starts, 1) == 2 do
+          send(test, {:starting, self()})
+          receive(do: (:go -> :ok))
+        end
+
+        :ok
+      end
+
+      {sup, %{a: a}} = start(:long, [worker(:a, start: start)])
+      {other, %{b: b}} = start(:long, [:b])
+      hold(sup, :a, a)
+      hold(other, :b, b)
+      stop = Task.async(fn -> Application.stop(:oom) end)
+      assert_receive {:starting, ^sup}, 10_000
+      started(:b)
+      assert :ok = Task.await(stop, 20_000)
+      send(sup, :go)
+      started(:a)
+    end
+
+    test "who is held too late is started" do
+      {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one)
+      :ok = Supervisor.terminate_child(sup, :b)
+      :ok = Supervisor.terminate_child(sup, :c)
+      :ok = Application.stop(:oom)
+      # As its supervisor would, between two words of who stops the application.
+      :ok = Holds.hold(sup, :b, [b: true, c: true], b, [])
+      started(:b)
+      started(:c)
+    end
+
+    test "what is given up stays down, and its alarm is cleared" do
+      {:ok, started} = Application.ensure_all_started(:sasl)
+      on_exit(fn -> for app <- started, do: Application.stop(app) end)
+      {sup, %{a: a}} = start(:long, [OOM.child_spec(worker(:a), max_kills: 1)])
+      hold(sup, :a, a)
+
+      alarm? = fn ->
+        List.keymember?(:alarm_handler.get_alarms(), {:oom_given_up, {sup, :a}}, 0)
+      end
+
+      eventually(alarm?)
+      :ok = Application.stop(:oom)
+      assert [] = running(sup)
+      refute alarm?.()
+      assert {:ok, _} = Supervisor.restart_child(sup, :a)
+    end
+  end
+
+  test "the owner of the tables ends, and who is held is still known" do
+    {sup, %{a: a}} = start(:long, [:a])
+    {short, %{b: b}} = start(:short, [:b])
+    Level.put(:high)
+    on_exit(fn -> Level.put(:normal) end)
+    hold(sup, :a, a)
+    hold(short, :b, b)
+    crash(Tables)
+    eventually(fn -> Process.whereis(Holds) && :sys.get_state(Holds) end)
+    assert [%{id: :a, kills: 1}] = Enum.filter(OOM.held(), &(&1.supervisor == sup))
+    Level.put(:normal)
+    # And it works on.
+    kill(started(:b))
+    kill(started(:b))
+    assert :ok = OOM.release({sup, :a})
+    started(:a)
+    # Twice, as the heir must be there again.
+    crash(Tables)
+    eventually(fn -> Process.whereis(OOM.Guard) && :sys.get_state(OOM.Guard) end)
+    started(:b)
+    eventually(fn -> held(short, :b) == nil end)
+  end
+
+  test "one that is started anew is not started twice, whatever crashes meanwhile" do
+    test = self()
+    starts = :counters.new(1, [])
+
+    start = fn ->
+      :counters.add(starts, 1, 1)
+
+      if :counters.get(starts, 1) == 1 do
+        send(test, {:starting, self()})
+        receive(do: (:go -> :ok))
+      end
+
+      :ok
+    end
+
+    sup = start_supervised!(DynamicSupervisor)
+    %{start: mfa} = worker(:a, start: start)
+    request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
+    # As whoever acts for such a supervisor does it.
+    options = [backoff: [initial_ms: 1, max_ms: 1], return: {:start_child, request}]
+    :ok = Holds.hold(sup, test, [{test, true}], test, options)
+    assert_receive {:starting, ^sup}, 10_000
+    crash(Holds)
+    crash(OOM.Accountant)
+    tick()
+    assert %{state: :releasing} = held(sup, test)
+    send(sup, :go)
+    new = started(:a)
+    eventually(fn -> kills(sup, new) == 1 end)
+    assert held(sup, test) == nil
+    assert :counters.get(starts, 1) == 1
+    assert %{active: 1} = DynamicSupervisor.count_children(sup)
+    # And its past is known.
+    assert %{state: :running} = OOM.Holds.Store.lookup({sup, new})
+  end
+
+  test "while Holds crashes again and again all come back, each once" do
+    ids = for n <- 1..20, do: :"w#{n}"
+    {sup, workers} = start(:short, ids)
+    for {_, worker} <- workers, do: kill(worker)
+
+    for id <- ids do
+      started(id)
+      if id in [:w3, :w7, :w12], do: crash(Holds)
+    end
+
+    eventually(fn -> Enum.all?(ids, &(held(sup, &1) == nil)) end)
+    assert %{active: 20} = Supervisor.count_children(sup)
+    refute_received {:started, _, _}
+  end
+
+  describe "a sibling's crash" do
+    for {strategy, crashes, held} <- [{:rest_for_one, :a, :b}, {:one_for_all, :a, :c}] do
+      @tag strategy: strategy, crashes: crashes, held: held
+      test "does not start what is held (#{strategy})", context do
+        %{strategy: strategy, crashes: crashes, held: held} = context
+        {sup, workers} = start(:long, [:a, :b, :c], strategy: strategy, max_restarts: 10)
+        hold(sup, held, workers[held])
+        # Of all that are held in one_for_all, one was asked for.
+        if strategy == :one_for_all, do: {:ok, _} = Supervisor.restart_child(sup, crashes)
+        before = running(sup, crashes)
+        GenServer.cast(before, {:stop, :crash})
+        eventually(fn -> running(sup, crashes) not in [before, :undefined, :restarting] end)
+        assert running(sup) == [crashes]
+        assert %{state: :held} = held(sup, held)
+        assert :ok = OOM.release({sup, held})
+        assert [:a, :b, :c] = running(sup)
+      end
+    end
+  end
+
+  test "temporary siblings ended by the strategy are forgotten" do
+    temporary = worker(:t, restart: :temporary)
+    {sup, _} = start(:long, [:a], strategy: :one_for_all, max_restarts: 100)
+    known = fn -> sup |> Process.info(:dictionary) |> elem(1) |> length() end
+    before = known.()
+
+    for _ <- 1..5 do
+      {:ok, t} = Supervisor.start_child(sup, temporary)
+      ref = Process.monitor(t)
+      GenServer.cast(running(sup, :a), {:stop, :crash})
+      assert_receive {:DOWN, ^ref, _, _, :shutdown}, 5_000
+      Supervisor.count_children(sup)
+    end
+
+    assert known.() == before
+  end
+
   test "under pressure a :killed child is taken for a victim" do
     {sup, %{a: a}} = start(:short, [:a])
     Level.put(:elevated)
@@ -183,6 +382,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
 
   test "the tables know nothing of tests that are over" do
     eventually(fn -> Holds.count() == 0 end)
+    assert OOM.Holds.Store.all() |> Enum.filter(&OOM.Hold.held?/1) == []
     assert %OOM.Config{} = Tables.config()
   end
 

@@ -290,8 +290,11 @@ defmodule OOM.Supervisor.StartTest do
              "expected priority to be :low, :normal, :high, :protected or an integer from 0 to " <>
                "1000, got: -1"},
             {[prio: :low],
-             "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, :unit, got: " <>
-               "[prio: :low]"},
+             "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, :unit, " <>
+               ":max_kills, :handle_pressure, got: [prio: :low]"},
+            {[handle_pressure: nil],
+             "expected :handle_pressure to be one of true, false, got: nil"},
+            {[max_kills: 0], "expected :max_kills to be a positive integer or :infinity, got: 0"},
             {[max_heap_size: 0],
              "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, or " <>
                ":infinity, got: 0"},

@@ -1,0 +1,148 @@
+defmodule OOM.Holds.Release do
+  @moduledoc false
+  # Asks a supervisor to start what is held, in a process of its own: a start may take as long as it
+  # likes. That process writes what came of it, so a crash of OOM.Holds meanwhile loses nothing and
+  # starts nothing twice: whoever takes up the holds finds it in the row, and waits for it.
+
+  alias OOM.{Hold, Holds}
+  alias OOM.Holds.Store
+
+  @type result :: :ok | {:error, term()}
+
+  @doc """
+  Begins, if the hold is one that `may?` come back, and gives it as it is then. The process ends
+  with `{:shutdown, {:released, t:result/0}}`.
+  """
+  @spec begin(Hold.key(), (Hold.t() -> Hold.t() | nil)) :: {pid(), reference(), Hold.t()} | nil
+  def begin(key, may?) do
+    {pid, ref} = spawn_monitor(__MODULE__, :wait, [self()])
+
+    change = fn hold ->
+      case hold && may?.(hold) do
+        nil -> hold
+        hold -> Hold.releasing(hold, pid)
+      end
+    end
+
+    case Store.update(key, change) do
+      {_, %Hold{releaser: ^pid} = hold} ->
+        send(pid, {:go, hold})
+        {pid, ref, hold}
+
+      _ ->
+        Process.demonitor(ref, [:flush])
+        Process.exit(pid, :kill)
+        nil
+    end
+  end
+
+  # Not before the row says so, or nobody would know of it after a crash.
+  @doc false
+  @spec wait(pid()) :: :ok
+  def wait(holds) do
+    ref = Process.monitor(holds)
+
+    receive do
+      {:go, hold} -> hold |> run() |> then(&exit({:shutdown, {:released, &1}}))
+      {:DOWN, ^ref, _, _, _} -> :ok
+    end
+  end
+
+  defp run(hold) do
+    case start(hold.return, hold) do
+      {:ok, pid} when is_pid(pid) -> rename(hold, pid)
+      result -> settle(hold, result)
+    end
+  end
+
+  # Unless it was killed again in the meantime, which has the last word.
+  defp settle(hold, result) do
+    Store.update(Hold.key(hold), fn
+      %Hold{state: :releasing, releaser: me} = hold when me == self() ->
+        if result == :ok, do: Hold.released(hold, now()), else: failed(hold)
+
+      other ->
+        other
+    end)
+
+    result
+  end
+
+  @doc "What a release that was cut short leaves behind."
+  @spec failed(Hold.t()) :: Hold.t()
+  def failed(hold), do: Hold.failed(hold, now(), &:rand.uniform/0)
+
+  # Under its new pid, so that a relapse finds it; it may have had one already.
+  defp rename(%Hold{supervisor: supervisor} = hold, pid) do
+    Store.update({supervisor, pid}, fn
+      nil -> hold |> Hold.renamed(pid) |> Hold.released(now())
+      again -> Hold.relapsed(again, hold, now(), &:rand.uniform/0)
+    end)
+
+    Store.update(Hold.key(hold), fn _ -> nil end)
+    Holds.changed({supervisor, pid})
+    :ok
+  end
+
+  defp start({:start_child, request}, hold) do
+    case GenServer.call(hold.supervisor, {:start_child, request}, :infinity) do
+      {:ok, pid} when is_pid(pid) -> {:ok, pid}
+      {:ok, pid, _info} when is_pid(pid) -> {:ok, pid}
+      {:error, _} = error -> error
+      # Ignored: it stays down.
+      _ -> :ok
+    end
+  end
+
+  defp start(:restart_child, %Hold{supervisor: supervisor} = hold) do
+    Enum.reduce_while(hold.ids, :ok, fn id, :ok ->
+      # One that has started may have been killed again, and its hold then tells of all.
+      with %Hold{state: :releasing} <- Store.lookup(Hold.key(hold)),
+           result = :supervisor.restart_child(supervisor, id),
+           false <- failed?(result) do
+        {:cont, :ok}
+      else
+        {:error, _} = error -> {:halt, error}
+        _ -> {:halt, :ok}
+      end
+    end)
+  end
+
+  defp failed?({:error, reason} = error),
+    do: if(reason in [:running, :restarting, :not_found], do: false, else: error)
+
+  defp failed?(_), do: false
+
+  @doc """
+  Starts all of these, as there will be nobody to bring them back; each supervisor in its own time.
+  Waits for them no longer than `timeout_ms`.
+  """
+  @spec all([Hold.t()], timeout()) :: :ok
+  def all(holds, timeout_ms) do
+    monitors =
+      for {_supervisor, holds} <- Enum.group_by(holds, & &1.supervisor) do
+        {_pid, ref} = spawn_monitor(fn -> Enum.each(holds, &unheld/1) end)
+        ref
+      end
+
+    until = now() + timeout_ms
+
+    for ref <- monitors do
+      receive do
+        {:DOWN, ^ref, _, _, _} -> :ok
+      after
+        max(until - now(), 0) -> Process.demonitor(ref, [:flush])
+      end
+    end
+
+    :ok
+  end
+
+  defp unheld(%Hold{return: {:start_child, request}} = hold),
+    do: GenServer.call(hold.supervisor, {:start_child, request}, :infinity)
+
+  defp unheld(hold),
+    do: Enum.each(hold.ids, &:supervisor.restart_child(hold.supervisor, &1))
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

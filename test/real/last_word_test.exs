@@ -1,0 +1,77 @@
+defmodule OOM.Real.LastWordTest do
+  @moduledoc false
+  # Workers that are asked to shrink before they would be killed, on the real thing.
+
+  use ExUnit.Case, async: false
+
+  alias OOM.Test.{Cgroup, LimitedVM, Workload}
+
+  @moduletag :cgroup
+  @moduletag skip: Cgroup.unavailable()
+  @moduletag timeout: 120_000
+
+  @mib 1_048_576
+  @limit 256 * @mib
+  @config [backoff: [initial_ms: 50, max_ms: 400]]
+
+  # A cache of 60 MiB of priority :low, a small one that is never the largest, and one of priority
+  # :normal that grows slowly until the level is high.
+  defp start(options) do
+    vm = LimitedVM.start!(@limit, @config)
+
+    workers = [
+      {{:cache, 1}, [priority: :low, handle_pressure: true] ++ options},
+      {{:small, 1}, [priority: :low, handle_pressure: true, shrinks: true]},
+      {{:ballast, 1}, [handle_pressure: true, priority: :normal]}
+    ]
+
+    supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
+    fill(vm, supervisor, :cache, 60)
+    fill(vm, supervisor, :small, 1)
+    {vm, supervisor}
+  end
+
+  # Half a MiB each 25 ms: 20 MiB/s.
+  defp fill(vm, supervisor, group, mib) do
+    args = [supervisor, group, div(@mib, 2), 2 * mib, 25]
+    :ok = LimitedVM.call(vm, Workload, :fill, args)
+    assert LimitedVM.call(vm, OOM, :level, []) in [:normal, :elevated]
+  end
+
+  defp grow(vm, supervisor, done) do
+    args = [supervisor, :ballast, :binary, 100_000, 20, done]
+    LimitedVM.call(vm, Workload, :grow_until, args)
+  end
+
+  test "one that drops its cache when it is asked is not killed, nor is anyone else" do
+    {vm, supervisor} = start(shrinks: true)
+    assert {:done, _} = grow(vm, supervisor, {:level, :high})
+    LimitedVM.call(vm, Workload, :await, [[:level], [:normal]])
+    events = LimitedVM.call(vm, Workload, :events, [])
+
+    assert [pressure] = for({:asked, {:cache, 1}, pressure, _} <- events, do: pressure)
+    assert pressure.level == :high
+    assert pressure.bytes >= 60 * @mib
+    assert pressure.need_bytes > 0
+    # Only as many as it takes, and only the lowest priority.
+    assert [] = for({:asked, {name, _}, _, _} when name != :cache <- events, do: name)
+    assert [] = for({:ended, name, _, _} <- events, do: name)
+    refute Enum.any?(events, &match?({:level, :critical, _, _}, &1))
+    [cache] = LimitedVM.call(vm, Workload, :pids, [supervisor, :cache])
+    assert LimitedVM.call(vm, GenServer, :call, [cache, :state]) == 0
+  end
+
+  test "one that does not is killed, and no later for it" do
+    {vm, supervisor} = start(shrinks: false)
+    assert {:done, events} = grow(vm, supervisor, {:ended, :cache, 1})
+    assert [_ | _] = for({:asked, {:cache, 1}, _, _} <- events, do: :asked)
+
+    assert [{:cache, {:shutdown, :memory_pressure}}] =
+             for({:ended, {group, _}, reason, _} <- events, do: {group, reason})
+
+    [critical] = for({:level, :critical, _, at} <- events, do: at)
+    [ended] = for({:ended, _, _, at} <- events, do: at)
+    assert ended - critical < 100
+    assert Cgroup.oom_kills(vm.cgroup) == 0
+  end
+end
