@@ -63,6 +63,7 @@ defmodule OOM.Application do
     :gen_server,
     :lists,
     :maps,
+    :ordsets,
     :proc_lib,
     :rand,
     :supervisor,
