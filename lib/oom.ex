@@ -156,8 +156,14 @@ defmodule OOM do
     * `:handle_pressure` - whether it is sent `{:oom_pressure, %OOM.Pressure{}}` before it would be
       killed, and may shrink; see `OOM.Pressure`. Default: `false`
 
-  The result can be used under any supervisor; under others than `OOM.Supervisor`, a kill is a
-  crash to the supervisor, and the child is not held.
+    * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
+      comes back as a whole. Default: `false`
+
+  A supervisor's `:priority` and `:backoff` hold for all that is below it, unless something is said
+  there, too.
+
+  The result can be used under any supervisor; under one that is not below an `OOM.Supervisor`, a
+  kill is a crash to it, and the child is not held.
 
       iex> %{id: Agent, restart: :transient} =
       ...>   OOM.child_spec({Agent, fn -> 0 end}, priority: :low, restart: :transient)

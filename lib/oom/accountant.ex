@@ -49,7 +49,10 @@ defmodule OOM.Accountant do
 
   @doc "The level has changed or memory grows: the guard will need fresh figures."
   @spec pressure(OOM.level(), integer() | nil) :: :ok
-  def pressure(level, growth_bytes_per_s), do: tell({:pressure, level, growth_bytes_per_s})
+  def pressure(level, growth_bytes_per_s) do
+    OOM.Tree.Census.pressure(level)
+    tell({:pressure, level, growth_bytes_per_s})
+  end
 
   @doc "Runs one pass now and returns when it is through; for tests and tools."
   @spec pass() :: :ok

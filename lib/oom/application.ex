@@ -43,6 +43,7 @@ defmodule OOM.Application do
     Atom,
     Collectable,
     Collectable.Map,
+    DynamicSupervisor,
     Enum,
     Enumerable,
     Enumerable.List,
@@ -64,6 +65,7 @@ defmodule OOM.Application do
     :gen_server,
     :lists,
     :maps,
+    :ordsets,
     :proc_lib,
     :rand,
     :supervisor,
@@ -78,5 +80,13 @@ defmodule OOM.Application do
 
   # Each finds its state in the tables again, so none takes another down.
   defp parts(config),
-    do: [OOM.Reporter, OOM.Notifier, OOM.Accountant, OOM.Asker, OOM.Holds, {OOM.Guard, config}]
+    do: [
+      OOM.Reporter,
+      OOM.Notifier,
+      OOM.Accountant,
+      OOM.Asker,
+      OOM.Holds,
+      OOM.Tree.Census,
+      {OOM.Guard, config}
+    ]
 end

@@ -3,15 +3,17 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Workers}
+  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Workers}
   alias OOM.Supervisor.{Children, Starts}
+  alias OOM.Tree.Census
 
-  @options [:priority, :max_heap_size, :backoff, :max_kills, :handle_pressure]
+  @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure]
 
   @type option ::
           {:priority, OOM.priority()}
           | {:max_heap_size, OOM.max_heap_size()}
           | {:backoff, keyword()}
+          | {:unit, boolean()}
           | {:max_kills, pos_integer() | :infinity}
           | {:handle_pressure, boolean()}
 
@@ -39,6 +41,12 @@ defmodule OOM.Child do
 
       {:backoff, backoff} ->
         {:backoff, Config.backoff!(backoff)}
+
+      {:unit, unit} when is_boolean(unit) ->
+        {:unit, unit}
+
+      {:unit, other} ->
+        raise ArgumentError, "expected :unit to be true or false, got: #{inspect(other)}"
 
       {:max_kills, kills} ->
         {:max_kills, Config.max_kills!(kills)}
@@ -157,24 +165,55 @@ defmodule OOM.Child do
 
       result
     else
-      # A supervisor grows no heap of its own worth a cap, and must never die of one.
-      apply_mfa(mfa)
+      # A supervisor grows no heap of its own worth a cap, and must never die of one. What is below
+      # it may ask for its options before it is started.
+      Tree.starting(below(options))
+
+      try do
+        apply_mfa(mfa)
+      after
+        Tree.started()
+      end
     end
   end
+
+  # What holds below a supervisor; a unit is one worker, whatever is in it.
+  defp below(options),
+    do: inherit(if unit?(options), do: [inside_unit: true] ++ options, else: options)
+
+  defp inherit(options), do: Keyword.merge(Tree.here(), options)
+
+  defp unit?(options), do: options[:unit] == true and not worker?(options)
 
   defp registered(result, id, options) do
     with pid when is_pid(pid) <- started(result) do
       Children.put(pid, id, options)
 
-      if worker?(options) do
-        rank = Priority.rank!(Keyword.get(options, :priority, :normal))
-        Workers.attach(pid, rank, self(), id, options)
-        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
-      end
+      # What is in a unit dies with it.
+      unless Tree.here()[:inside_unit], do: register(pid, id, options)
     end
 
     result
   end
+
+  defp register(pid, id, options) do
+    cond do
+      worker?(options) ->
+        Workers.attach(pid, rank(options), self(), id, options)
+        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
+
+      unit?(options) ->
+        Tree.put(pid, :unit, self(), below(options))
+        Workers.attach(pid, rank(options), self(), id, options)
+
+      true ->
+        # An OOM.Supervisor has said so itself.
+        Tree.put_new(pid, :unknown, self(), below(options))
+        Census.changed()
+    end
+  end
+
+  defp rank(options), do: options |> inherit() |> Tree.rank()
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
 

@@ -200,7 +200,7 @@ defmodule OOM.Guard do
       Victims.mark(victim.pid, now, victim.bytes)
       # Out of the plan at once: whoever keeps it may be late, and the dead free nothing.
       Workers.delete(victim.pid)
-      Kill.start(victim.pid, config.grace_ms)
+      Kill.start(victim.pid, victim.supervisor, config.grace_ms)
     end
 
     if victims == [] do

@@ -3,19 +3,29 @@ defmodule OOM.Kill do
   # One throw-away process at top priority for each victim. An exit signal alone does not raise
   # the victim's priority, and would take effect only when its turn comes; asking whether it is
   # alive does. The question waits for a victim in a long collection, so the guard never asks.
+  #
+  # A supervisor that does not know us is told first (OOM.Visit): the message is in its mailbox
+  # before the exit is, so however busy it is, it restarts nothing and counts nothing.
 
-  alias OOM.Owned
+  alias OOM.{Owned, Tree, Visit}
 
-  @spec start(pid(), pos_integer()) :: pid()
-  def start(pid, grace_ms),
-    do: :erlang.spawn_opt(__MODULE__, :run, [pid, grace_ms], priority: :max)
+  @reason {:shutdown, :memory_pressure}
+
+  @spec start(pid(), pid() | nil, pos_integer()) :: pid()
+  def start(pid, supervisor, grace_ms),
+    do: :erlang.spawn_opt(__MODULE__, :run, [pid, supervisor, grace_ms], priority: :max)
 
   @doc false
-  @spec run(pid(), pos_integer()) :: :ok
-  def run(pid, grace_ms) do
+  @spec run(pid(), pid() | nil, pos_integer()) :: :ok
+  def run(pid, supervisor, grace_ms) do
     ref = Process.monitor(pid)
     ports = Owned.ports(pid)
-    Process.exit(pid, {:shutdown, :memory_pressure})
+    if Tree.kind(supervisor) == :supervisor, do: Visit.take(supervisor, pid)
+    unit? = Tree.kind(pid) == :unit
+
+    # A supervisor leaves for nobody but its parent; so the order comes in the parent's name.
+    if unit? and supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
+    Process.exit(pid, @reason)
     # A port whose owner has ended keeps what it has to write until it is written, which may be
     # never; killed before, it drops it. The worker has its own signal first, and its reason.
     Enum.each(ports, &Process.exit(&1, :kill))
@@ -24,12 +34,18 @@ defmodule OOM.Kill do
       receive do
         {:DOWN, ^ref, :process, ^pid, _} -> true
       after
-        grace_ms ->
-          Process.exit(pid, :kill)
-          Process.alive?(pid)
+        grace_ms -> by_force(pid, unit?)
       end
     end
 
     :ok
+  end
+
+  defp by_force(pid, unit?) do
+    # Whom it would have ended one by one; they are linked, but those that trap exits would stay.
+    below = if unit?, do: Owned.Children.below(pid), else: []
+    Process.exit(pid, :kill)
+    Enum.each(below, &Process.exit(&1, :kill))
+    Process.alive?(pid)
   end
 end

@@ -4,7 +4,7 @@ defmodule OOM.Plan do
   # probes, so that the reaction reads the next victim off the front, whatever the number of
   # workers is.
 
-  alias OOM.Workers
+  alias OOM.{Units, Workers}
 
   @type figure :: {OOM.Priority.rank(), non_neg_integer()}
   @type victim :: %{
@@ -182,7 +182,7 @@ defmodule OOM.Plan do
   defp walk({rank, minus, pid} = key, limits, victims) do
     row = Workers.lookup(pid)
 
-    case judge(key, row, limits) do
+    case allowed(judge(key, row, limits), row) do
       :take ->
         next = :ets.next(__MODULE__, key)
         left = %{limits | need_bytes: limits.need_bytes + minus, count: limits.count - 1}
@@ -207,6 +207,12 @@ defmodule OOM.Plan do
         walk(next, limits, victims)
     end
   end
+
+  # One that would take a protected one along has a rank for it, but that may be late.
+  defp allowed(:take, {pid, _, _, _, _, supervisor, _, _, _}),
+    do: if(Units.protected?(supervisor, pid), do: :changed, else: :take)
+
+  defp allowed(judgement, _row), do: judgement
 
   defp victim({pid, rank, bytes, _, state, supervisor, id, _, _}),
     do: %{pid: pid, rank: rank, bytes: bytes, state: state, supervisor: supervisor, id: id}

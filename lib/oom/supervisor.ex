@@ -36,9 +36,37 @@ defmodule OOM.Supervisor do
       `spawn_link`, is not, unless it calls `OOM.set_priority/2`; until then the guard's sampling
       is all that covers it.
 
-  Temporary children are killed and forgotten, as ever. Children that are supervisors are neither
-  killed nor capped, and what runs below a plain supervisor is known to the guard only if it calls
-  `OOM.set_priority/1`; being killed is a crash to that supervisor.
+  Temporary children are killed and forgotten, as ever.
+
+  ## What is below it
+
+  The tree below is looked through in the background (each second while many come and go, each ten
+  seconds while nobody does, at once when memory becomes short). Workers under plain supervisors are
+  registered with the priority of the nearest declaration above them: their own
+  (`OOM.set_priority/1`, `OOM.child_spec/2`), or that of a supervisor,
+  `OOM.child_spec(sup, priority: :low)`, or of the `OOM.Supervisor`. They are killed with the consent
+  of their supervisor, whatever it is just doing, and no restart is counted:
+
+    * `Supervisor`: the child, with what its strategy takes along, is held and restarted later
+    * `DynamicSupervisor` and `:simple_one_for_one`: it is forgotten, as
+      `DynamicSupervisor.terminate_child/2` has it, and started again later, with a new pid
+    * temporary children (`Task.Supervisor`, ranch, Thousand Island), and processes that are no
+      child of their supervisor: killed, and that is all
+
+  `max_heap_size` is not set from outside for what is found so. A worker that calls
+  `OOM.set_priority/1` under a supervisor that has not been found yet, or that is not below an
+  `OOM.Supervisor`, can be killed, and to that supervisor it is a crash.
+
+  ## What goes together
+
+  With `:one_for_all` and `:rest_for_one` a child is worth as much as the most important of those
+  that would go with it, and is not killed where one of them is protected. A significant child that
+  is transient is held, which ends no supervisor (see `auto_shutdown`); a temporary one, whose end
+  would, goes last.
+
+  `OOM.child_spec(sup, unit: true)` makes a subtree one worker with one priority: what is below it
+  counts for it, it is told to leave in order, ended by force after `grace_ms`, held, and comes back
+  as a whole.
 
   ## Options under `:oom`
 

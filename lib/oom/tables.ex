@@ -21,6 +21,10 @@ defmodule OOM.Tables do
     {OOM.Asker, [:set]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
+    # {pid, kind, parent, options, facts}: the supervisors below; see OOM.Tree
+    {OOM.Tree, [:set, read_concurrency: true]},
+    # {pid, own rank, floor}: those who would take others along; see OOM.Units
+    {OOM.Units, [:set, read_concurrency: true]},
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true}

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.{Asker, Plan, Steps}
+  alias OOM.{Asker, Plan, Steps, Units}
 
   @rank 2
   @bytes 3
@@ -25,20 +25,51 @@ defmodule OOM.Workers do
           {pid(), OOM.Priority.rank(), bytes :: non_neg_integer(), sampled_ms :: integer() | nil,
            state(), supervisor :: pid() | nil, id :: term(), options :: keyword(), work() | nil}
 
+  # How a row says that nobody declared anything for it, and OOM.Tree.Walk found it.
+  @found [found: true]
+
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, nil, nil, [], nil}) do
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, parent(pid), nil, [], nil}) do
       appeared(pid, rank)
     else
-      with [{_, old, bytes, _, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
-        Plan.move(pid, {old, bytes}, {rank, bytes}, fn ->
-          :ets.update_element(__MODULE__, pid, {@rank, rank})
-        end)
-      end
+      # No longer what its supervisor's was: a walk does not set it again.
+      with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
+           do: :ets.update_element(__MODULE__, pid, {@supervisor + 2, []})
 
-      :ok
+      rerank(pid, Units.declared(pid, rank))
     end
+  end
+
+  # Its supervisor, in most cases; asked only by the worker itself, where it costs nothing.
+  defp parent(pid) when pid == self() do
+    case :erlang.process_info(pid, :parent) do
+      {_, parent} when is_pid(parent) and node(parent) == node() -> parent
+      _ -> nil
+    end
+  end
+
+  defp parent(_pid), do: nil
+
+  @doc "The rank the guard goes by, whatever was declared; see OOM.Units."
+  @spec rerank(pid(), OOM.Priority.rank()) :: :ok
+  def rerank(pid, rank) do
+    with [{_, old, bytes, _, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
+      Plan.move(pid, {old, bytes}, {rank, bytes}, fn ->
+        :ets.update_element(__MODULE__, pid, {@rank, rank})
+      end)
+    end
+
+    :ok
+  end
+
+  @doc "One that was found below a supervisor, and about which nobody has said anything."
+  @spec found(pid(), OOM.Priority.rank(), pid()) :: :ok
+  def found(pid, rank, supervisor) do
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, nil}),
+      do: appeared(pid, rank),
+      else: :ok
   end
 
   @doc "What a supervisor knows of the child it has just started."
@@ -47,6 +78,10 @@ defmodule OOM.Workers do
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options, nil}) do
       appeared(pid, rank)
     else
+      # It may have been found before its supervisor could say so.
+      with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
+           do: declare(pid, rank)
+
       :ets.update_element(__MODULE__, pid, [
         {@supervisor, supervisor},
         {@supervisor + 1, id},

@@ -42,7 +42,7 @@ defmodule OOM.OwnedTest do
       assert Owned.ports(pid) == [port]
 
       # The port would wait for its output to be written.
-      Kill.run(pid, 100)
+      Kill.run(pid, nil, 100)
       eventually(fn -> Port.info(port) == nil end)
     end
 

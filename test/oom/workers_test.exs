@@ -6,7 +6,8 @@ defmodule OOM.WorkersTest do
   describe "declare/2" do
     test "registers" do
       :ok = Workers.declare(self(), 250)
-      assert {self(), 250, 0, nil, :new, nil, nil, [], nil} == Workers.lookup(self())
+      {:parent, parent} = :erlang.process_info(self(), :parent)
+      assert {self(), 250, 0, nil, :new, parent, nil, [], nil} == Workers.lookup(self())
       assert Workers.count() == 1
     end
 

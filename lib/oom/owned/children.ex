@@ -9,7 +9,7 @@ defmodule OOM.Owned.Children do
 
   @behaviour OOM.Owned
 
-  alias OOM.Workers
+  alias OOM.{Tree, Workers}
 
   @sample 200
   # Further up nobody looks.
@@ -49,24 +49,38 @@ defmodule OOM.Owned.Children do
   defp owner(_pid, seen, @generations), do: {:too_far, seen}
 
   defp owner(pid, seen, generation) do
-    if Workers.member?(pid) do
-      {pid, seen}
-    else
-      case :erlang.process_info(pid, :parent) do
-        {_, parent} when is_pid(parent) and is_map_key(seen, parent) ->
-          {seen[parent], seen}
-
-        {_, parent} when is_pid(parent) and node(parent) == node() ->
-          # What is too far for this one need not be for its parent's other children.
-          case owner(parent, seen, generation + 1) do
-            {:too_far, seen} -> {if(generation == 0, do: nil, else: :too_far), seen}
-            {owner, seen} -> {owner, Map.put(seen, parent, owner)}
-          end
-
-        _ ->
-          {nil, seen}
-      end
+    cond do
+      Workers.member?(pid) -> {pid, seen}
+      # What a supervisor starts is not its own, nor that of a worker above it.
+      Tree.supervisor?(pid) -> {nil, seen}
+      true -> owner_of_parent(:erlang.process_info(pid, :parent), seen, generation)
     end
+  end
+
+  defp owner_of_parent({_, parent}, seen, _generation) when is_map_key(seen, parent),
+    do: {seen[parent], seen}
+
+  defp owner_of_parent({_, parent}, seen, generation)
+       when is_pid(parent) and node(parent) == node() do
+    # What is too far for this one need not be for its parent's other children.
+    case owner(parent, seen, generation + 1) do
+      {:too_far, seen} -> {if(generation == 0, do: nil, else: :too_far), seen}
+      {owner, seen} -> {owner, Map.put(seen, parent, owner)}
+    end
+  end
+
+  defp owner_of_parent(_unknown, seen, _generation), do: {nil, seen}
+
+  @doc "All unregistered processes that count for this one, which need not be registered any more."
+  @spec below(pid()) :: [pid()]
+  def below(worker) do
+    {below, _seen} =
+      Enum.reduce(Process.list(), {[], %{worker => worker}}, fn pid, {below, seen} ->
+        {owner, seen} = owner(pid, seen)
+        {if(owner == worker and pid != worker, do: [pid | below], else: below), seen}
+      end)
+
+    below
   end
 
   # Read without a signal unless it runs just then.

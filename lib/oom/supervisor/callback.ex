@@ -3,7 +3,7 @@ defmodule OOM.Supervisor.Callback do
   # The callback module `:supervisor` calls: asks the user's module and wraps the children it
   # names. Also called on a hot code change, so it has no side effects but the strategy it notes.
 
-  alias OOM.Child
+  alias OOM.{Child, Tables, Tree}
 
   @type arg :: {module(), term(), keyword()}
 
@@ -12,14 +12,31 @@ defmodule OOM.Supervisor.Callback do
     case module.init(arg) do
       {:ok, {flags, specs}} when is_list(specs) ->
         {inner, flags} = pop_options(flags)
-        options = Keyword.merge(options, Child.check!(inner))
+
+        inherited = Tree.inherited()
+        own = Keyword.merge(options, Child.check!(inner))
+        options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
+        known(strategy, Keyword.merge(inherited, own))
         {:ok, {flags, wrap(specs, strategy, options)}}
 
       other ->
         other
     end
+  end
+
+  # Before its children start, which may be supervisors, too. The children of a template are not
+  # wrapped; they are found, and this supervisor is told of their kill, like any other.
+  defp known(strategy, options) do
+    kind =
+      cond do
+        options[:inside_unit] -> :inside
+        strategy == :simple_one_for_one -> :supervisor
+        true -> :oom
+      end
+
+    if Tables.config() != nil, do: Tree.put(self(), kind, Tree.parent(), options)
   end
 
   @doc "The options for children added later."

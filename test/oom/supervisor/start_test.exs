@@ -290,7 +290,7 @@ defmodule OOM.Supervisor.StartTest do
              "expected priority to be :low, :normal, :high, :protected or an integer from 0 to " <>
                "1000, got: -1"},
             {[prio: :low],
-             "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, " <>
+             "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, :unit, " <>
                ":max_kills, :handle_pressure, got: [prio: :low]"},
             {[handle_pressure: nil],
              "expected :handle_pressure to be one of true, false, got: nil"},

@@ -1,0 +1,113 @@
+defmodule OOM.Tree.Census do
+  @moduledoc false
+  # When to look for what came below the supervisors (OOM.Tree.Walk). Where many come and go, it is
+  # looked often, so that little is new when memory becomes short; where nobody comes, ten times more
+  # rarely. Never more than a share of one CPU.
+
+  use GenServer
+
+  alias OOM.Tree.Walk
+
+  @least_ms 1_000
+  @most_ms 10_000
+  # The next walk begins no sooner than so many times the length of the last one after it.
+  @share %{normal: 19, elevated: 4, high: 4, critical: 4}
+  # Under pressure.
+  @hurry_ms 100
+  # A walk that found more new ones than this part of all should have been sooner.
+  @part 50
+
+  # Its one large thing is a list that is replaced each time.
+  @spawn [priority: :high, fullsweep_after: 0]
+
+  @spec start_link(term()) :: GenServer.on_start()
+  def start_link(_options),
+    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: @spawn)
+
+  @doc "The level has changed."
+  @spec pressure(OOM.level()) :: :ok
+  def pressure(level), do: tell({:pressure, level})
+
+  @doc "A supervisor has started."
+  @spec changed() :: :ok
+  def changed, do: tell(:changed)
+
+  @doc "Walks now and returns when it is through; for tests and tools."
+  @spec walk() :: :ok
+  def walk, do: GenServer.call(__MODULE__, :walk, :infinity)
+
+  @impl true
+  def init(nil) do
+    state = %{
+      level: :normal,
+      walk: nil,
+      began_ms: 0,
+      pause_ms: @least_ms,
+      # whom the next walk passes by
+      settled: [],
+      callers: [],
+      timer: nil
+    }
+
+    {:ok, later(@least_ms, state)}
+  end
+
+  @impl true
+  def handle_call(:walk, from, %{walk: nil} = state),
+    do: {:noreply, start(%{state | callers: [from | state.callers]})}
+
+  # The walk under way may have passed by what the caller means.
+  def handle_call(:walk, from, state) do
+    GenServer.reply(from, :ok)
+    {:noreply, state}
+  end
+
+  @impl true
+  def handle_info({:pressure, level}, state) do
+    hurry? = state.level == :normal and level != :normal and state.walk == nil
+    state = %{state | level: level}
+    {:noreply, if(hurry?, do: start(state), else: state)}
+  end
+
+  def handle_info(:changed, %{walk: nil, pause_ms: pause} = state) when pause > @least_ms,
+    do: {:noreply, later(@least_ms, %{state | pause_ms: @least_ms})}
+
+  def handle_info(:walk, %{walk: nil} = state), do: {:noreply, start(state)}
+
+  def handle_info({:walked, result}, state),
+    do: {:noreply, %{state | pause_ms: pause(result, state), settled: result.settled}}
+
+  def handle_info({:DOWN, ref, :process, _, _}, %{walk: ref} = state) do
+    for from <- state.callers, do: GenServer.reply(from, :ok)
+    took = System.monotonic_time(:millisecond) - state.began_ms
+    pause = if state.level == :normal, do: state.pause_ms, else: @hurry_ms
+    state = %{state | walk: nil, callers: []}
+    {:noreply, later(max(pause, took * @share[state.level]), state)}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp pause(%{all: all, found: found}, _state) when found * @part > all, do: @least_ms
+  defp pause(_result, state), do: min(state.pause_ms * 2, @most_ms)
+
+  defp start(state) do
+    census = self()
+    settled = state.settled
+    walk = fn -> send(census, {:walked, Walk.run(settled)}) end
+    {_pid, ref} = :erlang.spawn_opt(walk, [:monitor, priority: priority(state.level)])
+    %{state | walk: ref, began_ms: System.monotonic_time(:millisecond)}
+  end
+
+  defp priority(:normal), do: :normal
+  defp priority(_pressure), do: :high
+
+  defp later(delay_ms, state) do
+    if state.timer, do: Process.cancel_timer(state.timer)
+    %{state | timer: Process.send_after(self(), :walk, delay_ms)}
+  end
+
+  defp tell(message) do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, message)
+    :ok
+  end
+end

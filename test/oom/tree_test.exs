@@ -1,0 +1,547 @@
+defmodule OOM.TreeTest do
+  # The application's own parts run; the guard has nothing to do, and the tests kill as it does.
+  use ExUnit.Case, async: false
+
+  import OOM.Test.{Eventually, HeldTree}
+
+  alias OOM.{Holds, Kill, Plan, Tree, Units, Victims, Workers}
+  alias OOM.Tree.Census
+
+  defp below(child, options \\ []) do
+    {top, _} =
+      start(Keyword.get(options, :backoff, :short), [], Keyword.delete(options, :backoff))
+
+    {:ok, supervisor} = Supervisor.start_child(top, child)
+    {top, supervisor}
+  end
+
+  defp plain(children, options) do
+    options = Keyword.merge([strategy: :one_for_one, max_restarts: 0], options)
+
+    %{
+      id: :plain,
+      type: :supervisor,
+      restart: :temporary,
+      start: {Supervisor, :start_link, [children, options]}
+    }
+  end
+
+  defp dynamic, do: {DynamicSupervisor, strategy: :one_for_one, max_restarts: 0}
+
+  # As the guard does, and in its order.
+  defp end_one(pid) do
+    row = Workers.lookup(pid)
+    assert row != nil
+    Victims.mark(pid, System.monotonic_time(:millisecond), 1)
+    Workers.delete(pid)
+    ref = Process.monitor(pid)
+    :ok = Kill.run(pid, elem(row, 5), 1_000)
+    assert_receive {:DOWN, ^ref, _, _, {:shutdown, :memory_pressure}}
+    :ok
+  end
+
+  defp rank(pid), do: Workers.rank(pid)
+  defp walk, do: Census.walk()
+  defp again(id, not_pid), do: fn -> (pid = started(id)) != not_pid && pid end
+
+  # Everything a supervisor knows of its children, but for pids.
+  defp shape(supervisor) do
+    for {id, pid, type, modules} <- Supervisor.which_children(supervisor),
+        do: {id, is_pid(pid), type, modules}
+  end
+
+  defp held_under(supervisor),
+    do:
+      for(
+        [hold] <- :ets.match(Holds, {{supervisor, :_}, :"$1"}),
+        hold.state != :running,
+        do: hold
+      )
+
+  describe "what is found" do
+    test "workers below plain supervisors, with what was declared above them" do
+      child = OOM.child_spec(plain([worker(:a), plain([worker(:b)], [])], []), priority: :low)
+      below(child)
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert rank(a) == 250
+      assert rank(b) == 250
+    end
+
+    test "the nearest declaration wins, and the worker's own above all" do
+      inner = OOM.child_spec(plain([worker(:b)], []), priority: :high)
+      below(OOM.child_spec(plain([worker(:a), inner], []), priority: :low))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert {rank(a), rank(b)} == {250, 750}
+      :ok = OOM.set_priority(a, 3)
+      walk()
+      assert rank(a) == 3
+    end
+
+    test "an OOM.Supervisor deep below inherits, unless it says otherwise" do
+      nested = fn id, oom ->
+        start = {OOM.Supervisor, :start_link, [[worker(id)], [strategy: :one_for_one, oom: oom]]}
+        %{id: id, type: :supervisor, start: start}
+      end
+
+      children = [nested.(:a, []), nested.(:b, priority: 700)]
+      below(OOM.child_spec(plain(children, []), priority: :low))
+      assert {rank(started(:a)), rank(started(:b))} == {250, 700}
+    end
+
+    test "one that was found first is what its supervisor says of it" do
+      {_, supervisor} = below(dynamic())
+      {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a))
+      walk()
+      assert rank(a) == 500
+      :ok = Workers.attach(a, 300, supervisor, :a, [])
+      assert rank(a) == 300
+    end
+
+    test "a supervisor whose specification calls it a worker" do
+      {_, supervisor} = below(Map.delete(plain([worker(:a)], []), :type))
+      a = started(:a)
+      assert Workers.member?(supervisor)
+      walk()
+      walk()
+      refute Workers.member?(supervisor)
+      assert Tree.kind(supervisor) == :supervisor
+      assert rank(a) == 500
+    end
+
+    test "what a worker has started is the worker's, and nothing outside is found" do
+      {_, supervisor} = below(dynamic())
+      {:ok, a} = DynamicSupervisor.start_child(supervisor, {Agent, fn -> spawn(&idle/0) end})
+      outside = ExUnit.Callbacks.start_supervised!({DynamicSupervisor, strategy: :one_for_one})
+      {:ok, b} = DynamicSupervisor.start_child(outside, {Agent, fn -> nil end})
+      walk()
+      assert Workers.member?(a)
+      refute a |> Agent.get(& &1) |> Workers.member?()
+      refute Workers.member?(b)
+      refute Tree.kind(outside)
+
+      for {_, pid, _, _} <- Supervisor.which_children(OOM.Application), is_pid(pid) do
+        refute Workers.member?(pid)
+        refute Tree.kind(pid)
+      end
+    end
+
+    test "those that have ended are forgotten" do
+      {top, supervisor} = below(plain([worker(:a)], []))
+      a = started(:a)
+      walk()
+      assert Tree.kind(supervisor) == :supervisor
+      :ok = Supervisor.terminate_child(top, :plain)
+      walk()
+      refute Tree.kind(supervisor)
+      eventually(fn -> not Workers.member?(a) end)
+    end
+  end
+
+  describe "a kill with consent" do
+    test "Supervisor, one_for_one: held and back, nothing restarted or counted" do
+      for restart <- [:permanent, :transient] do
+        children = [worker(:a, restart: restart), worker(:b)]
+        {top, supervisor} = below(plain(children, []))
+        {a, b} = {started(:a), started(:b)}
+        walk()
+        before = shape(supervisor)
+        end_one(a)
+        a2 = eventually(again(:a, a))
+        assert Process.alive?(a2) and Process.alive?(b)
+        eventually(fn -> shape(supervisor) == before end)
+        assert [{:plain, ^supervisor, _, _}] = Supervisor.which_children(top)
+        Supervisor.terminate_child(top, :plain)
+      end
+    end
+
+    test "Supervisor, one_for_all and rest_for_one: the unit goes and comes back" do
+      for {strategy, stays} <- [one_for_all: [], rest_for_one: [:a]] do
+        children = [worker(:a), worker(:b), worker(:c)]
+        {top, supervisor} = below(plain(children, strategy: strategy))
+        pids = for id <- [:a, :b, :c], into: %{}, do: {id, started(id)}
+        walk()
+        before = shape(supervisor)
+        end_one(pids.b)
+        for id <- [:a, :b, :c] -- stays, do: assert(started(id) != pids[id])
+        for id <- stays, do: assert(Process.alive?(pids[id]))
+        assert shape(supervisor) == before
+        Supervisor.terminate_child(top, :plain)
+      end
+    end
+
+    test "temporary children are forgotten" do
+      {_, supervisor} = below(plain([worker(:a, restart: :temporary), worker(:b)], []))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      end_one(a)
+      eventually(fn -> match?([{:b, ^b, _, _}], Supervisor.which_children(supervisor)) end)
+      assert held_under(supervisor) == []
+    end
+
+    test "DynamicSupervisor: permanent and transient come back, temporary do not" do
+      {_, supervisor} = below(dynamic())
+
+      for restart <- [:permanent, :transient, :temporary] do
+        {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a, restart: restart))
+        {:ok, b} = DynamicSupervisor.start_child(supervisor, worker(:b, restart: restart))
+        {^a, ^b} = {started(:a), started(:b)}
+        walk()
+        end_one(a)
+
+        if restart == :temporary do
+          eventually(fn -> DynamicSupervisor.count_children(supervisor).active == 5 end)
+          assert held_under(supervisor) == []
+        else
+          a2 = eventually(again(:a, a))
+          children = DynamicSupervisor.which_children(supervisor)
+          assert {:undefined, a2, :worker, [OOM.Test.Worker]} in children
+        end
+
+        assert Process.alive?(b)
+      end
+    end
+
+    test "simple_one_for_one: with the arguments it was started with" do
+      spec = Map.update!(worker(:x), :start, fn {m, f, _} -> {m, f, []} end)
+
+      flags = %{strategy: :simple_one_for_one, intensity: 0, period: 1}
+      start = {:supervisor, :start_link, [__MODULE__.Template, {flags, [spec]}]}
+
+      {_, supervisor} = below(%{id: :simple, type: :supervisor, start: start})
+      {:ok, a} = :supervisor.start_child(supervisor, [[id: :a, owner: self()]])
+      {:ok, b} = :supervisor.start_child(supervisor, [[id: :b, owner: self()]])
+      {^a, ^b} = {started(:a), started(:b)}
+      walk()
+      end_one(a)
+      a2 = eventually(again(:a, a))
+      pids = for {_, pid, _, _} <- :supervisor.which_children(supervisor), do: pid
+      assert Enum.sort(pids) == Enum.sort([a2, b])
+    end
+
+    test "Task.Supervisor: tasks are killed and forgotten" do
+      {_, supervisor} = below({Task.Supervisor, max_restarts: 0})
+      {:ok, a} = Task.Supervisor.start_child(supervisor, &idle/0)
+      {:ok, b} = Task.Supervisor.start_child(supervisor, &idle/0)
+      walk()
+      end_one(a)
+      eventually(fn -> Task.Supervisor.children(supervisor) == [b] end)
+    end
+
+    test "PartitionSupervisor: below one of its partitions, and a partition of workers" do
+      name = :"partitions_#{System.unique_integer([:positive])}"
+      {_, _} = below({PartitionSupervisor, child_spec: dynamic(), name: name, partitions: 2})
+      via = {:via, PartitionSupervisor, {name, 1}}
+      {:ok, a} = DynamicSupervisor.start_child(via, worker(:a))
+      ^a = started(:a)
+      walk()
+      end_one(a)
+      eventually(again(:a, a))
+      assert PartitionSupervisor.count_children(name).active == 2
+    end
+
+    test "a supervisor with a loop of its own: just killed, and nothing it does not know is sent" do
+      {_, supervisor} =
+        below(%{id: :conns, type: :supervisor, start: {__MODULE__.Conns, :start, []}})
+
+      [a, b] = for _ <- 1..2, do: __MODULE__.Conns.connect(supervisor)
+      walk()
+      assert Tree.kind(supervisor) == :special
+      end_one(a)
+
+      eventually(fn ->
+        __MODULE__.Conns.ended(supervisor) == [{a, {:shutdown, :memory_pressure}}]
+      end)
+
+      assert Process.alive?(b)
+    end
+
+    test "a process that a supervisor's child specification did not name" do
+      parent = self()
+
+      start = fn ->
+        send(parent, {:extra, spawn_link(&idle/0)})
+        Agent.start_link(fn -> nil end)
+      end
+
+      child = %{id: :a, start: {Kernel, :apply, [start, []]}}
+      {_, supervisor} = below(plain([child], []))
+      assert_receive {:extra, extra}
+      walk()
+      before = Supervisor.which_children(supervisor)
+      end_one(extra)
+      assert Supervisor.which_children(supervisor) == before
+    end
+
+    test "one that traps exits hears it from its supervisor, and leaves in order" do
+      {_, supervisor} = below(dynamic())
+      {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a, []) |> trapping())
+      ^a = started(:a)
+      walk()
+      end_one(a)
+      assert_receive {:stopped, :a, {:shutdown, :memory_pressure}}
+      eventually(again(:a, a))
+    end
+
+    test "a supervisor that is busy for long delays no kill, and restarts nothing after it" do
+      for child <- [plain([worker(:a)], []), dynamic()] do
+        {_, supervisor} = below(child, backoff: :long)
+
+        if child == dynamic(), do: DynamicSupervisor.start_child(supervisor, worker(:a))
+        a = started(:a)
+        walk()
+        test = self()
+
+        slow = fn ->
+          send(test, {:starting, self()})
+          receive(do: (:go -> {:ok, spawn_link(&idle/0)}))
+        end
+
+        spec = %{id: :slow, restart: :temporary, start: {Kernel, :apply, [slow, []]}}
+        spawn(fn -> start_slow(supervisor, spec) end)
+        assert_receive {:starting, ^supervisor}
+        end_one(a)
+        assert held_under(supervisor) == []
+        send(supervisor, :go)
+        eventually(fn -> match?([%{state: :held}], held_under(supervisor)) end)
+        refute_received {:started, :a, _}
+        assert Process.alive?(supervisor)
+      end
+    end
+  end
+
+  describe "logs" do
+    test "a kill with consent leaves no error report" do
+      log =
+        ExUnit.CaptureLog.capture_log(fn ->
+          for child <- [plain([worker(:a)], []), dynamic()] do
+            {_, supervisor} = below(child)
+            if child == dynamic(), do: DynamicSupervisor.start_child(supervisor, worker(:a))
+            a = started(:a)
+            walk()
+            end_one(a)
+            eventually(again(:a, a))
+          end
+        end)
+
+      refute log =~ "memory_pressure"
+      refute log =~ "Supervisor"
+    end
+  end
+
+  describe "units" do
+    test "one_for_all: as much as the most important of them; a protected one protects all" do
+      children = [
+        OOM.child_spec(worker(:a), priority: 100),
+        OOM.child_spec(worker(:b), priority: 700)
+      ]
+
+      {_, supervisor} = below(plain(children, strategy: :one_for_all))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert {rank(a), rank(b)} == {700, 700}
+      assert {Units.own(a), Units.own(b)} == {100, 700}
+
+      OOM.set_priority(b, :protected)
+      # Before the next walk, the plan asks by itself.
+      assert Units.protected?(supervisor, a)
+      walk()
+      assert rank(a) == :protected
+
+      OOM.set_priority(b, :low)
+      walk()
+      assert {rank(a), rank(b)} == {250, 250}
+    end
+
+    test "rest_for_one: by those that were started after it" do
+      children =
+        for {id, priority} <- [a: 100, b: 700, c: 300],
+            do: OOM.child_spec(worker(id), priority: priority)
+
+      for child <- [plain(children, strategy: :rest_for_one)] do
+        below(child)
+        [a, b, c] = for id <- [:a, :b, :c], do: started(id)
+        walk()
+        assert Enum.map([a, b, c], &rank/1) == [700, 700, 300]
+      end
+    end
+
+    test "under an OOM.Supervisor, too, and with all that is below a supervisor" do
+      deep = plain([OOM.child_spec(worker(:deep), priority: :protected)], [])
+      start = {OOM.Supervisor, :start_link, [[worker(:a), deep], [strategy: :one_for_all]]}
+      below(%{id: :all, type: :supervisor, start: start})
+      a = started(:a)
+      walk()
+      walk()
+      assert rank(a) == :protected
+    end
+
+    test "a temporary significant child goes last, one that can be held as ever" do
+      children = [
+        worker(:a, restart: :temporary, significant: true),
+        worker(:b, restart: :transient, significant: true),
+        worker(:c)
+      ]
+
+      flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: :any_significant}
+      start = {:supervisor, :start_link, [__MODULE__.Template, {flags, children}]}
+      {_, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
+      [a, b, c] = for id <- [:a, :b, :c], do: started(id)
+      walk()
+      assert Enum.map([a, b, c], &rank/1) == [1000, 500, 500]
+      end_one(b)
+      eventually(again(:b, b))
+      assert Process.alive?(supervisor) and Process.alive?(c)
+    end
+
+    test "the plan passes by one that would take a protected one along" do
+      children = [worker(:a), worker(:b)]
+      below(plain(children, strategy: :one_for_all))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      OOM.set_priority(b, :protected)
+      now = System.monotonic_time(:millisecond)
+      Workers.sampled(a, 1_000_000_000, now, :fresh)
+
+      limits = %{
+        need_bytes: 1,
+        count: 1,
+        min_bytes: 1,
+        fresh_ms: 1_000,
+        unknown: :wait,
+        busy: :spare,
+        ceiling: 1000,
+        now_ms: now,
+        growth_bytes_per_ms: 0
+      }
+
+      refute a in Enum.map(Plan.pick(limits), & &1.pid)
+    end
+  end
+
+  describe "unit: true" do
+    defp unit(children, options \\ []),
+      do:
+        plain(children, [])
+        |> Map.put(:restart, :permanent)
+        |> OOM.child_spec([unit: true] ++ options)
+
+    test "is one worker, with what is below it" do
+      {_, unit} = below(unit([worker(:a), plain([worker(:b)], [])], priority: 90))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert rank(unit) == 90
+      refute Workers.member?(a) or Workers.member?(b)
+      below = OOM.Owned.Children.below(unit)
+      assert a in below and b in below
+    end
+
+    test "goes in order, whole, is held, and comes back whole" do
+      {top, unit} = below(unit([worker(:a) |> trapping(), worker(:b)]))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      end_one(unit)
+      assert_receive {:stopped, :a, :shutdown}
+      refute Process.alive?(a) or Process.alive?(b)
+      {a2, b2} = {started(:a), started(:b)}
+      assert a2 != a and b2 != b
+
+      eventually(fn ->
+        match?([{:plain, pid, _, _}] when is_pid(pid), Supervisor.which_children(top))
+      end)
+    end
+
+    test "below a plain supervisor, and of an OOM.Supervisor" do
+      start = {OOM.Supervisor, :start_link, [[worker(:a)], [strategy: :one_for_one]]}
+      inner = OOM.child_spec(%{id: :u, type: :supervisor, start: start}, unit: true)
+      {_, supervisor} = below(plain([inner], []))
+      a = started(:a)
+      [{:u, unit, _, _}] = Supervisor.which_children(supervisor)
+      refute Workers.member?(a)
+      walk()
+      refute Workers.member?(a)
+      end_one(unit)
+      eventually(again(:a, a))
+      assert Process.alive?(supervisor)
+    end
+
+    test "goes by force where it does not leave" do
+      {top, unit} = below(unit([worker(:a) |> trapping()]))
+      a = started(:a)
+      walk()
+      :erlang.suspend_process(a)
+      refs = for pid <- [unit, a], do: Process.monitor(pid)
+      row = Workers.lookup(unit)
+      Victims.mark(unit, System.monotonic_time(:millisecond), 1)
+      Workers.delete(unit)
+      :ok = Kill.run(unit, elem(row, 5), 20)
+      for ref <- refs, do: assert_receive({:DOWN, ^ref, _, _, _})
+      eventually(again(:a, a))
+      assert Process.alive?(top)
+    end
+
+    test "is refused where it is no boolean" do
+      assert_raise ArgumentError, ~r/expected :unit to be true or false, got: 1/, fn ->
+        OOM.child_spec(worker(:a), unit: 1)
+      end
+    end
+  end
+
+  defp idle, do: receive(do: (:never -> :ok))
+
+  defp trapping(%{start: {m, f, [options]}} = spec),
+    do: %{spec | start: {m, f, [[trap_exit: true] ++ options]}}
+
+  defp start_slow(supervisor, spec) do
+    case Tree.lookup(supervisor) do
+      {_, _, _, _, :dynamic} -> DynamicSupervisor.start_child(supervisor, spec)
+      _ -> Supervisor.start_child(supervisor, spec)
+    end
+  end
+
+  defmodule Template do
+    @behaviour :supervisor
+    @impl true
+    def init({flags, specs}), do: {:ok, {flags, specs}}
+  end
+
+  # As ranch has one: a special process that spawns connections and forgets those that end.
+  defmodule Conns do
+    def start, do: :proc_lib.start_link(__MODULE__, :init, [self()])
+
+    def init(parent) do
+      Process.flag(:trap_exit, true)
+      :proc_lib.init_ack(parent, {:ok, self()})
+      loop(parent, [])
+    end
+
+    def connect(conns) do
+      send(conns, {:connect, self()})
+      receive(do: ({:connected, pid} -> pid))
+    end
+
+    def ended(conns) do
+      send(conns, {:ended, self()})
+      receive(do: ({:ended_are, ended} -> ended))
+    end
+
+    defp loop(parent, ended) do
+      receive do
+        {:connect, from} ->
+          send(from, {:connected, spawn_link(fn -> receive(do: (:never -> :ok)) end)})
+          loop(parent, ended)
+
+        {:ended, from} ->
+          send(from, {:ended_are, ended})
+          loop(parent, ended)
+
+        {:EXIT, ^parent, reason} ->
+          exit(reason)
+
+        {:EXIT, pid, reason} ->
+          loop(parent, [{pid, reason} | ended])
+      end
+    end
+  end
+end
