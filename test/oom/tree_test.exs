@@ -284,6 +284,18 @@ defmodule OOM.TreeTest do
       eventually(again(:a, a))
     end
 
+    test "one that registered by itself is killed with consent, too" do
+      test = self()
+      init = fn -> send(test, {:started, :self, self()}) && OOM.set_priority(:low) end
+      {_, supervisor} = below(plain([{Agent, init}], []))
+      pid = started(:self)
+      walk()
+      eventually(fn -> rank(pid) == 250 end)
+      end_one(pid)
+      eventually(again(:self, pid))
+      assert Process.alive?(supervisor)
+    end
+
     test "a supervisor that is busy for long delays no kill, and restarts nothing after it" do
       for child <- [plain([worker(:a)], []), dynamic()] do
         {_, supervisor} = below(child, backoff: :long)
