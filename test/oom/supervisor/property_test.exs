@@ -171,7 +171,7 @@ defmodule OOM.Supervisor.PropertyTest do
         ref = Process.monitor(victim.pid)
         Victims.mark(victim.pid, now(), victim.bytes)
         Workers.delete(victim.pid)
-        Kill.start(victim.pid, Enum.random([1, 1_000]))
+        Kill.start(victim.pid, victim.supervisor, Enum.random([1, 1_000]))
         ref
       end
 
