@@ -57,6 +57,7 @@ defmodule OOM do
 
   alias OOM.{
     Asker,
+    Branch,
     Child,
     Config,
     Heap,
@@ -66,6 +67,7 @@ defmodule OOM do
     Priority,
     Snapshot,
     Tables,
+    Usage,
     Workers
   }
 
@@ -156,10 +158,14 @@ defmodule OOM do
     * `:handle_pressure` - whether it is sent `{:oom_pressure, %OOM.Pressure{}}` before it would be
       killed, and may shrink; see `OOM.Pressure`. Default: `false`
 
+    * `:shed` - of a supervisor: the share of its children that it gives back at once from the level
+      `:high` on, when one of them would be the next victim; once a second at most. `{:fraction, 0.5}`
+      ends the newest half of those of the lowest priority, `{:fraction, 0.5, :largest}` the half
+      that holds most. Default: `nil`, one victim after the other at `:critical`
     * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
       comes back as a whole. Default: `false`
 
-  A supervisor's `:priority` and `:backoff` hold for all that is below it, unless something is said
+  A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for all that is below it, unless something is said
   there, too.
 
   The result can be used under any supervisor; under one that is not below an `OOM.Supervisor`, a
@@ -224,6 +230,41 @@ defmodule OOM do
     else
       _ -> %Snapshot{}
     end
+  end
+
+  @doc """
+  The workers that hold most, the heaviest first: at most `count` of them, as `OOM.Usage`.
+
+  Asks no process: these are the figures the guard ranks by, gathered in the background. Looks at
+  each registered worker once. Empty where the `:oom` application does not run.
+
+      iex> OOM.set_priority(:low)
+      iex> [%OOM.Usage{priority: _, bytes: _} | _] = OOM.top(3)
+
+  Raises `ArgumentError` where `count` is no positive integer.
+  """
+  @spec top(pos_integer()) :: [Usage.t()]
+  def top(count \\ 10) do
+    positive!(:count, count)
+    if Tables.config(), do: Usage.top(count), else: []
+  end
+
+  @doc """
+  Supervisors with what is below them, as `OOM.Branch`, the heaviest first: what each subtree holds,
+  its priority, its `count` heaviest workers, and what is held.
+
+  As with `top/1`, no process is asked. Workers below plain supervisors are found in the background,
+  within a second to ten, or at once under pressure.
+
+      iex> is_list(OOM.tree())
+      true
+
+  Raises `ArgumentError` where `count` is no positive integer.
+  """
+  @spec tree(pos_integer()) :: [Branch.t()]
+  def tree(count \\ 10) do
+    positive!(:count, count)
+    if Tables.config(), do: Branch.all(count), else: []
   end
 
   @doc """
@@ -292,6 +333,12 @@ defmodule OOM do
               "unknown option, expected :max_heap_size or :handle_pressure, " <>
                 "got: #{inspect(unknown)}"
     end
+  end
+
+  defp positive!(_name, number) when is_integer(number) and number > 0, do: :ok
+
+  defp positive!(name, other) do
+    raise ArgumentError, "expected #{name} to be a positive integer, got: #{inspect(other)}"
   end
 
   defp running! do

@@ -85,6 +85,7 @@ defmodule OOM.Application do
       OOM.Notifier,
       OOM.Accountant,
       OOM.Asker,
+      OOM.Shed,
       OOM.Holds,
       OOM.Tree.Census,
       {OOM.Guard, config}

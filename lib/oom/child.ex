@@ -7,7 +7,7 @@ defmodule OOM.Child do
   alias OOM.Supervisor.{Children, Starts}
   alias OOM.Tree.Census
 
-  @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure]
+  @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
   @type option ::
           {:priority, OOM.priority()}
@@ -16,6 +16,7 @@ defmodule OOM.Child do
           | {:unit, boolean()}
           | {:max_kills, pos_integer() | :infinity}
           | {:handle_pressure, boolean()}
+          | {:shed, {:fraction, number()} | {:fraction, number(), :newest | :largest} | nil}
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -50,6 +51,9 @@ defmodule OOM.Child do
 
       {:max_kills, kills} ->
         {:max_kills, Config.max_kills!(kills)}
+
+      {:shed, share} ->
+        {:shed, Config.shed!(share)}
 
       {:handle_pressure, handle?} ->
         {:handle_pressure, Config.handle_pressure!(handle?)}

@@ -147,6 +147,25 @@ defmodule OOM.Config do
   @spec max_kills!(term()) :: pos_integer() | :infinity
   def max_kills!(value), do: check!(:kills, :max_kills, value)
 
+  @doc "Checks one `shed`, wherever it is given; with the order filled in."
+  @spec shed!(term()) :: OOM.Shed.share()
+  def shed!(nil), do: nil
+
+  def shed!({:fraction, f}) when is_number(f) and f > 0 and f <= 1,
+    do: {:fraction, f * 1.0, :newest}
+
+  def shed!({:fraction, f, order})
+      when is_number(f) and f > 0 and f <= 1 and order in [:newest, :largest],
+      do: {:fraction, f * 1.0, order}
+
+  def shed!(other) do
+    wrong!(
+      :shed,
+      "{:fraction, f} or {:fraction, f, :newest | :largest} with 0 < f <= 1, or nil",
+      other
+    )
+  end
+
   @doc "Checks one `handle_pressure`, wherever it is given."
   @spec handle_pressure!(term()) :: boolean()
   def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)

@@ -20,7 +20,7 @@ defmodule OOM.Guard do
     Tables
   }
 
-  alias OOM.{Slack, Steps, Trim, Victims, Workers}
+  alias OOM.{Shed, Slack, Steps, Trim}
 
   # More victims than this in one batch would be chosen on figures that the first of them makes
   # obsolete; the next tick is a millisecond away.
@@ -120,6 +120,7 @@ defmodule OOM.Guard do
     Level.put(report.level)
     Notifier.level(from, report)
     Asker.level(report.level)
+    Shed.level(report.level)
     Accountant.pressure(report.level, report.growth_bytes_per_s)
     state = measure(%{state | level: report.level})
 
@@ -197,10 +198,7 @@ defmodule OOM.Guard do
 
     for victim <- victims do
       Process.monitor(victim.pid)
-      Victims.mark(victim.pid, now, victim.bytes)
-      # Out of the plan at once: whoever keeps it may be late, and the dead free nothing.
-      Workers.delete(victim.pid)
-      Kill.start(victim.pid, victim.supervisor, config.grace_ms)
+      Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)
     end
 
     if victims == [] do

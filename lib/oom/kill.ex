@@ -7,9 +7,20 @@ defmodule OOM.Kill do
   # A supervisor that does not know us is told first (OOM.Visit): the message is in its mailbox
   # before the exit is, so however busy it is, it restarts nothing and counts nothing.
 
-  alias OOM.{Owned, Tree, Visit}
+  alias OOM.{Owned, Tree, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
+
+  @doc """
+  Marks it, so that its end is a crash to nobody, and takes it out of the plan at once: whoever keeps
+  that may be late, and the dead free nothing.
+  """
+  @spec begin(pid(), pid() | nil, non_neg_integer(), integer(), pos_integer()) :: pid()
+  def begin(pid, supervisor, bytes, now_ms, grace_ms) do
+    Victims.mark(pid, now_ms, bytes)
+    Workers.delete(pid)
+    start(pid, supervisor, grace_ms)
+  end
 
   @spec start(pid(), pid() | nil, pos_integer()) :: pid()
   def start(pid, supervisor, grace_ms),

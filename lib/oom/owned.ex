@@ -76,7 +76,9 @@ defmodule OOM.Owned do
       if :ets.whereis(__MODULE__) == :undefined, do: :ok, else: reraise(error, __STACKTRACE__)
   end
 
-  defp bytes(pid, kind) do
+  @doc "The same, of one kind."
+  @spec bytes(pid(), kind()) :: non_neg_integer()
+  def bytes(pid, kind) do
     case :ets.lookup(__MODULE__, {kind, pid}) do
       [{_, bytes, _, _}] -> bytes
       [] -> 0

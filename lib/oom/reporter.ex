@@ -26,6 +26,10 @@ defmodule OOM.Reporter do
   @spec killed([OOM.Plan.victim()], pos_integer(), map()) :: :ok
   def killed(victims, need_bytes, report), do: tell({:killed, victims, need_bytes, report})
 
+  @spec shed(pid(), non_neg_integer(), non_neg_integer(), non_neg_integer(), map()) :: :ok
+  def shed(supervisor, count, all, bytes, report),
+    do: tell({:shed, supervisor, count, all, bytes, report})
+
   @spec exhausted(map(), OOM.on_exhausted()) :: :ok
   def exhausted(report, callback), do: tell({:exhausted, report, callback})
 
@@ -54,6 +58,16 @@ defmodule OOM.Reporter do
 
   def handle_cast({:killed, victims, _need, _report}, %{round: round} = state),
     do: {:noreply, %{state | round: %{round | victims: round.victims ++ victims}}}
+
+  def handle_cast({:shed, supervisor, count, all, bytes, report}, state) do
+    Logger.warning(
+      "OOM: #{count} of #{all} children of #{name(supervisor)} were shed, holding #{mib(bytes)}: " <>
+        "headroom was #{mib(report.headroom_bytes)} of #{mib(report.limit_bytes)}" <>
+        growth(report.growth_bytes_per_s)
+    )
+
+    {:noreply, state}
+  end
 
   def handle_cast({:exhausted, report, callback}, state) do
     snapshot = Snapshot.from_report(report)
@@ -102,6 +116,13 @@ defmodule OOM.Reporter do
       "#{mib(need)}: headroom was #{mib(report.headroom_bytes)} of #{mib(report.limit_bytes)}" <>
       growth(report.growth_bytes_per_s) <>
       "; resident memory has since #{freed}. " <> names(victims)
+  end
+
+  defp name(pid) do
+    case Process.info(pid, :registered_name) do
+      {:registered_name, name} -> inspect(name)
+      _ -> inspect(pid)
+    end
   end
 
   defp freed(before, now) when is_integer(before) and is_integer(now) and now <= before,

@@ -77,6 +77,8 @@ defmodule OOM.Supervisor do
     * `:max_heap_size` - see `t:OOM.max_heap_size/0`. Default: from `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`. Default: from `config :oom`
     * `:max_kills` - a positive integer or `:infinity`. Default: from `config :oom`
+    * `:shed` - the share of its children it gives back at once from the level `:high` on, see
+      `OOM.child_spec/2`. Default: `nil`
     * `:handle_pressure` - whether they are asked to shrink before they would be killed, see
       `OOM.Pressure`. Default: `false`
   """

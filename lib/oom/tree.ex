@@ -22,7 +22,7 @@ defmodule OOM.Tree do
   @type facts :: OOM.Visit.facts() | nil
   @type row :: {pid(), kind(), parent :: pid() | nil, options(), facts()}
 
-  @inherited [:priority, :backoff, :max_kills, :max_heap_size, :inside_unit]
+  @inherited [:priority, :backoff, :max_kills, :max_heap_size, :shed, :inside_unit]
 
   @spec put(pid(), kind(), pid() | nil, options()) :: true
   def put(pid, kind, parent, options),

@@ -153,6 +153,13 @@ defmodule OOM.Workers do
     end
   end
 
+  @doc "Those of one rank that a supervisor has started, with what they hold; looks at all there are."
+  @spec of(pid(), OOM.Priority.rank()) :: [{pid(), non_neg_integer()}]
+  def of(supervisor, rank) do
+    row = {:"$1", rank, :"$2", :_, :_, supervisor, :_, :_, :_}
+    :ets.select(__MODULE__, [{row, [], [{{:"$1", :"$2"}}]}])
+  end
+
   @doc "Cheaper than to look it up."
   @spec member?(pid()) :: boolean()
   def member?(pid), do: :ets.member(__MODULE__, pid)

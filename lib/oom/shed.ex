@@ -1,0 +1,117 @@
+defmodule OOM.Shed do
+  @moduledoc false
+  # Supervisors that give back a share of their children at once (`shed:`), rather than one victim
+  # after the other: of 10,000 connections half, before the level is critical. It is the guard's own
+  # order: a supervisor is asked when one of its children would be the next victim, and gives of
+  # those that are worth as little.
+  #
+  # In a process of its own, beside the guard, who waits for nothing.
+
+  use GenServer
+
+  alias OOM.{Kill, Level, Native, Plan, Pressure, Reporter, Snapshot, Tables, Tree, Workers}
+
+  @type order :: :newest | :largest
+  @type share :: {:fraction, float(), order()} | nil
+
+  # How often to look while the level is high, and how often one supervisor is asked: those it gave
+  # back have left by then.
+  @look_ms 100
+  @again_ms 1_000
+  # Among so many of the next victims its children are looked for.
+  @batch 64
+  @fresh_ms 100
+
+  @spec start_link(term()) :: GenServer.on_start()
+  def start_link(_options),
+    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
+
+  @doc "The level has changed; by the guard, who does not wait."
+  @spec level(OOM.level()) :: :ok
+  def level(level) when level in [:high, :critical] do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :look)
+    :ok
+  end
+
+  def level(_lower), do: :ok
+
+  @doc "Who leaves of these, `{pid, bytes}`: at least one."
+  @spec choose([{pid(), non_neg_integer()}], share()) :: [{pid(), non_neg_integer()}]
+  def choose(workers, {:fraction, fraction, order}) do
+    workers |> sort(order) |> Enum.take(ceil(length(workers) * fraction))
+  end
+
+  # The VM numbers processes in the order of their start, from 1 again after hundreds of millions.
+  defp sort(workers, :newest), do: Enum.sort_by(workers, &elem(&1, 0), :desc)
+  defp sort(workers, :largest), do: Enum.sort_by(workers, &elem(&1, 1), :desc)
+
+  # The level may have changed while nobody was here.
+  @impl true
+  def init(nil), do: {:ok, look(%{timer: nil, asked: %{}})}
+
+  @impl true
+  def handle_info(:look, state) do
+    _ = if state.timer, do: Process.cancel_timer(state.timer)
+    {:noreply, look(state)}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp look(state) do
+    if Level.number(OOM.level()) >= Level.number(:high) and Tables.config().kill do
+      state = ask(state)
+      %{state | timer: Process.send_after(self(), :look, @look_ms)}
+    else
+      %{state | timer: nil, asked: %{}}
+    end
+  end
+
+  defp ask(state) do
+    with watcher when watcher != nil <- Tables.watcher(),
+         %{headroom_bytes: headroom} = report when is_integer(headroom) <-
+           Native.watcher_report(watcher),
+         need when need > 0 <- Pressure.need_bytes(Snapshot.from_report(report)) do
+      now = System.monotonic_time(:millisecond)
+      victims = Plan.pick(limits(need, now))
+
+      for {supervisor, rank} <- victims |> Enum.map(&{&1.supervisor, &1.rank}) |> Enum.uniq(),
+          share = share(supervisor),
+          now - Map.get(state.asked, supervisor, now - @again_ms) >= @again_ms,
+          reduce: state do
+        state ->
+          shed(supervisor, rank, share, report, now)
+          put_in(state.asked[supervisor], now)
+      end
+    else
+      _ -> state
+    end
+  end
+
+  defp share(nil), do: nil
+  defp share(supervisor), do: Tree.options(supervisor)[:shed]
+
+  defp shed(supervisor, rank, share, report, now) do
+    workers = Workers.of(supervisor, rank)
+    victims = choose(workers, share)
+    grace_ms = Tables.config().grace_ms
+    for {pid, bytes} <- victims, do: Kill.begin(pid, supervisor, bytes, now, grace_ms)
+    Reporter.shed(supervisor, length(victims), length(workers), sum(victims), report)
+  end
+
+  defp sum(victims), do: victims |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+
+  # As the guard would pick them.
+  defp limits(need, now) do
+    %{
+      need_bytes: need,
+      count: @batch,
+      min_bytes: Tables.config().min_victim_bytes,
+      fresh_ms: @fresh_ms,
+      unknown: :take,
+      busy: :spare,
+      ceiling: 1000,
+      now_ms: now,
+      growth_bytes_per_ms: 0
+    }
+  end
+end
