@@ -1,4 +1,8 @@
 if reason = OOM.Test.Cgroup.unavailable(),
   do: IO.puts("SKIPPED: the tests with real limits (tag :cgroup): #{reason}")
 
+# The alarm handler is SASL's. From Elixir 1.15 on Mix takes out of the path what is no dependency.
+for path <- Path.wildcard("#{:code.root_dir()}/lib/sasl-*/ebin"),
+    do: :code.add_pathz(String.to_charlist(path))
+
 ExUnit.start(assert_receive_timeout: 5_000, capture_log: true)

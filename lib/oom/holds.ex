@@ -63,7 +63,7 @@ defmodule OOM.Holds do
       Store.update({supervisor, id}, fn old ->
         old = if old && Hold.stable?(old, now, config.stable_ms), do: nil, else: old
 
-        %Hold{
+        %{
           (old || %Hold{supervisor: supervisor, id: id, ids: [], backoff: []})
           | ids: ids(unit, List.wrap(old) ++ others),
             backoff: options[:backoff] || config.backoff,

@@ -38,7 +38,11 @@ defmodule OOM.Visit do
   @spec facts(pid(), timeout()) :: facts() | nil
   def facts(supervisor, timeout_ms) do
     alias = :erlang.alias([:reply])
-    run(supervisor, fn state -> send(alias, {alias, read(state)}) && throw(:read) end)
+
+    run(supervisor, fn state ->
+      send(alias, {alias, read(state)})
+      throw(:read)
+    end)
 
     receive do
       {^alias, facts} -> facts

@@ -337,8 +337,9 @@ defmodule OOM.TreeTest do
           end
         end)
 
+      # Elixir 1.15 and later log progress reports, too: those name supervisors and are no errors.
       refute log =~ "memory_pressure"
-      refute log =~ "Supervisor"
+      refute log =~ "[error]"
     end
   end
 

@@ -39,10 +39,18 @@ defmodule OOM.Test.TreeWorkload do
 
     defp loop(parent, conns) do
       receive do
-        {:connect, fun} -> loop(parent, [spawn_link(fun) | conns])
-        {:children, from} -> send(from, {:children, conns}) && loop(parent, conns)
-        {:EXIT, ^parent, reason} -> exit(reason)
-        {:EXIT, pid, _} -> loop(parent, List.delete(conns, pid))
+        {:connect, fun} ->
+          loop(parent, [spawn_link(fun) | conns])
+
+        {:children, from} ->
+          send(from, {:children, conns})
+          loop(parent, conns)
+
+        {:EXIT, ^parent, reason} ->
+          exit(reason)
+
+        {:EXIT, pid, _} ->
+          loop(parent, List.delete(conns, pid))
       end
     end
   end

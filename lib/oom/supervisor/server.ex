@@ -212,7 +212,8 @@ defmodule OOM.Supervisor.Server do
   defp by_itself(state, fun) do
     if strategy_takes_others?() do
       result = Starts.own(held(state), fun)
-      with {:noreply, state} <- result, do: keep(state)
+      # An action may follow the state.
+      if elem(result, 0) == :noreply, do: keep(elem(result, 1))
       result
     else
       Starts.own([], fun)

@@ -45,7 +45,9 @@ defmodule OOM.Tree.Census do
       pause_ms: @least_ms,
       # whom the next walk passes by
       settled: [],
+      # who waits for the walk under way, and for the one after it
       callers: [],
+      next: [],
       timer: nil
     }
 
@@ -56,11 +58,8 @@ defmodule OOM.Tree.Census do
   def handle_call(:walk, from, %{walk: nil} = state),
     do: {:noreply, start(%{state | callers: [from | state.callers]})}
 
-  # The walk under way may have passed by what the caller means.
-  def handle_call(:walk, from, state) do
-    GenServer.reply(from, :ok)
-    {:noreply, state}
-  end
+  # The walk under way may have passed by what the caller means: another one follows it.
+  def handle_call(:walk, from, state), do: {:noreply, %{state | next: [from | state.next]}}
 
   @impl true
   def handle_info({:pressure, level}, state) do
@@ -81,8 +80,11 @@ defmodule OOM.Tree.Census do
     for from <- state.callers, do: GenServer.reply(from, :ok)
     took = System.monotonic_time(:millisecond) - state.began_ms
     pause = if state.level == :normal, do: state.pause_ms, else: @hurry_ms
-    state = %{state | walk: nil, callers: []}
-    {:noreply, later(max(pause, took * @share[state.level]), state)}
+    state = %{state | walk: nil, callers: state.next, next: []}
+
+    if state.callers == [],
+      do: {:noreply, later(max(pause, took * @share[state.level]), state)},
+      else: {:noreply, start(state)}
   end
 
   def handle_info(_other, state), do: {:noreply, state}

@@ -291,7 +291,7 @@ defmodule OOM.Supervisor.StartTest do
                "1000, got: -1"},
             {[prio: :low],
              "unknown option :prio, expected one of :priority, :max_heap_size, :backoff, :unit, " <>
-               ":max_kills, :handle_pressure, got: [prio: :low]"},
+               ":max_kills, :handle_pressure, :shed, got: [prio: :low]"},
             {[handle_pressure: nil],
              "expected :handle_pressure to be one of true, false, got: nil"},
             {[max_kills: 0], "expected :max_kills to be a positive integer or :infinity, got: 0"},
