@@ -204,6 +204,7 @@ defmodule OOM.Child do
     cond do
       worker?(options) ->
         Workers.attach(pid, rank(options), self(), id, options)
+        Tree.introduce(self())
         if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
 
       unit?(options) ->

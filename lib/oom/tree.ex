@@ -5,6 +5,7 @@ defmodule OOM.Tree do
   # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
 
   alias OOM.Priority
+  alias OOM.Tree.Initial
 
   @typedoc """
     * `:oom` - an OOM.Supervisor: sees its children end, and holds them itself
@@ -13,9 +14,11 @@ defmodule OOM.Tree do
     * `:unknown` - said to be a supervisor, and nobody has looked yet
     * `:unit` - dies and returns as a whole, and has a row in OOM.Workers
     * `:inside` - an OOM.Supervisor in a unit
+    * `:aside` - as `:supervisor`, and not below an OOM.Supervisor, or in a unit: who of its children
+      registered is killed by its consent, and nobody looks for the others
     * `:worker` - had children, so it was looked at, and is no supervisor
   """
-  @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :worker
+  @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :aside | :worker
   @typedoc "The nearest declaration above."
   @type options :: keyword()
   @typedoc "Of a supervisor whose children depend on one another; see OOM.Visit.facts/2."
@@ -62,6 +65,42 @@ defmodule OOM.Tree do
   @spec supervisor?(pid()) :: boolean()
   def supervisor?(pid), do: kind(pid) in [:oom, :supervisor, :special, :unknown]
 
+  @doc "Whether it is to be told before its child is killed."
+  @spec told?(pid() | nil) :: boolean()
+  def told?(pid), do: kind(pid) in [:supervisor, :aside]
+
+  @doc """
+  Called in a process that registers, with the supervisor that has just started it, or is it: makes that
+  known, if nobody has looked yet, so that the worker is never killed without its supervisor's
+  consent. Costs one lookup for all children but the first.
+  """
+  @spec introduce(pid()) :: :ok
+  def introduce(supervisor) do
+    with kind when kind in [nil, :unknown] <- kind(supervisor),
+         false <- :ets.member(__MODULE__, {:asked, supervisor}) do
+      # It waits for this process to start, so it answers at once; or is this process.
+      case {Initial.call(supervisor), kind} do
+        {:supervisor, nil} -> enter(supervisor)
+        {:supervisor, :unknown} -> put_kind(supervisor, :supervisor)
+        _no_supervisor -> :ets.insert(__MODULE__, {{:asked, supervisor}})
+      end
+    end
+
+    :ok
+  end
+
+  defp enter(supervisor) do
+    ancestors = Process.get(:"$ancestors", [])
+    above = if supervisor == self(), do: ancestors, else: Enum.drop(ancestors, 1)
+    options = inherited(above, supervisor)
+    below? = Enum.any?(above, &(&1 |> whereis() |> supervisor?()))
+
+    kind =
+      if below? and not Keyword.has_key?(options, :inside_unit), do: :supervisor, else: :aside
+
+    put_new(supervisor, kind, above |> List.first() |> whereis(), options)
+  end
+
   @doc "The options that hold for the children of this supervisor."
   @spec options(pid()) :: options()
   def options(pid) do
@@ -84,6 +123,10 @@ defmodule OOM.Tree do
     for pid <- :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$1"]}]),
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, pid)
+
+    for [pid] <- :ets.match(__MODULE__, {{:asked, :"$1"}}),
+        not Process.alive?(pid),
+        do: :ets.delete(__MODULE__, {:asked, pid})
 
     :ok
   end

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.{Asker, Plan, Steps, Units}
+  alias OOM.{Asker, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -31,8 +31,11 @@ defmodule OOM.Workers do
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, parent(pid), nil, [], nil}) do
+    parent = parent(pid)
+
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, parent, nil, [], nil}) do
       appeared(pid, rank)
+      if parent, do: Tree.introduce(parent), else: :ok
     else
       # No longer what its supervisor's was: a walk does not set it again.
       with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),

@@ -48,6 +48,15 @@ defmodule OOM.Test.Cgroup do
   @spec procs(t()) :: Path.t()
   def procs(cgroup), do: file(cgroup, "cgroup.procs")
 
+  @doc "Moves a process here from where it is."
+  @spec move!(t(), String.t()) :: :ok
+  def move!(cgroup, os_pid), do: write!(cgroup, "cgroup.procs", os_pid)
+
+  @doc "What is charged to it now, with cached files."
+  @spec usage(t()) :: non_neg_integer()
+  def usage(%{version: 1} = cgroup), do: number(cgroup, "memory.usage_in_bytes")
+  def usage(%{version: 2} = cgroup), do: number(cgroup, "memory.current")
+
   @doc "How many processes the kernel has killed in it."
   @spec oom_kills(t()) :: non_neg_integer()
   def oom_kills(%{version: 1} = cgroup), do: counter(cgroup, "memory.oom_control")
@@ -68,6 +77,9 @@ defmodule OOM.Test.Cgroup do
     [_, count] = Regex.run(~r/^oom_kill (\d+)$/m, File.read!(file(cgroup, name)))
     String.to_integer(count)
   end
+
+  defp number(cgroup, name),
+    do: cgroup |> file(name) |> File.read!() |> String.trim() |> String.to_integer()
 
   # A dead process leaves its cgroup a moment after its parent is told.
   defp pause(fun) do

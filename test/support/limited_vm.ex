@@ -11,14 +11,14 @@ defmodule OOM.Test.LimitedVM do
 
   @doc """
   Starts a VM under `limit_bytes` with the `:oom` application running on `config`; `config: nil`
-  leaves OOM out. Ends with the test.
+  leaves OOM out. Ends with the test. Options: `:prefix`, shell words before `erl`.
   """
-  @spec start!(pos_integer(), keyword() | nil) :: t()
-  def start!(limit_bytes, config) do
+  @spec start!(pos_integer(), keyword() | nil, keyword()) :: t()
+  def start!(limit_bytes, config, options \\ []) do
     cgroup = Cgroup.create!(limit_bytes)
     ExUnit.Callbacks.on_exit(fn -> Cgroup.destroy(cgroup) end)
 
-    script = ~s(echo $$ > "#{Cgroup.procs(cgroup)}" && exec erl "$@")
+    script = ~s(echo $$ > "#{Cgroup.procs(cgroup)}" && #{options[:prefix] || "exec"} erl "$@")
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
 
     {:ok, peer, _node} =

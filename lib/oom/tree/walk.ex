@@ -9,6 +9,7 @@ defmodule OOM.Tree.Walk do
   # Only of the few that trap exits, as every supervisor does, the dictionary is read.
 
   alias OOM.{Tree, Units, Victims, Visit, Workers}
+  alias OOM.Tree.Initial
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
@@ -65,7 +66,7 @@ defmodule OOM.Tree.Walk do
 
       true ->
         case Tree.lookup(pid) do
-          row when row == nil or elem(row, 1) == :inside -> up(pid, state, generation)
+          row when row == nil or elem(row, 1) in [:inside, :aside] -> up(pid, state, generation)
           row -> known(row, state)
         end
     end
@@ -80,7 +81,7 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :unknown, _, options, _}, state) do
     # It was said to be a supervisor; of what kind tells how it is told of a kill.
-    kind = if initial_call(pid) == :supervisor, do: :supervisor, else: :special
+    kind = if Initial.call(pid) == :supervisor, do: :supervisor, else: :special
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
   end
@@ -122,7 +123,7 @@ defmodule OOM.Tree.Walk do
   defp corrected({:worker, parent} = place, parent, state) do
     with nil <- Tree.lookup(parent),
          {_, rank, _, _, _, supervisor, _, options, _} <- Workers.lookup(parent),
-         :supervisor <- initial_call(parent) do
+         :supervisor <- Initial.call(parent) do
       options = if options == [found: true], do: Tree.options(supervisor), else: options
       options = Keyword.put(options, :priority, Units.own(parent) || rank)
       Tree.put(parent, :supervisor, supervisor, options)
@@ -166,7 +167,7 @@ defmodule OOM.Tree.Walk do
 
   defp supervisor_kind(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do
-      {{_, true}, type} -> trapping(initial_call(pid), type)
+      {{_, true}, type} -> trapping(Initial.call(pid), type)
       {_, :supervisor} -> :special
       _ -> nil
     end
@@ -182,37 +183,6 @@ defmodule OOM.Tree.Walk do
     case Tree.lookup(parent) do
       {_, _, _, _, {_, _, children}} -> Enum.find_value(children, &(&1.pid == pid && &1.type))
       _ -> nil
-    end
-  end
-
-  defp initial_call(pid) do
-    case dictionary(pid, :"$initial_call") do
-      {:supervisor, _, _} -> :supervisor
-      {module, _, _} -> module
-      _ -> nil
-    end
-  end
-
-  # One key where the VM can read one (OTP 26.2); decided once.
-  if match?(
-       {{:dictionary, _}, _},
-       try do
-         :erlang.process_info(self(), {:dictionary, :none})
-       rescue
-         ArgumentError -> nil
-       end
-     ) do
-    defp dictionary(pid, key) do
-      case :erlang.process_info(pid, {:dictionary, key}) do
-        {_, value} -> value
-        :undefined -> nil
-      end
-    end
-  else
-    defp dictionary(pid, key) do
-      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
-           {_, value} <- List.keyfind(dictionary, key, 0),
-           do: value
     end
   end
 
