@@ -9,9 +9,18 @@ defmodule OOM.Units do
   # worker is worth by itself beside its floor; and before a kill it is asked again whether one of
   # the others is protected by now.
 
-  alias OOM.{Priority, Tree, Visit, Workers}
+  alias OOM.{Holds, Priority, Tree, Workers}
 
   @last 1000
+
+  @doc "Which children a strategy takes down with this one, of `{id, runs?}` in start order."
+  @spec together(atom(), term(), Holds.unit()) :: Holds.unit()
+  def together(:one_for_all, _id, children), do: children
+
+  def together(:rest_for_one, id, children),
+    do: Enum.drop_while(children, fn {other, _} -> other != id end)
+
+  def together(_one_for_one, id, _children), do: [{id, true}]
 
   @doc "A worker declared its own rank: what it counts for with its floor."
   @spec declared(pid(), Priority.rank()) :: Priority.rank()
@@ -98,7 +107,7 @@ defmodule OOM.Units do
         []
 
       %{id: id} ->
-        ids = for {id, _} <- Visit.unit(strategy, id, Enum.map(children, &{&1.id, true})), do: id
+        ids = for {id, _} <- together(strategy, id, Enum.map(children, &{&1.id, true})), do: id
         Enum.filter(children, &(is_pid(&1.pid) and &1.id in ids))
     end
   end

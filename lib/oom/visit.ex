@@ -10,7 +10,7 @@ defmodule OOM.Visit do
   # done. A function that throws leaves the state as it is, and copies nothing of it. Nor does one
   # that returns: the answer goes to a name that nobody has.
 
-  alias OOM.{Holds, Tree}
+  alias OOM.{Holds, Tree, Units}
 
   @strategies [:one_for_one, :one_for_all, :rest_for_one, :simple_one_for_one]
   @auto [:never, :any_significant, :all_significant]
@@ -121,7 +121,8 @@ defmodule OOM.Visit do
     with {id, _, _, _} <- List.keyfind(children, pid, 1),
          {:ok, %{restart: restart} = spec} when restart != :temporary <-
            ask({:get_childspec, id}, state) do
-      unit = unit(elem(state, 2), id, for({id, pid, _, _} <- children, do: {id, is_pid(pid)}))
+      running = for {id, pid, _, _} <- children, do: {id, is_pid(pid)}
+      unit = Units.together(elem(state, 2), id, running)
       state = end_quietly(pid, id, spec, state)
       others = for {other, true} when other != id <- Enum.reverse(unit), do: other
       state = Enum.reduce(others, state, &tell({:terminate_child, &1}, &2))
@@ -133,15 +134,6 @@ defmodule OOM.Visit do
   end
 
   defp taken(_unknown, _pid), do: throw(:unknown)
-
-  @doc "Which children go down with this one, of `{id, runs?}` in start order."
-  @spec unit(atom(), term(), Holds.unit()) :: Holds.unit()
-  def unit(:one_for_all, _id, children), do: children
-
-  def unit(:rest_for_one, id, children),
-    do: Enum.drop_while(children, fn {other, _} -> other != id end)
-
-  def unit(_one_for_one, id, _children), do: [{id, true}]
 
   defp hold(id, unit, pid, return),
     do: Holds.hold(self(), id, unit, pid, [return: return] ++ options())

@@ -12,7 +12,7 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Tables, Victims}
+  alias OOM.{Child, Holds, Tables, Units, Victims}
   alias OOM.Supervisor.{Callback, Children, Starts}
 
   # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
@@ -240,7 +240,8 @@ defmodule OOM.Supervisor.Server do
         exited(pid, {:shutdown, :memory_pressure}, state)
 
       spec ->
-        unit = unit(id, state)
+        running = for {id, pid} <- children(state), do: {id, is_pid(pid)}
+        unit = Units.together(Callback.strategy(), id, running)
         state = end_quietly(pid, spec, state)
         others = for {other, true} when other != id <- Enum.reverse(unit), do: other
         state = Enum.reduce(others, state, &terminate_child/2)
@@ -253,17 +254,6 @@ defmodule OOM.Supervisor.Server do
     {{:ok, spec}, _} = split(:supervisor.handle_call({:get_childspec, id}, from(), state))
     spec
   end
-
-  # What goes down together, in start order, as the strategy has it; and whether it runs.
-  defp unit(id, state) do
-    case Callback.strategy() do
-      :one_for_all -> running(children(state))
-      :rest_for_one -> running(Enum.drop_while(children(state), fn {other, _} -> other != id end))
-      _ -> [{id, true}]
-    end
-  end
-
-  defp running(children), do: for({id, pid} <- children, do: {id, is_pid(pid)})
 
   # In start order.
   defp children(state) do
