@@ -10,7 +10,7 @@ defmodule OOM.Visit do
   # done. A function that throws leaves the state as it is, and copies nothing of it. Nor does one
   # that returns: the answer goes to a name that nobody has.
 
-  alias OOM.{Holds, Tree, Units}
+  alias OOM.{Child, Holds, Tree, Units}
 
   @strategies [:one_for_one, :one_for_all, :rest_for_one, :simple_one_for_one]
   @auto [:never, :any_significant, :all_significant]
@@ -91,10 +91,11 @@ defmodule OOM.Visit do
   defp taken(%{__struct__: DynamicSupervisor, children: children} = state, pid)
        when is_map_key(children, pid) do
     case children[pid] do
-      {{_, _, args}, restart, _, _, _} = child when restart != :temporary and is_list(args) ->
+      {{_, _, args} = start, restart, _, _, _} = child
+      when restart != :temporary and is_list(args) ->
         leave(pid)
         flush(pid)
-        hold(pid, [{pid, true}], pid, {:start_child, child})
+        hold(pid, [{pid, true}], pid, start, {:start_child, child})
         %{state | children: Map.delete(children, pid)}
 
       _forgotten_as_ever ->
@@ -108,7 +109,7 @@ defmodule OOM.Visit do
          {:ok, %{restart: restart, start: {_, _, first}} = spec} when restart != :temporary <-
            ask({:get_childspec, pid}, state) do
       state = end_quietly(pid, pid, spec, state)
-      hold(pid, [{pid, true}], pid, {:start_child, Enum.drop(args, length(first))})
+      hold(pid, [{pid, true}], pid, spec.start, {:start_child, Enum.drop(args, length(first))})
       state
     else
       _ -> throw(:temporary)
@@ -126,7 +127,7 @@ defmodule OOM.Visit do
       state = end_quietly(pid, id, spec, state)
       others = for {other, true} when other != id <- Enum.reverse(unit), do: other
       state = Enum.reduce(others, state, &tell({:terminate_child, &1}, &2))
-      hold(id, unit, pid, :restart_child)
+      hold(id, unit, pid, spec.start, :restart_child)
       state
     else
       _ -> throw(:temporary)
@@ -135,10 +136,16 @@ defmodule OOM.Visit do
 
   defp taken(_unknown, _pid), do: throw(:unknown)
 
-  defp hold(id, unit, pid, return),
-    do: Holds.hold(self(), id, unit, pid, [return: return] ++ options())
+  defp hold(id, unit, pid, start, return),
+    do: Holds.hold(self(), id, unit, pid, [return: return] ++ options(start))
 
-  defp options, do: self() |> Tree.options() |> Keyword.take([:backoff, :max_kills])
+  # The child's own, or what holds for all that are here.
+  defp options(start) do
+    self()
+    |> Tree.options()
+    |> Keyword.merge(Child.options(start))
+    |> Keyword.take([:backoff, :max_kills])
+  end
 
   # From its parent, so that one that traps exits leaves in order; and before anything else ends it,
   # so that this is what links and monitors see.

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.{Asker, Plan, Steps, Units}
+  alias OOM.{Asker, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -31,26 +31,27 @@ defmodule OOM.Workers do
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, parent(pid), nil, [], nil}) do
-      appeared(pid, rank)
-    else
-      # No longer what its supervisor's was: a walk does not set it again.
-      with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
-           do: :ets.update_element(__MODULE__, pid, {@supervisor + 2, []})
-
-      rerank(pid, Units.declared(pid, rank))
+    cond do
+      member?(pid) -> declare_again(pid, rank)
+      # What is in a unit lives and dies with it, and is no worker.
+      Tree.in_unit?(pid) -> :ok
+      :ets.insert_new(__MODULE__, row(pid, rank)) -> appeared(pid, rank)
+      true -> declare_again(pid, rank)
     end
   end
 
-  # Its supervisor, in most cases; asked only by the worker itself, where it costs nothing.
-  defp parent(pid) when pid == self() do
-    case :erlang.process_info(pid, :parent) do
-      {_, parent} when is_pid(parent) and node(parent) == node() -> parent
-      _ -> nil
-    end
+  defp row(pid, rank), do: {pid, rank, 0, nil, :new, supervisor(pid), nil, [], nil}
+
+  defp declare_again(pid, rank) do
+    # No longer what its supervisor's was: a walk does not set it again.
+    with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
+         do: :ets.update_element(__MODULE__, pid, {@supervisor + 2, []})
+
+    rerank(pid, Units.declared(pid, rank))
   end
 
-  defp parent(_pid), do: nil
+  # In most cases; asked only by the worker itself, where it costs nothing.
+  defp supervisor(pid), do: if(pid == self(), do: Tree.parent(pid))
 
   @doc "The rank the guard goes by, whatever was declared; see OOM.Units."
   @spec rerank(pid(), OOM.Priority.rank()) :: :ok
