@@ -110,7 +110,10 @@ defmodule OOM.Test.GeneratedTree.Model do
   @doc "After these were killed for memory, or crashed, in whatever order."
   @spec fall(t(), [{path(), :memory | :crash}]) :: t()
   def fall(model, ended) do
-    effects = Enum.flat_map(ended, &effects(model, &1))
+    # To the last of the significant ones all the others have ended.
+    temporary = for {path, _} <- ended, model.index[path].restart == :temporary, do: path
+    then = Enum.reduce(temporary, model, &gone(&2, &1, :removed))
+    effects = Enum.flat_map(ended, &effects(then, &1))
     resets = for {:reset, roots, why} <- effects, root <- roots, do: {root, why}
 
     model =
