@@ -59,6 +59,8 @@ defmodule OOM.Supervisor.PropertyTest do
         message = """
         OOM_PROPERTY_SEED=#{seed} OOM_PROPERTY_RUNS=1, #{crashes} crashes
         #{Exception.message(error)}
+        history:
+        #{Scenario.history()}
         tree:
         #{GeneratedTree.show(tree)}
         """

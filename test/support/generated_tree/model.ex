@@ -114,7 +114,9 @@ defmodule OOM.Test.GeneratedTree.Model do
     temporary = for {path, _} <- ended, model.index[path].restart == :temporary, do: path
     then = Enum.reduce(temporary, model, &gone(&2, &1, :removed))
     effects = Enum.flat_map(ended, &effects(then, &1))
+    # The highest last: what is started again is whole, whatever became of what is in it.
     resets = for {:reset, roots, why} <- effects, root <- roots, do: {root, why}
+    resets = Enum.sort_by(resets, fn {root, _} -> -length(root) end)
 
     model =
       for {gone, path} <- effects,

@@ -18,11 +18,21 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   @doc "Returns how many were killed."
   @spec run(GeneratedTree.t(), non_neg_integer()) :: non_neg_integer()
   def run(tree, crashes) do
+    Process.delete(__MODULE__)
     model = Model.new(tree)
     crashing = crashing(tree, crashes)
     restarts = Enum.frequencies_by(crashing, &Model.parent/1)
     running = Running.start(tree, restarts)
-    state = %{running: running, model: model, restarts: restarts, kills: 0, settled?: true}
+
+    state = %{
+      running: running,
+      model: model,
+      restarts: restarts,
+      kills: 0,
+      settled?: true,
+      subjects: Model.subjects(model)
+    }
+
     at_start = settle(state, :all)
 
     steps =
@@ -40,6 +50,13 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     state.kills
   end
 
+  @doc "What was done in the last run, for whoever reads of its failure."
+  @spec history() :: String.t()
+  def history,
+    do: __MODULE__ |> Process.get([]) |> Enum.reverse() |> Enum.map_join("\n", &show/1)
+
+  defp note(what), do: Process.put(__MODULE__, [what | Process.get(__MODULE__, [])])
+
   # One that is significant would end its supervisor, and that is another story.
   defp crashing(tree, count) do
     leaves =
@@ -56,6 +73,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
         state
 
       pid ->
+        note({:crash, path})
         crash(pid, Enum.random([:crash, :kill]))
         state = %{state | model: Model.fall(state.model, [{path, :crash}]), settled?: false}
         changed(fn -> state |> look() |> get_in([:pids, path]) != pid end)
@@ -75,7 +93,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
         samples = [:level | List.duplicate(:tick, Enum.random(1..5))]
         victims = kill(state, ranks, figures(ranks, seen), samples)
         await(victims)
-        for pid <- victims, path = Births.path(state.running.births, pid), do: path
+        for pid <- victims, path = path(state, pid), do: path
       end)
 
     Pressure.relief()
@@ -83,6 +101,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     state = %{state | model: model, kills: state.kills + length(killed)}
     how = Enum.random([:but_given_up, :but_given_up, :held_or_there])
     settle(state, how)
+    note({:relief, how})
     %{state | settled?: how == :but_given_up}
   end
 
@@ -115,7 +134,14 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     {victims, before} = sample(state, message, need, now() + @next_ms)
     in_order(state, victims, ranks, before, figures)
     if Enum.random([true, false]), do: await(victims)
+    note({:killed, for(pid <- victims, do: path(state, pid))})
     victims ++ kill(state, ranks, figures, more)
+  end
+
+  # A supervisor that ends because of one of them is marked like them.
+  defp path(state, pid) do
+    path = Births.path(state.running.births, pid)
+    if path in state.subjects, do: path
   end
 
   # What was there right before the kill, with it.
@@ -138,13 +164,13 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   # Nobody who is protected, and nobody while one that is worth less and holds enough lives on. What
   # one is worth may have fallen since the walk, with others of its unit; either will do.
   defp in_order(state, victims, ranks, before, figures) do
-    now = Model.ranks(state.model, before.pids)
+    chosen = for pid <- victims, path = path(state, pid), do: path
+    # One of them may have come after the look.
+    now = Model.ranks(state.model, Map.merge(before.pids, Map.new(chosen, &{&1, nil})))
 
     worth = fn path, choose ->
-      [ranks[path], now[path]] |> Enum.reject(&is_nil/1) |> Enum.reduce(choose)
+      choose.(Map.get(ranks, path, now[path]), now[path] || ranks[path])
     end
-
-    chosen = for pid <- victims, path = Births.path(state.running.births, pid), do: path
 
     for victim <- chosen, Model.sure?(state.model, victim) do
       least = worth.(victim, &Model.lowest/2)
@@ -261,6 +287,6 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     receive(do: ({:EXIT, pid, _} when pid == running.pid -> :ok))
   end
 
-  defp show(path_or_paths), do: inspect(path_or_paths, charlists: :as_lists, limit: 20)
+  defp show(path_or_paths), do: inspect(path_or_paths, charlists: :as_lists, limit: 50)
   defp now, do: System.monotonic_time(:millisecond)
 end
