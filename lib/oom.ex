@@ -138,7 +138,10 @@ defmodule OOM do
     if max_heap_size != nil, do: max_heap_size |> Heap.bytes() |> Heap.cap_self()
     Heap.mailbox_off_heap()
     Workers.declare(self(), rank)
-    if handle_pressure? != nil, do: Asker.listens(self(), handle_pressure?)
+    # In a unit there is nobody to ask.
+    if handle_pressure? != nil and Workers.member?(self()),
+      do: Asker.listens(self(), handle_pressure?)
+
     :ok
   end
 
@@ -163,7 +166,7 @@ defmodule OOM do
       ends the newest half of those of the lowest priority, `{:fraction, 0.5, :largest}` the half
       that holds most. Default: `nil`, one victim after the other at `:critical`
     * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
-      comes back as a whole. Default: `false`
+      comes back as a whole. What is said of a priority inside it does not count. Default: `false`
 
   A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for all that is below it, unless something is said
   there, too.

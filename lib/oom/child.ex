@@ -90,6 +90,11 @@ defmodule OOM.Child do
   # Anything else is the supervisor's to refuse.
   def wrap(other, _options), do: other
 
+  @doc "What a start function that was wrapped tells of its child."
+  @spec options({module(), atom(), [term()] | :undefined}) :: keyword()
+  def options({__MODULE__, :start_link, [_mfa, _id, options]}), do: options
+  def options(_other), do: []
+
   @doc "The specification as the user gave it."
   @spec unwrap(Supervisor.child_spec() | tuple()) :: Supervisor.child_spec() | tuple()
   def unwrap(%{id: id, start: start} = spec), do: %{spec | start: unwrap_mfa(start, id)}

@@ -176,6 +176,35 @@ defmodule OOM.Tree do
     end
   end
 
+  # Further up nobody looks.
+  @generations 16
+
+  @doc "Whether a process is below a unit, or below one that is just being started."
+  @spec in_unit?(pid()) :: boolean()
+  def in_unit?(pid), do: in_unit?(parent(pid), pid, @generations)
+
+  defp in_unit?(parent, pid, generations) when parent != nil and generations > 0 do
+    # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
+    starting = generations < @generations and lookup(pid) == nil and note(parent)[:inside_unit]
+
+    case lookup(parent) do
+      _ when starting -> true
+      {_, _, _, options, _} -> Keyword.get(options, :inside_unit, false)
+      nil -> in_unit?(parent(parent), parent, generations - 1)
+    end
+  end
+
+  defp in_unit?(_parent, _pid, _generations), do: false
+
+  @doc "The process that has started this one, where it is known."
+  @spec parent(pid()) :: pid() | nil
+  def parent(pid) do
+    case :erlang.process_info(pid, :parent) do
+      {_, parent} when is_pid(parent) and node(parent) == node() -> parent
+      _ -> nil
+    end
+  end
+
   @doc "Called in a supervisor: what holds for its children."
   @spec here() :: options()
   def here do

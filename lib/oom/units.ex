@@ -1,17 +1,25 @@
 defmodule OOM.Units do
   @moduledoc false
   # Who would go down together, and what that makes of their ranks: a child that takes others along
-  # (`:one_for_all`, `:rest_for_one`) is worth as much as the most important of them, and cannot be
-  # killed where one of them is protected. A temporary significant child, whose end would end its
-  # supervisor, goes last: one that is held ends nothing.
+  # is worth as much as the most important of them, and cannot be killed where one of them is
+  # protected. One that is held takes along what its supervisor's strategy does. A temporary one is
+  # not held, and takes nobody; but where it is significant its supervisor may end, with all that is
+  # below, and with what goes down with that one in turn.
   #
   # The ranks the guard goes by are set in the background, after each walk. A row here keeps what a
   # worker is worth by itself beside its floor; and before a kill it is asked again whether one of
   # the others is protected by now.
 
-  alias OOM.{Priority, Tree, Visit, Workers}
+  alias OOM.{Holds, Priority, Tree, Workers}
 
-  @last 1000
+  @doc "Which children a strategy takes down with this one, of `{id, runs?}` in start order."
+  @spec together(atom(), term(), Holds.unit()) :: Holds.unit()
+  def together(:one_for_all, _id, children), do: children
+
+  def together(:rest_for_one, id, children),
+    do: Enum.drop_while(children, fn {other, _} -> other != id end)
+
+  def together(_one_for_one, id, _children), do: [{id, true}]
 
   @doc "A worker declared its own rank: what it counts for with its floor."
   @spec declared(pid(), Priority.rank()) :: Priority.rank()
@@ -40,12 +48,18 @@ defmodule OOM.Units do
   def protected?(nil, _pid), do: false
 
   def protected?(supervisor, pid) do
-    case Tree.lookup(supervisor) do
-      {_, _, _, _, {strategy, _, _} = facts} when strategy in [:one_for_all, :rest_for_one] ->
-        Enum.any?(with_it(facts, pid), &(own(&1.pid) == :protected))
+    with {_, _, _, _, {_, _, children} = facts} <- Tree.lookup(supervisor),
+         %{} = child <- Enum.find(children, &(&1.pid == pid)) do
+      Enum.any?(with_it(child, supervisor, facts), &protected?/1)
+    else
+      _ -> false
+    end
+  end
 
-      _ ->
-        false
+  defp protected?(pid) do
+    case Tree.lookup(pid) do
+      {_, _, _, _, {_, _, children}} -> Enum.any?(children, &(own(&1.pid) == :protected))
+      _ -> own(pid) == :protected
     end
   end
 
@@ -72,36 +86,45 @@ defmodule OOM.Units do
     do: auto != :never and Enum.any?(children, & &1.significant)
 
   defp floors(groups, subtrees) do
-    for {_, _, _, _, {_, auto, _} = facts} <- groups,
+    for {supervisor, _, _, _, facts} <- groups,
         child <- elem(facts, 2),
         is_pid(child.pid) and Workers.member?(child.pid),
         reduce: %{} do
-      floors -> Map.put(floors, child.pid, floor(child, auto, facts, subtrees))
+      floors ->
+        others = with_it(child, supervisor, facts)
+        floor = others |> Enum.map(&Map.get(subtrees, &1, 0)) |> Enum.reduce(0, &highest/2)
+        Map.put(floors, child.pid, floor)
     end
   end
 
-  defp floor(child, auto, facts, subtrees) do
-    last = if ends_all?(child, auto), do: @last, else: 0
-    others = if ends_all?(child, auto), do: elem(facts, 2), else: with_it(facts, child.pid)
+  # The workers and supervisors that go with one that is killed, and it.
+  defp with_it(%{restart: :temporary} = child, supervisor, {_, auto, _}),
+    do: if(ends?(child, auto), do: ended(supervisor), else: [])
 
-    others
-    |> Enum.map(&Map.get(subtrees, &1.pid, 0))
-    |> Enum.reduce(last, &highest/2)
-  end
+  defp with_it(child, _supervisor, {strategy, _, children}),
+    do:
+      for({%{pid: pid}, _} <- together(strategy, child, running(children)), is_pid(pid), do: pid)
 
-  defp ends_all?(child, auto),
-    do: child.significant and child.restart == :temporary and auto != :never
+  defp running(children), do: Enum.map(children, &{&1, is_pid(&1.pid)})
 
-  defp with_it({strategy, _, children}, pid) do
-    case Enum.find(children, &(&1.pid == pid)) do
-      nil ->
-        []
-
-      %{id: id} ->
-        ids = for {id, _} <- Visit.unit(strategy, id, Enum.map(children, &{&1.id, true})), do: id
-        Enum.filter(children, &(is_pid(&1.pid) and &1.id in ids))
+  # And with a supervisor that ends because of a significant child: to the one above it that is the
+  # end of any other child with the reason `shutdown`.
+  defp ended(supervisor) do
+    with {_, _, parent, _, _} when is_pid(parent) <- Tree.lookup(supervisor),
+         {_, _, _, _, {_, auto, children} = facts} <- Tree.lookup(parent),
+         %{} = child <- Enum.find(children, &(&1.pid == supervisor)) do
+      cond do
+        child.restart == :permanent -> [supervisor | with_it(child, parent, facts)]
+        ends?(child, auto) -> [supervisor | ended(parent)]
+        true -> [supervisor]
+      end
+    else
+      _ -> [supervisor]
     end
   end
+
+  # It may be the last of those whose end ends their supervisor.
+  defp ends?(child, auto), do: child.significant and auto != :never
 
   # The highest own rank in what is below each supervisor, and of each worker.
   defp subtrees do

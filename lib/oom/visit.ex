@@ -10,7 +10,7 @@ defmodule OOM.Visit do
   # done. A function that throws leaves the state as it is, and copies nothing of it. Nor does one
   # that returns: the answer goes to a name that nobody has.
 
-  alias OOM.{Holds, Tree}
+  alias OOM.{Child, Holds, Tree, Units, Victims}
 
   @strategies [:one_for_one, :one_for_all, :rest_for_one, :simple_one_for_one]
   @auto [:never, :any_significant, :all_significant]
@@ -32,7 +32,53 @@ defmodule OOM.Visit do
   there, and held where the supervisor would bring it back.
   """
   @spec take(pid(), pid()) :: :ok
-  def take(supervisor, pid), do: run(supervisor, &taken(&1, pid))
+  def take(supervisor, pid), do: run(supervisor, &taken(&1, pid, :killed))
+
+  @doc """
+  Called in a supervisor that is about to end, because a significant child of it was killed. To the
+  one above it that is the end of a child like any other, so it is told, too.
+  """
+  @spec ending() :: :ok
+  def ending do
+    {me, parent} = {self(), Tree.parent()}
+
+    case Tree.kind(parent) do
+      :supervisor -> run(parent, &taken(&1, me, :ended))
+      :oom -> Victims.mark(me, System.monotonic_time(:millisecond), 0)
+      _nobody_of_ours -> :ok
+    end
+
+    :ok
+  end
+
+  @doc """
+  Called in a supervisor: what the end of a child makes of it that is not held. `:stays` or `:ends`,
+  as OTP has it; but it does not end while another significant child is held, for that one is to
+  come back (`:waits`).
+  """
+  @spec fate(term(), map(), tuple()) :: :stays | :ends | :waits
+  def fate(id, spec, state) do
+    case {Map.get(spec, :significant, false), auto(state)} do
+      {true, :any_significant} -> :ends
+      {true, :all_significant} -> id |> other_significant(state) |> fate()
+      _ -> :stays
+    end
+  end
+
+  defp fate(others) do
+    {down, left} = Enum.split_with(others, &(&1.pid == nil or Victims.marked?(&1.pid)))
+    held = Holds.ids(self())
+
+    cond do
+      left != [] -> :stays
+      # One that is being killed just now is held soon, unless it is temporary.
+      Enum.any?(down, &(&1.id in held or (&1.pid != nil and &1.restart == :transient))) -> :waits
+      true -> :ends
+    end
+  end
+
+  defp other_significant(id, state),
+    do: for(%{significant: true} = child <- children(state), child.id != id, do: child)
 
   @doc "What a supervisor knows of its children; `nil` where it does not answer in time."
   @spec facts(pid(), timeout()) :: facts() | nil
@@ -61,8 +107,7 @@ defmodule OOM.Visit do
   defp read(%{__struct__: DynamicSupervisor}), do: :dynamic
 
   defp read(state) when elem(state, 0) == :state and elem(state, 2) in @strategies do
-    strategy = elem(state, 2)
-    auto = Enum.find(@auto, :never, &(&1 in Tuple.to_list(state)))
+    {strategy, auto} = {elem(state, 2), auto(state)}
 
     cond do
       strategy == :simple_one_for_one -> :dynamic
@@ -72,6 +117,8 @@ defmodule OOM.Visit do
   end
 
   defp read(_unknown), do: :dynamic
+
+  defp auto(state), do: Enum.find(@auto, :never, &(&1 in Tuple.to_list(state)))
 
   defp children(state) do
     for {id, pid, type, _} <- Enum.reverse(ask(:which_children, state)) do
@@ -87,66 +134,88 @@ defmodule OOM.Visit do
     end
   end
 
-  # DynamicSupervisor forgets whom it terminates; the specification is what it takes to start it.
-  defp taken(%{__struct__: DynamicSupervisor, children: children} = state, pid)
-       when is_map_key(children, pid) do
-    case children[pid] do
-      {{_, _, args}, restart, _, _, _} = child when restart != :temporary and is_list(args) ->
-        leave(pid)
-        flush(pid)
-        hold(pid, [{pid, true}], pid, {:start_child, child})
-        %{state | children: Map.delete(children, pid)}
+  # Who would be brought back: one that was killed is no different from one that crashed, and the
+  # end of a supervisor is one in order.
+  defp held?(restart, :killed), do: restart != :temporary
+  defp held?(restart, :ended), do: restart == :permanent
 
-      _forgotten_as_ever ->
-        throw(:temporary)
+  # DynamicSupervisor forgets whom it terminates; the specification is what it takes to start it.
+  defp taken(%{__struct__: DynamicSupervisor, children: children} = state, pid, why)
+       when is_map_key(children, pid) do
+    {{_, _, args} = start, restart, _, _, _} = child = children[pid]
+
+    if held?(restart, why) and is_list(args) do
+      leave(pid)
+      flush(pid)
+      hold(pid, [{pid, true}], pid, start, {:start_child, child})
+      %{state | children: Map.delete(children, pid)}
+    else
+      throw(:forgotten_as_ever)
     end
   end
 
-  defp taken(state, pid)
+  defp taken(state, pid, why)
        when elem(state, 0) == :state and elem(state, 2) == :simple_one_for_one do
     with {:maps, %{^pid => args}} <- elem(state, 4),
-         {:ok, %{restart: restart, start: {_, _, first}} = spec} when restart != :temporary <-
-           ask({:get_childspec, pid}, state) do
+         {:ok, %{start: {_, _, first}} = spec} <- ask({:get_childspec, pid}, state),
+         true <- held?(spec.restart, why) do
       state = end_quietly(pid, pid, spec, state)
-      hold(pid, [{pid, true}], pid, {:start_child, Enum.drop(args, length(first))})
+      hold(pid, [{pid, true}], pid, spec.start, {:start_child, Enum.drop(args, length(first))})
       state
     else
-      _ -> throw(:temporary)
+      _ -> throw(:forgotten_as_ever)
     end
   end
 
-  defp taken(state, pid) when elem(state, 0) == :state and elem(state, 2) in @strategies do
+  defp taken(state, pid, why) when elem(state, 0) == :state and elem(state, 2) in @strategies do
     children = Enum.reverse(ask(:which_children, state))
 
     with {id, _, _, _} <- List.keyfind(children, pid, 1),
-         {:ok, %{restart: restart} = spec} when restart != :temporary <-
-           ask({:get_childspec, id}, state) do
-      unit = unit(elem(state, 2), id, for({id, pid, _, _} <- children, do: {id, is_pid(pid)}))
-      state = end_quietly(pid, id, spec, state)
-      others = for {other, true} when other != id <- Enum.reverse(unit), do: other
-      state = Enum.reduce(others, state, &tell({:terminate_child, &1}, &2))
-      hold(id, unit, pid, :restart_child)
-      state
+         {:ok, spec} <- ask({:get_childspec, id}, state) do
+      if held?(spec.restart, why),
+        do: hold_with_others(pid, id, spec, children, state),
+        else: forget(pid, id, spec, state)
     else
-      _ -> throw(:temporary)
+      _ -> throw(:unknown)
     end
   end
 
-  defp taken(_unknown, _pid), do: throw(:unknown)
+  defp taken(_unknown, _pid, _why), do: throw(:unknown)
 
-  @doc "Which children go down with this one, of `{id, runs?}` in start order."
-  @spec unit(atom(), term(), Holds.unit()) :: Holds.unit()
-  def unit(:one_for_all, _id, children), do: children
+  defp hold_with_others(pid, id, spec, children, state) do
+    running = for {id, pid, _, _} <- children, do: {id, is_pid(pid)}
+    unit = Units.together(elem(state, 2), id, running)
+    state = end_quietly(pid, id, spec, state)
+    others = for {other, true} when other != id <- Enum.reverse(unit), do: other
+    state = Enum.reduce(others, state, &tell({:terminate_child, &1}, &2))
+    hold(id, unit, pid, spec.start, :restart_child)
+    state
+  end
 
-  def unit(:rest_for_one, id, children),
-    do: Enum.drop_while(children, fn {other, _} -> other != id end)
+  defp forget(pid, id, spec, state) do
+    case fate(id, spec, state) do
+      :waits ->
+        end_quietly(pid, id, spec, state)
 
-  def unit(_one_for_one, id, _children), do: [{id, true}]
+      :ends ->
+        ending()
+        throw(:ends)
 
-  defp hold(id, unit, pid, return),
-    do: Holds.hold(self(), id, unit, pid, [return: return] ++ options())
+      :stays ->
+        throw(:forgotten_as_ever)
+    end
+  end
 
-  defp options, do: self() |> Tree.options() |> Keyword.take([:backoff, :max_kills])
+  defp hold(id, unit, pid, start, return),
+    do: Holds.hold(self(), id, unit, pid, [return: return] ++ options(start))
+
+  # The child's own, or what holds for all that are here.
+  defp options(start) do
+    self()
+    |> Tree.options()
+    |> Keyword.merge(Child.options(start))
+    |> Keyword.take([:backoff, :max_kills])
+  end
 
   # From its parent, so that one that traps exits leaves in order; and before anything else ends it,
   # so that this is what links and monitors see.

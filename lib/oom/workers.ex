@@ -31,29 +31,35 @@ defmodule OOM.Workers do
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    parent = parent(pid)
-
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, parent, nil, [], nil}) do
-      appeared(pid, rank)
-      if parent, do: Tree.introduce(parent), else: :ok
-    else
-      # No longer what its supervisor's was: a walk does not set it again.
-      with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
-           do: :ets.update_element(__MODULE__, pid, {@supervisor + 2, []})
-
-      rerank(pid, Units.declared(pid, rank))
+    cond do
+      member?(pid) -> declare_again(pid, rank)
+      # What is in a unit lives and dies with it, and is no worker.
+      Tree.in_unit?(pid) -> :ok
+      true -> declare_first(row(pid, rank))
     end
   end
 
-  # Its supervisor, in most cases; asked only by the worker itself, where it costs nothing.
-  defp parent(pid) when pid == self() do
-    case :erlang.process_info(pid, :parent) do
-      {_, parent} when is_pid(parent) and node(parent) == node() -> parent
-      _ -> nil
-    end
+  defp declare_first({pid, rank, _, _, _, supervisor, _, _, _} = row) do
+    # Before anyone may kill it.
+    if supervisor, do: Tree.introduce(supervisor)
+
+    if :ets.insert_new(__MODULE__, row),
+      do: appeared(pid, rank),
+      else: declare_again(pid, rank)
   end
 
-  defp parent(_pid), do: nil
+  defp row(pid, rank), do: {pid, rank, 0, nil, :new, supervisor(pid), nil, [], nil}
+
+  defp declare_again(pid, rank) do
+    # No longer what its supervisor's was: a walk does not set it again.
+    with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
+         do: :ets.update_element(__MODULE__, pid, {@supervisor + 2, []})
+
+    rerank(pid, Units.declared(pid, rank))
+  end
+
+  # In most cases; asked only by the worker itself, where it costs nothing.
+  defp supervisor(pid), do: if(pid == self(), do: Tree.parent(pid))
 
   @doc "The rank the guard goes by, whatever was declared; see OOM.Units."
   @spec rerank(pid(), OOM.Priority.rank()) :: :ok

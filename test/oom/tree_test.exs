@@ -390,11 +390,11 @@ defmodule OOM.TreeTest do
       assert rank(a) == :protected
     end
 
-    test "a temporary significant child goes last, one that can be held as ever" do
+    test "a temporary significant child is worth all it ends, one that can be held itself" do
       children = [
         worker(:a, restart: :temporary, significant: true),
         worker(:b, restart: :transient, significant: true),
-        worker(:c)
+        OOM.child_spec(worker(:c), priority: 600)
       ]
 
       flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: :any_significant}
@@ -402,7 +402,7 @@ defmodule OOM.TreeTest do
       {_, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
       [a, b, c] = for id <- [:a, :b, :c], do: started(id)
       walk()
-      assert Enum.map([a, b, c], &rank/1) == [1000, 500, 500]
+      assert Enum.map([a, b, c], &rank/1) == [600, 500, 600]
       end_one(b)
       eventually(again(:b, b))
       assert Process.alive?(supervisor) and Process.alive?(c)

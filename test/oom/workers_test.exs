@@ -85,7 +85,7 @@ defmodule OOM.WorkersTest do
   end
 
   test "pids/1 goes through all, a chunk at a time" do
-    pids = for n <- 1..1_000, do: tap(n, &Workers.declare(&1, 500))
+    pids = for n <- 1..1_000, do: tap(n, &Workers.found(&1, 500, self()))
     assert Enum.sort(all(Workers.pids(64))) == pids
     for n <- pids, do: Workers.delete(n)
     assert Workers.pids(64) == :done

@@ -1,136 +1,173 @@
 defmodule OOM.Test.GeneratedTree do
   @moduledoc false
-  # Trees made from a seed, as data: OOM.Supervisors with workers, OOM.Supervisors and plain
-  # supervisors below. And the same, started.
+  # Trees made from the calling process's random numbers, as data: an OOM.Supervisor, below it
+  # everything OTP and Elixir have, with priorities said at any level. OOM.Test.GeneratedTree.Running
+  # starts one, OOM.Test.GeneratedTree.Model knows what may become of it.
   #
-  # A node is `{:worker, path, facts}` or `{:oom | :plain, path, facts, children}`; the path names
-  # it in the whole tree, and is its id.
+  # A node is a map; its path names it in the whole tree, and is its id where its supervisor gives
+  # ids. `says` is its OOM.child_spec's priority, `inner` an OOM.Supervisor's own, `declares` what a
+  # worker tells in its init.
 
-  alias OOM.Test.Worker
-
-  @type facts :: map()
   @type path :: [pos_integer()]
-  @type t :: {:worker, path(), facts()} | {:oom | :plain, path(), facts(), [t()]}
+  @type kind :: :worker | :oom | :plain | :dynamic | :simple | :tasks | :partition
+  @type t :: %{
+          kind: kind(),
+          path: path(),
+          restart: :permanent | :transient | :temporary,
+          significant: boolean(),
+          says: OOM.priority() | nil,
+          declares: OOM.priority() | nil,
+          inner: OOM.priority() | nil,
+          max_kills: pos_integer() | nil,
+          unit: boolean(),
+          strategy: Supervisor.strategy(),
+          auto: :never | :any_significant | :all_significant,
+          shutdown: timeout() | :brutal_kill,
+          trap_exit: boolean(),
+          slow_ms: non_neg_integer(),
+          children: [t()]
+        }
 
-  # Well below what a test waits for, and above 0, so that a return is not a restart.
-  @backoff [initial_ms: 1, max_ms: 5]
+  @deepest 5
 
-  @doc "A tree from the calling process's random numbers."
   @spec generate() :: t()
-  def generate, do: supervisor(:oom, [], 0, nil)
-
-  defp supervisor(kind, path, depth, priority) do
-    strategy = Enum.random([:one_for_one, :one_for_one, :one_for_all, :rest_for_one])
-    # What goes as one is worth one thing.
-    priority = priority || if(strategy != :one_for_one, do: priority())
-    count = Enum.random(1..5)
-    children = for n <- 1..count, do: child(kind, path ++ [n], depth + 1, priority)
-    {kind, path, %{strategy: strategy}, children}
+  def generate do
+    count = Enum.random(3..5)
+    children = for n <- 1..count, do: child(:static, [n], :never)
+    %{node(:oom, []) | children: children}
   end
 
-  defp child(parent, path, depth, priority) do
-    case :rand.uniform(10) do
-      n when n <= 2 and depth < 4 -> supervisor(:oom, path, depth, priority)
-      3 when depth < 4 -> supervisor(:plain, path, depth, priority)
-      _ -> {:worker, path, worker(parent, priority)}
-    end
-  end
-
-  defp worker(parent, priority) do
+  defp node(kind, path) do
     %{
-      parent: parent,
-      priority: priority || priority(),
-      restart: Enum.random([:permanent, :permanent, :transient, :temporary]),
-      shutdown: Enum.random([5_000, :infinity, :brutal_kill]),
-      trap_exit: :rand.uniform(4) == 1
+      kind: kind,
+      path: path,
+      restart: :permanent,
+      significant: false,
+      says: nil,
+      declares: nil,
+      inner: nil,
+      max_kills: nil,
+      unit: false,
+      strategy: :one_for_one,
+      auto: :never,
+      shutdown: if(kind == :worker, do: 5_000, else: :infinity),
+      trap_exit: false,
+      slow_ms: 0,
+      children: []
     }
   end
 
-  defp priority, do: Enum.random([:low, :low, :normal, :high, 100, :protected])
+  # What its supervisor allows: a :static one everything, others are particular.
+  defp child(parent, path, auto) do
+    kind =
+      if parent in [:static, :dynamic] and :rand.uniform(20) > 5 + 3 * length(path) and
+           length(path) < @deepest,
+         do: Enum.random(kinds(length(path))),
+         else: :worker
 
-  @doc "All workers, in start order."
-  @spec workers(t()) :: [{path(), facts()}]
-  def workers({:worker, path, facts}), do: [{path, facts}]
-  def workers({_kind, _path, _facts, children}), do: Enum.flat_map(children, &workers/1)
-
-  @doc "How many supervisors and workers there are."
-  @spec size(t()) :: pos_integer()
-  def size({:worker, _, _}), do: 1
-  def size({_, _, _, children}), do: 1 + Enum.sum(Enum.map(children, &size/1))
-
-  @doc """
-  Starts it, linked to the caller. Each supervisor allows exactly as many restarts as `crashes`
-  names workers of its own, by their paths; `init` is called in each
-  worker, with its path and pid.
-  """
-  @spec start(t(), [path()], (path(), pid() -> term())) :: pid()
-  def start(tree, crashes, init) do
-    %{start: {module, function, args}} = spec(tree, crashes, init, self())
-    {:ok, pid} = apply(module, function, args)
-    pid
+    kind |> node(path) |> said(parent) |> filled() |> lasting(auto)
   end
 
-  defp spec({:worker, path, facts}, _crashes, init, owner) do
-    options = [
-      id: path,
-      owner: owner,
-      restart: facts.restart,
-      shutdown: facts.shutdown,
-      trap_exit: facts.trap_exit,
-      init: &init.(path, &1)
-    ]
+  # What others can be below is more likely further up.
+  defp kinds(1), do: [:oom, :oom, :plain, :plain, :plain, :dynamic, :partition]
+  defp kinds(_), do: [:oom, :plain, :plain, :dynamic, :simple, :tasks, :partition]
 
-    if facts.parent == :oom,
-      do: OOM.child_spec(Worker.child_spec(options), priority: facts.priority),
-      else: Worker.child_spec(options)
+  defp said(node, parent) do
+    %{
+      node
+      | says: if(parent in [:static, :dynamic], do: one_in(3, priority())),
+        max_kills: if(parent in [:static, :dynamic], do: one_in(6, Enum.random(1..3))),
+        unit: node.kind not in [:worker, :partition] and parent != :partition and chance(6)
+    }
   end
 
-  defp spec({kind, path, facts, children}, crashes, init, owner) do
-    specs = Enum.map(children, &spec(&1, crashes, init, owner))
-    own = for {:worker, id, _} <- children, id in crashes, do: id
-    restarts = Enum.count(crashes, &(&1 in own))
-    flags = [strategy: facts.strategy, max_restarts: restarts, max_seconds: 1_000]
+  defp filled(%{kind: :worker} = node) do
+    trap? = chance(4)
 
-    {module, flags} =
-      if kind == :oom,
-        do: {OOM.Supervisor, flags ++ [oom: [backoff: @backoff]]},
-        else: {Supervisor, flags}
-
-    %{id: path, type: :supervisor, start: {module, :start_link, [specs, flags]}}
+    %{
+      node
+      | declares: one_in(6, priority()),
+        shutdown: Enum.random([5_000, :infinity, :brutal_kill]),
+        trap_exit: trap?,
+        slow_ms: if(trap? and chance(2), do: Enum.random(1..20), else: 0)
+    }
   end
 
-  @doc "The children of each supervisor that should be there: `{path, [{id, type}]}`, as listed."
-  @spec listing(t()) :: [{path(), [{path(), :worker | :supervisor}]}]
-  def listing({:worker, _, _}), do: []
-
-  def listing({_kind, path, _facts, children}) do
-    own =
-      for child <- Enum.reverse(children),
-          do: {elem(child, 1), if(elem(child, 0) == :worker, do: :worker, else: :supervisor)}
-
-    [{path, own} | Enum.flat_map(children, &listing/1)]
+  defp filled(%{kind: kind, path: path} = node) when kind in [:oom, :plain] do
+    auto = one_in(4, Enum.random([:any_significant, :all_significant])) || :never
+    node = %{node | strategy: strategy(), auto: auto, inner: inner(kind)}
+    %{node | children: for(n <- 1..Enum.random(1..4), do: child(:static, path ++ [n], auto))}
   end
 
-  @doc "The same of a running tree, and the workers' pids by path; `nil` for one that is down."
-  @spec look(pid(), path()) ::
-          {[{path(), [{path(), :worker | :supervisor}]}], %{path() => pid() | nil}}
-  def look(supervisor, path \\ []) do
-    children = Supervisor.which_children(supervisor)
-    own = {path, for({id, _, type, _} <- children, do: {id, type})}
+  defp filled(%{kind: :dynamic, path: path} = node),
+    do: %{
+      node
+      | children: for(n <- 1..Enum.random(1..4), do: child(:dynamic, path ++ [n], :never))
+    }
 
-    for {id, pid, type, _} <- Enum.reverse(children), reduce: {[own], %{}} do
-      {lists, pids} ->
-        case {type, pid} do
-          {:supervisor, pid} when is_pid(pid) ->
-            {below, more} = look(pid, id)
-            {lists ++ below, Map.merge(pids, more)}
+  # Their children come from one template, and differ in nothing but what they tell themselves.
+  defp filled(%{kind: :partition, path: path} = node) do
+    kind = Enum.random([:worker, :dynamic])
 
-          {:worker, pid} when is_pid(pid) ->
-            {lists, Map.put(pids, id, pid)}
+    %{
+      node
+      | children:
+          for n <- 1..2 do
+            %{(kind |> node(path ++ [n]) |> filled()) | shutdown: 5_000, max_kills: nil}
+          end
+    }
+  end
 
-          _ ->
-            {lists, Map.put(pids, id, nil)}
-        end
-    end
+  defp filled(%{kind: kind, path: path} = node) when kind in [:simple, :tasks] do
+    restart = restart()
+
+    %{
+      node
+      | children:
+          for n <- 1..Enum.random(1..4) do
+            %{child(kind, path ++ [n], :never) | restart: restart, shutdown: 5_000}
+          end
+    }
+  end
+
+  defp lasting(node, auto) do
+    restart = if node.kind == :worker, do: restart(), else: restart_of_supervisor()
+    significant = auto != :never and restart != :permanent and chance(2)
+    %{node | restart: restart, significant: significant}
+  end
+
+  defp restart, do: Enum.random([:permanent, :permanent, :permanent, :transient, :temporary])
+
+  defp restart_of_supervisor,
+    do: Enum.random([:permanent, :permanent, :permanent, :permanent, :transient, :temporary])
+
+  defp strategy, do: Enum.random([:one_for_one, :one_for_one, :one_for_all, :rest_for_one])
+  defp inner(:oom), do: one_in(4, priority())
+  defp inner(_plain), do: nil
+
+  defp priority, do: Enum.random([:low, :low, :low, :normal, :normal, :high, 100, :protected])
+  defp one_in(n, value), do: if(chance(n), do: value)
+  defp chance(n), do: :rand.uniform(n) == 1
+
+  @doc "The node and all below it."
+  @spec all(t()) :: [t()]
+  def all(node), do: [node | Enum.flat_map(node.children, &all/1)]
+
+  @doc "One line a node, with what differs from the ordinary."
+  @spec show(t()) :: String.t()
+  def show(tree) do
+    plain = node(tree.kind, [])
+
+    Enum.map_join(all(tree), "\n", fn node ->
+      facts =
+        for {key, value} <- Enum.sort(node),
+            key not in [:kind, :path, :children, :shutdown],
+            value != plain[key] or key == :restart,
+            do: "#{key}: #{inspect(value)}"
+
+      indent = String.duplicate("  ", length(node.path))
+
+      "#{indent}#{inspect(node.path, charlists: :as_lists)} #{node.kind} #{Enum.join(facts, ", ")}"
+    end)
   end
 end

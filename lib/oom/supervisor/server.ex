@@ -12,7 +12,7 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Tables, Victims}
+  alias OOM.{Child, Holds, Tables, Units, Victims, Visit}
   alias OOM.Supervisor.{Callback, Children, Starts}
 
   # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
@@ -134,6 +134,9 @@ defmodule OOM.Supervisor.Server do
           :memory ->
             hold(pid, child, state)
 
+          :ended ->
+            ended(pid, child, state)
+
           :unknown ->
             Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
             Process.send_after(self(), {__MODULE__, :verdicts}, @verdict_ms)
@@ -153,12 +156,16 @@ defmodule OOM.Supervisor.Server do
       # While the application is stopped nobody could bring it back.
       Tables.config() == nil or Tables.stopping?() -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
-      Victims.marked?(pid) -> :memory
+      Victims.marked?(pid) -> if ended?(reason, options), do: :ended, else: :memory
       reason != :killed or Keyword.get(options, :type, :worker) != :worker -> :other
       OOM.level() != :normal -> :memory
       true -> :unknown
     end
   end
+
+  # A supervisor that ended because of what was killed below it (OOM.Visit.ending/0).
+  defp ended?(:shutdown, options), do: options[:type] == :supervisor and options[:unit] != true
+  defp ended?(_reason, _options), do: false
 
   defp verdicts, do: Process.get({__MODULE__, :verdicts}, [])
 
@@ -235,17 +242,40 @@ defmodule OOM.Supervisor.Server do
   defp hold(pid, {id, options}, state) do
     # As it is now: the code may have changed since the child was started.
     case childspec(id, state) do
-      %{restart: :temporary} ->
-        # Forgotten, as ever; and where it is significant, the supervisor may end.
-        exited(pid, {:shutdown, :memory_pressure}, state)
+      %{restart: :temporary} = spec -> forget(pid, spec, {:shutdown, :memory_pressure}, state)
+      spec -> hold(pid, spec, options, state)
+    end
+  end
 
-      spec ->
-        unit = unit(id, state)
-        state = end_quietly(pid, spec, state)
-        others = for {other, true} when other != id <- Enum.reverse(unit), do: other
-        state = Enum.reduce(others, state, &terminate_child/2)
-        Holds.hold(self(), id, unit, pid, options)
-        idle(state)
+  defp hold(pid, spec, options, state) do
+    running = for {id, pid} <- children(state), do: {id, is_pid(pid)}
+    unit = Units.together(Callback.strategy(), spec.id, running)
+    state = end_quietly(pid, spec, state)
+    others = for {other, true} when other != spec.id <- Enum.reverse(unit), do: other
+    state = Enum.reduce(others, state, &terminate_child/2)
+    Holds.hold(self(), spec.id, unit, pid, options)
+    idle(state)
+  end
+
+  defp ended(pid, {id, options}, state) do
+    case childspec(id, state) do
+      %{restart: :permanent} = spec -> hold(pid, spec, options, state)
+      spec -> forget(pid, spec, :shutdown, state)
+    end
+  end
+
+  # As ever; and where it is significant, this supervisor may end.
+  defp forget(pid, spec, reason, state) do
+    case Visit.fate(spec.id, spec, state) do
+      :waits ->
+        pid |> end_quietly(spec, state) |> idle()
+
+      :ends ->
+        Visit.ending()
+        exited(pid, reason, state)
+
+      :stays ->
+        exited(pid, reason, state)
     end
   end
 
@@ -253,17 +283,6 @@ defmodule OOM.Supervisor.Server do
     {{:ok, spec}, _} = split(:supervisor.handle_call({:get_childspec, id}, from(), state))
     spec
   end
-
-  # What goes down together, in start order, as the strategy has it; and whether it runs.
-  defp unit(id, state) do
-    case Callback.strategy() do
-      :one_for_all -> running(children(state))
-      :rest_for_one -> running(Enum.drop_while(children(state), fn {other, _} -> other != id end))
-      _ -> [{id, true}]
-    end
-  end
-
-  defp running(children), do: for({id, pid} <- children, do: {id, is_pid(pid)})
 
   # In start order.
   defp children(state) do

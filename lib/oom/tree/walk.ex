@@ -50,10 +50,23 @@ defmodule OOM.Tree.Walk do
       {nowhere, state} when nowhere in [:outside, :too_far] ->
         %{state | outside: [pid | state.outside]}
 
+      # It told of itself. To its supervisor's facts it is as new as one that was found.
+      {{:worker, ^pid}, state} ->
+        told(Workers.lookup(pid), state)
+
       {_place, state} ->
         state
     end
   end
+
+  defp told({_, _, _, _, _, supervisor, _, _, _}, state) when supervisor != nil do
+    case Tree.kind(supervisor) do
+      :supervisor -> changed(supervisor, :supervisor, state)
+      _ -> state
+    end
+  end
+
+  defp told(_, state), do: state
 
   # Whose a process is: {:worker, pid}, {:supervisor, pid, options}, or :outside.
   defp place(pid, state, generation) do
@@ -73,7 +86,7 @@ defmodule OOM.Tree.Walk do
   end
 
   defp up(pid, state, generation) do
-    case parent(pid) do
+    case Tree.parent(pid) do
       nil -> {:outside, state}
       parent -> below(pid, parent, state, generation)
     end
@@ -88,13 +101,6 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :worker, _, _, _}, state), do: {{:worker, pid}, state}
   defp known({pid, kind, _, options, _}, state), do: {{:supervisor, pid, kind, options}, state}
-
-  defp parent(pid) do
-    case :erlang.process_info(pid, :parent) do
-      {_, parent} when is_pid(parent) and node(parent) == node() -> parent
-      _ -> nil
-    end
-  end
 
   defp below(pid, parent, state, generation) do
     case whose(parent, state, generation) do

@@ -1,0 +1,292 @@
+defmodule OOM.Test.GeneratedTree.Scenario do
+  @moduledoc false
+  # A generated tree under pressure: rounds of kills with returns between, and crashes; and what must
+  # hold whatever happens.
+
+  import ExUnit.Assertions
+
+  alias OOM.{Priority, Workers}
+  alias OOM.Test.{GeneratedTree, Pressure}
+  alias OOM.Test.GeneratedTree.{Births, Model, Running}
+  alias OOM.Tree.Census
+
+  @min_bytes 16_384
+  # A class above the last one's is not picked from until what that one held is free: 5 ms.
+  @next_ms 20
+  @deadline_ms 10_000
+
+  @doc "Returns how many were killed."
+  @spec run(GeneratedTree.t(), non_neg_integer()) :: non_neg_integer()
+  def run(tree, crashes) do
+    Process.delete(__MODULE__)
+    model = Model.new(tree)
+    crashing = crashing(tree, crashes)
+    restarts = Enum.frequencies_by(crashing, &Model.parent/1)
+    running = Running.start(tree, restarts)
+
+    state = %{
+      running: running,
+      model: model,
+      restarts: restarts,
+      kills: 0,
+      settled?: true,
+      subjects: Model.subjects(model)
+    }
+
+    at_start = settle(state, :all)
+
+    steps =
+      Enum.shuffle(List.duplicate(:round, Enum.random(3..5)) ++ Enum.map(crashing, &{:crash, &1}))
+
+    state = Enum.reduce(steps, state, &step/2)
+    seen = settle(state, :but_given_up)
+    given_up(state)
+    seen = if OOM.held() == [], do: seen, else: released(state)
+
+    unchanged(state, seen)
+    if crashing == [], do: protected(state, at_start, seen)
+    assert Births.all_wrong(running.births) == []
+    stop(running)
+    state.kills
+  end
+
+  @doc "What was done in the last run, for whoever reads of its failure."
+  @spec history() :: String.t()
+  def history,
+    do: __MODULE__ |> Process.get([]) |> Enum.reverse() |> Enum.map_join("\n", &show/1)
+
+  defp note(what), do: Process.put(__MODULE__, [what | Process.get(__MODULE__, [])])
+
+  # One that is significant would end its supervisor, and that is another story.
+  defp crashing(tree, count) do
+    leaves =
+      for %{kind: :worker, significant: false} = node <- GeneratedTree.all(tree), do: node.path
+
+    for _ <- 1..count//1, leaves != [], do: Enum.random(leaves)
+  end
+
+  defp step({:crash, path}, state) do
+    seen = settle(state, :held_or_there)
+
+    case seen.pids[path] do
+      nil ->
+        state
+
+      pid ->
+        note({:crash, path})
+        crash(pid, Enum.random([:crash, :kill]))
+        state = %{state | model: Model.fall(state.model, [{path, :crash}]), settled?: false}
+        changed(fn -> state |> look() |> get_in([:pids, path]) != pid end)
+        settle(state, :held_or_there)
+        state
+    end
+  end
+
+  defp step(:round, state) do
+    Census.walk()
+    seen = look(state)
+    ranks = Model.ranks(state.model, seen.pids)
+    if state.settled?, do: known(state, seen, ranks)
+
+    killed =
+      Pressure.still(fn ->
+        samples = [:level | List.duplicate(:tick, Enum.random(1..5))]
+        victims = kill(state, ranks, figures(ranks, seen), samples)
+        await(victims)
+        for pid <- victims, path = path(state, pid), do: path
+      end)
+
+    Pressure.relief()
+    model = Model.fall(state.model, for(path <- killed, do: {path, :memory}))
+    state = %{state | model: model, kills: state.kills + length(killed)}
+    how = Enum.random([:but_given_up, :but_given_up, :held_or_there])
+    settle(state, how)
+    note({:relief, how})
+    %{state | settled?: how == :but_given_up}
+  end
+
+  # Everybody who can be killed is known, and for what it is worth; and nobody else.
+  defp known(state, seen, ranks) do
+    wrong =
+      for {path, pid} <- seen.pids,
+          Model.sure?(state.model, path),
+          rank = Workers.rank(pid),
+          rank != ranks[path],
+          do: {path, rank, ranks[path]}
+
+    assert wrong == [], "ranks, and what they should be: #{inspect(wrong, charlists: :as_lists)}"
+    unknown = for {path, rank} <- ranks, Workers.rank(seen.pids[path]) == nil, do: {path, rank}
+    assert unknown == [], "not known: #{inspect(unknown, charlists: :as_lists)}"
+  end
+
+  defp figures(ranks, seen) do
+    for {path, _} <- ranks, pid = seen.pids[path], into: %{} do
+      bytes = Enum.random([0, 1_000, 20_000, 50_000, 100_000, 300_000])
+      Workers.sampled(pid, bytes, now(), :fresh)
+      {pid, bytes}
+    end
+  end
+
+  defp kill(_state, _ranks, _figures, []), do: []
+
+  defp kill(state, ranks, figures, [message | more]) do
+    need = Enum.random([1, 50_000, 200_000, 1_000_000])
+    {victims, before} = sample(state, message, need, now() + @next_ms)
+    in_order(state, victims, ranks, before, figures)
+    if Enum.random([true, false]), do: await(victims)
+    note({:killed, for(pid <- victims, do: path(state, pid))})
+    victims ++ kill(state, ranks, figures, more)
+  end
+
+  # A supervisor that ends because of one of them is marked like them.
+  defp path(state, pid) do
+    path = Births.path(state.running.births, pid)
+    if path in state.subjects, do: path
+  end
+
+  # What was there right before the kill, with it.
+  defp sample(state, message, need, until) do
+    before = look(state)
+
+    case Pressure.sample(message, need) do
+      [] -> if now() < until, do: sample(state, :tick, need, until), else: {[], before}
+      victims -> {victims, before}
+    end
+  end
+
+  defp await(victims) do
+    for pid <- victims do
+      ref = Process.monitor(pid)
+      receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+    end
+  end
+
+  # Nobody who is protected, and nobody while one that is worth less and holds enough lives on. What
+  # one is worth may have fallen since the walk, with others of its unit; either will do.
+  defp in_order(state, victims, ranks, before, figures) do
+    chosen = for pid <- victims, path = path(state, pid), do: path
+    # One of them may have come after the look.
+    now = Model.ranks(state.model, Map.merge(before.pids, Map.new(chosen, &{&1, nil})))
+
+    worth = fn path, choose ->
+      choose.(Map.get(ranks, path, now[path]), now[path] || ranks[path])
+    end
+
+    for victim <- chosen, Model.sure?(state.model, victim) do
+      least = worth.(victim, &Model.lowest/2)
+      refute least == :protected, "protected #{show(victim)} was killed"
+
+      for {path, pid} <- before.pids,
+          is_map_key(ranks, path),
+          Map.get(figures, pid, 0) >= @min_bytes,
+          path not in chosen,
+          Model.sure?(state.model, path),
+          worth.(path, &Model.highest/2) < least,
+          Process.alive?(pid) do
+        flunk(
+          "#{show(victim)} of #{Priority.name(least)} was killed, and #{show(path)} of " <>
+            "#{inspect({ranks[path], now[path]})}, which holds #{figures[pid]}, was not"
+        )
+      end
+    end
+  end
+
+  defp crash(pid, :crash), do: GenServer.cast(pid, {:stop, :crash})
+  defp crash(pid, :kill), do: Process.exit(pid, :kill)
+
+  # Those given up are just these, for the reason they give; and they come back when they are asked.
+  defp given_up(state) do
+    for {path, %{ids: [id | _]} = held} <- Running.held(state.running) do
+      assert held.state == :given_up
+      assert held.kills >= held.max_kills
+
+      if held.id == id and length(held.ids) == 1,
+        do: assert(held.max_kills == (Model.max_kills(state.model, path) || 10))
+    end
+  end
+
+  defp released(state) do
+    for held <- OOM.held(), do: assert(OOM.release(held) == :ok)
+    settle(state, :all)
+  end
+
+  # The lists of children are as before, nothing is there twice, and no restart was counted.
+  defp unchanged(%{model: model} = state, seen) do
+    assert seen.twice == []
+
+    for {path, children} <- seen.lists, Model.sure?(model, path) do
+      sure = &Model.sure?(model, &1)
+
+      {children, expected} =
+        {Enum.filter(children, sure), Enum.filter(Model.listing(model, path), sure)}
+
+      if model.index[path].kind in [:dynamic, :simple, :tasks],
+        do: assert(Enum.sort(children) == expected),
+        else: assert(children == expected)
+
+      counted = Running.restarts(seen.pids[path])
+
+      assert counted <= Map.get(state.restarts, path, 0),
+             "#{show(path)} counted #{counted} restarts"
+    end
+  end
+
+  defp protected(state, at_start, seen) do
+    for {path, :protected} <- Model.ranks(state.model, at_start.pids) do
+      assert seen.pids[path] == at_start.pids[path], "protected #{show(path)} was ended"
+    end
+  end
+
+  # Until all that should be there are: `:all`, or but for those given up, or for all that are held.
+  defp settle(state, but) do
+    expected = Model.expected(state.model)
+
+    {seen, missing, extra} =
+      wait_until(fn ->
+        case Running.look(state.running) do
+          nil ->
+            {nil, :changing, []}
+
+          seen ->
+            held = for {path, held} <- Running.held(state.running), excused?(held, but), do: path
+            there = Map.keys(seen.pids)
+
+            down =
+              Enum.reject(expected -- there, fn path ->
+                Enum.any?(held, &Model.below?(path, &1))
+              end)
+
+            extra = Enum.filter(there -- expected, &Model.sure?(state.model, &1))
+            {seen, down, extra}
+        end
+      end)
+
+    assert missing == [], "not back: #{show(missing)}; held: #{inspect(OOM.held())}"
+    assert extra == [], "should not be back: #{show(extra)}"
+    if but == :all, do: assert(OOM.held() == [])
+    assert Process.alive?(state.running.pid)
+    seen
+  end
+
+  defp excused?(_held, :all), do: false
+  defp excused?(held, :but_given_up), do: held.state == :given_up
+  defp excused?(_held, :held_or_there), do: true
+
+  defp wait_until(fun, deadline \\ now() + @deadline_ms) do
+    case fun.() do
+      {_, [], []} = done -> done
+      other -> if now() > deadline, do: other, else: Process.sleep(1) && wait_until(fun, deadline)
+    end
+  end
+
+  defp changed(fun), do: OOM.Test.Eventually.eventually(fun)
+  defp look(state), do: OOM.Test.Eventually.eventually(fn -> Running.look(state.running) end)
+
+  defp stop(running) do
+    Supervisor.stop(running.pid)
+    receive(do: ({:EXIT, pid, _} when pid == running.pid -> :ok))
+  end
+
+  defp show(path_or_paths), do: inspect(path_or_paths, charlists: :as_lists, limit: 50)
+  defp now, do: System.monotonic_time(:millisecond)
+end
