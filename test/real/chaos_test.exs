@@ -182,8 +182,13 @@ defmodule OOM.Real.ChaosTest do
   # The VM moves to another cgroup, and the one it was in goes.
   defp perform(:regroup, state) do
     cgroup = Cgroup.create!(@limit)
-    on_exit(fn -> Cgroup.destroy(cgroup) end)
-    Cgroup.move!(cgroup, state.vm.os_pid)
+
+    on_exit(fn ->
+      LimitedVM.stop(state.vm)
+      Cgroup.destroy(cgroup)
+    end)
+
+    Cgroup.move_all!(state.cgroup, cgroup)
     killed = Cgroup.oom_kills(state.cgroup)
     assert killed == 0
     Cgroup.destroy(state.cgroup)

@@ -48,9 +48,14 @@ defmodule OOM.Test.Cgroup do
   @spec procs(t()) :: Path.t()
   def procs(cgroup), do: file(cgroup, "cgroup.procs")
 
-  @doc "Moves a process here from where it is."
-  @spec move!(t(), String.t()) :: :ok
-  def move!(cgroup, os_pid), do: write!(cgroup, "cgroup.procs", os_pid)
+  @doc "Moves all processes here that are in another one."
+  @spec move_all!(t(), t()) :: :ok
+  def move_all!(from, to) do
+    for pid <- from |> procs() |> File.read!() |> String.split(),
+        do: write!(to, "cgroup.procs", pid)
+
+    :ok
+  end
 
   @doc "What is charged to it now, with cached files."
   @spec usage(t()) :: non_neg_integer()

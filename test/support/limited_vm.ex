@@ -29,7 +29,7 @@ defmodule OOM.Test.LimitedVM do
         wait_boot: 60_000
       })
 
-    ExUnit.Callbacks.on_exit(fn -> stop(peer) end)
+    ExUnit.Callbacks.on_exit(fn -> stop(%{peer: peer}) end)
     vm = %__MODULE__{peer: peer, cgroup: cgroup}
     # What the guard logs would drown the tests; the events themselves still pass the filters.
     call(vm, :logger, :remove_handler, [:default])
@@ -65,7 +65,9 @@ defmodule OOM.Test.LimitedVM do
   defp set_env(vm, app, key, value),
     do: call(vm, :application, :set_env, [app, key, value, [persistent: true]])
 
-  defp stop(peer) do
+  @doc "Ends it, if it has not ended yet."
+  @spec stop(%{:peer => pid(), optional(atom()) => term()}) :: :ok
+  def stop(%{peer: peer}) do
     :peer.stop(peer)
   catch
     # It is dead already, and that may be what the test was about.

@@ -88,6 +88,21 @@ fn a_vanished_cgroup_drops_out_once_told_and_comes_back() {
 }
 
 #[test]
+fn what_hid_the_files_for_a_while_is_let_go_of() {
+    let tree = limited();
+    for name in ["memory.max", "memory.current"] {
+        tree.write(&format!("sys/fs/cgroup/a/b/{name}"), "nonsense");
+    }
+    let mut source = tree.source();
+    assert_eq!(cgroup(&source.sample().binding.unwrap()), "/a");
+    let [shown, hidden] = ["sys/fs/cgroup/a/b", "hidden"].map(|name| tree.path(name));
+    std::fs::rename(shown, hidden).unwrap();
+    tree.v2_level("a/b", "52428800", "max", 10 * MIB, 0);
+    let binding = settle(&mut source).binding.unwrap();
+    assert_eq!((cgroup(&binding), binding.limit_bytes), ("/a/b", 50 * MIB));
+}
+
+#[test]
 fn a_hierarchy_mounted_elsewhere_is_found_again() {
     let tree = limited();
     let mut source = tree.source();

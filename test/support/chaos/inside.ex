@@ -46,13 +46,15 @@ defmodule OOM.Test.Chaos do
   end
 
   # A supervisor that has something to report has seen a crash, and there are none but the library's.
+  # (`shutdown_error`: a group was being ended while the guard killed another one of it. That is said,
+  # and counts for nothing.)
   @doc false
   @spec log(:logger.log_event(), :logger.handler_config()) :: term()
   def log(%{msg: {:report, %{label: {:supervisor, what}, report: report}}}, _config) do
     ours? = match?({_, name} when name in [OOM.Application, OOM.Keeper], report[:supervisor])
     parts? = match?([_ | _], report[:offender]) and is_atom(report[:offender][:id])
 
-    unless ours? or parts?,
+    unless ours? or parts? or what == :shutdown_error,
       do: broken("#{what}: #{inspect(report, limit: 30, charlists: :as_lists)}")
   end
 
@@ -258,11 +260,17 @@ defmodule OOM.Test.Chaos do
       atoms: :erlang.system_info(:atom_count),
       ports: length(Port.list()),
       bytes: :erlang.memory(:total),
-      rows: rows()
+      rows: rows(20)
     }
   end
 
-  # The rows about processes that no longer are.
+  # The rows about processes that no longer are, once the library has had time to see to them.
+  defp rows(tries) do
+    :ok = OOM.Tree.Census.walk()
+    rows = rows()
+    if rows > 0 and tries > 0, do: Process.sleep(100) && rows(tries - 1), else: rows
+  end
+
   defp rows do
     for table <- [
           OOM.Workers,
@@ -270,7 +278,6 @@ defmodule OOM.Test.Chaos do
           OOM.Owned,
           OOM.Steps,
           OOM.Asker,
-          OOM.Victims,
           OOM.Tree,
           OOM.Units,
           OOM.Holds
@@ -308,7 +315,8 @@ defmodule OOM.Test.Chaos do
   @doc "Waits until the limit that binds is this VM's own cgroup again."
   @spec await_limit(pos_integer()) :: :ok | {:error, OOM.Snapshot.t()}
   def await_limit(bytes, deadline \\ nil) do
-    deadline = deadline || now() + 10_000
+    # Missing files are looked for at every sixteenth sample, and at rest there is one a second.
+    deadline = deadline || now() + 30_000
 
     cond do
       OOM.snapshot().limit_bytes == bytes -> :ok

@@ -65,7 +65,8 @@ defmodule OOM.Test.Chaos.Outside do
   end
 
   @spec show(LimitedVM.t()) :: :ok
-  def show(vm), do: in_mounts(vm, ["umount", vm.cgroup.path])
+  # Files of it may be open still.
+  def show(vm), do: in_mounts(vm, ["umount", "--lazy", vm.cgroup.path])
 
   defp in_mounts(vm, command),
     do: run("nsenter", ["--target", vm.os_pid, "--mount", "--" | command])

@@ -122,8 +122,11 @@ impl KernelFile {
             Handle::Closed => false,
             Handle::Missing => true,
             // The kernel's files answer ENODEV when they are gone; those of a fake tree go on
-            // giving their last content, with no name left.
-            Handle::Open(file) => file.metadata().map_or(true, |data| data.nlink() == 0),
+            // giving their last content, with no name left. One that gives no figure may be what
+            // was mounted over the right one for a while.
+            Handle::Open(file) => {
+                !self.good || file.metadata().map_or(true, |data| data.nlink() == 0)
+            }
         };
         if stale {
             self.handle = Handle::Closed;
