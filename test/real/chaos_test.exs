@@ -49,6 +49,7 @@ defmodule OOM.Real.ChaosTest do
     config = [backoff: [initial_ms: 50, max_ms: 1_000], max_kills: 10]
     vm = LimitedVM.start!(@limit, config, prefix: Outside.prefix(dir))
     LimitedVM.call(vm, Chaos, :setup, [])
+    if path = System.get_env("OOM_CHAOS_TRACE"), do: LimitedVM.call(vm, Chaos, :trace, [path])
     node = distribute(vm)
 
     state = %{

@@ -325,6 +325,37 @@ defmodule OOM.Test.Chaos do
     end
   end
 
+  @doc "Notes how it stands, each 10 ms, for whoever has to find out why a VM is gone."
+  @spec trace(Path.t()) :: pid()
+  def trace(path) do
+    :erlang.spawn_opt(
+      fn ->
+        {:ok, file} = :file.open(path, [:raw, :append])
+        trace_on(file)
+      end,
+      priority: :max
+    )
+  end
+
+  defp trace_on(file) do
+    s = OOM.snapshot()
+    guard = inspect(Process.whereis(OOM.Guard))
+    mib = &div(&1 || 0, @mib)
+
+    line =
+      "#{rem(now(), 1_000_000)} #{s.level} ws #{mib.(s.working_set_bytes)} of #{mib.(s.limit_bytes)} " <>
+        "growth #{mib.(s.growth_bytes_per_s)} slack #{mib.(s.slack_bytes)} n #{s.samples} guard #{guard} " <>
+        "plan #{:ets.info(OOM.Plan, :size)} first #{inspect(:ets.first(OOM.Plan))} " <>
+        "queue #{:erlang.statistics(:total_run_queue_lengths)} holds #{:ets.info(OOM.Holds, :size)}\n"
+
+    :ok = :file.write(file, line)
+    Process.sleep(10)
+    trace_on(file)
+  rescue
+    # The tables are between two lives.
+    ArgumentError -> trace_on(file)
+  end
+
   @doc "Forgets the worst answer so far, and what was broken about it, after a stop of the whole VM."
   @spec forget_worst() :: true
   def forget_worst, do: :ets.insert(__MODULE__, {:worst_us, 0})
