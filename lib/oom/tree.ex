@@ -162,6 +162,64 @@ defmodule OOM.Tree do
     end
   end
 
+  @doc """
+  Whether a supervisor is one of OTP's below an OOM.Supervisor, and is to be told before its child
+  is killed (OOM.Visit). One that nobody has looked at yet is looked at.
+  """
+  @spec consents?(pid() | nil) :: boolean()
+  def consents?(nil), do: false
+
+  def consents?(supervisor) do
+    case kind(supervisor) do
+      :unknown -> initial_call(supervisor) == :supervisor
+      nil -> found?(parent(supervisor), @generations) and initial_call(supervisor) == :supervisor
+      kind -> kind == :supervisor
+    end
+  end
+
+  # Nothing in between may be a worker's.
+  defp found?(pid, generations) when pid != nil and generations > 0 do
+    case kind(pid) do
+      nil -> found?(parent(pid), generations - 1)
+      kind -> kind in [:oom, :supervisor, :unknown]
+    end
+  end
+
+  defp found?(_pid, _generations), do: false
+
+  @doc "`:supervisor` for OTP's and Elixir's, the module for others that proc_lib has started."
+  @spec initial_call(pid()) :: module() | nil
+  def initial_call(pid) do
+    case dictionary(pid, :"$initial_call") do
+      {:supervisor, _, _} -> :supervisor
+      {module, _, _} -> module
+      _ -> nil
+    end
+  end
+
+  # One key where the VM can read one (OTP 26.2); decided once.
+  if match?(
+       {{:dictionary, _}, _},
+       try do
+         :erlang.process_info(self(), {:dictionary, :none})
+       rescue
+         ArgumentError -> nil
+       end
+     ) do
+    defp dictionary(pid, key) do
+      case :erlang.process_info(pid, {:dictionary, key}) do
+        {_, value} -> value
+        :undefined -> nil
+      end
+    end
+  else
+    defp dictionary(pid, key) do
+      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
+           {_, value} <- List.keyfind(dictionary, key, 0),
+           do: value
+    end
+  end
+
   @doc "Called in a supervisor: what holds for its children."
   @spec here() :: options()
   def here do

@@ -93,7 +93,7 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :unknown, _, options, _}, state) do
     # It was said to be a supervisor; of what kind tells how it is told of a kill.
-    kind = if initial_call(pid) == :supervisor, do: :supervisor, else: :special
+    kind = if Tree.initial_call(pid) == :supervisor, do: :supervisor, else: :special
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
   end
@@ -128,7 +128,7 @@ defmodule OOM.Tree.Walk do
   defp corrected({:worker, parent} = place, parent, state) do
     with nil <- Tree.lookup(parent),
          {_, rank, _, _, _, supervisor, _, options, _} <- Workers.lookup(parent),
-         :supervisor <- initial_call(parent) do
+         :supervisor <- Tree.initial_call(parent) do
       options = if options == [found: true], do: Tree.options(supervisor), else: options
       options = Keyword.put(options, :priority, Units.own(parent) || rank)
       Tree.put(parent, :supervisor, supervisor, options)
@@ -172,7 +172,7 @@ defmodule OOM.Tree.Walk do
 
   defp supervisor_kind(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do
-      {{_, true}, type} -> trapping(initial_call(pid), type)
+      {{_, true}, type} -> trapping(Tree.initial_call(pid), type)
       {_, :supervisor} -> :special
       _ -> nil
     end
@@ -188,37 +188,6 @@ defmodule OOM.Tree.Walk do
     case Tree.lookup(parent) do
       {_, _, _, _, {_, _, children}} -> Enum.find_value(children, &(&1.pid == pid && &1.type))
       _ -> nil
-    end
-  end
-
-  defp initial_call(pid) do
-    case dictionary(pid, :"$initial_call") do
-      {:supervisor, _, _} -> :supervisor
-      {module, _, _} -> module
-      _ -> nil
-    end
-  end
-
-  # One key where the VM can read one (OTP 26.2); decided once.
-  if match?(
-       {{:dictionary, _}, _},
-       try do
-         :erlang.process_info(self(), {:dictionary, :none})
-       rescue
-         ArgumentError -> nil
-       end
-     ) do
-    defp dictionary(pid, key) do
-      case :erlang.process_info(pid, {:dictionary, key}) do
-        {_, value} -> value
-        :undefined -> nil
-      end
-    end
-  else
-    defp dictionary(pid, key) do
-      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
-           {_, value} <- List.keyfind(dictionary, key, 0),
-           do: value
     end
   end
 
