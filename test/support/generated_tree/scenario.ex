@@ -263,7 +263,9 @@ defmodule OOM.Test.GeneratedTree.Scenario do
             {nil, :changing, []}
 
           seen ->
-            held = for {path, held} <- Running.held(state.running), excused?(held, but), do: path
+            held = Running.held(state.running)
+            {held, others} = Enum.split_with(held, fn {_, held} -> excused?(held, but) end)
+            held = Enum.map(held, &elem(&1, 0))
             there = Map.keys(seen.pids)
 
             down =
@@ -272,7 +274,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
               end)
 
             extra = Enum.filter(there -- expected, &Model.sure?(state.model, &1))
-            {seen, down, extra}
+            {seen, down ++ Enum.map(others, &elem(&1, 0)), extra}
         end
       end)
 
