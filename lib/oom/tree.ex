@@ -5,6 +5,7 @@ defmodule OOM.Tree do
   # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
 
   alias OOM.Priority
+  alias OOM.Tree.Census
 
   @typedoc """
     * `:oom` - an OOM.Supervisor: sees its children end, and holds them itself
@@ -153,6 +154,51 @@ defmodule OOM.Tree do
 
   defp in_unit?(_parent, _pid, _generations), do: false
 
+  @doc """
+  A worker that this process has started tells of itself. Where it is a supervisor below an
+  OOM.Supervisor that no walk has found yet, it has its place from now on: one that may be killed
+  has a supervisor that is told, and of which it is asked who else would go.
+  """
+  @spec met(pid() | nil) :: :ok
+  def met(pid) do
+    if pid != nil and lookup(pid) == nil, do: find(pid, @generations)
+    :ok
+  end
+
+  # The options that hold below it, or nil.
+  defp find(pid, generations) when pid != nil and generations > 0 do
+    case lookup(pid) do
+      {_, kind, _, options, _} when kind in [:oom, :supervisor, :special, :unknown] -> options
+      nil -> find_new(pid, parent(pid), generations - 1)
+      _in_a_unit_or_a_worker -> nil
+    end
+  end
+
+  defp find(_pid, _generations), do: nil
+
+  defp find_new(pid, parent, generations) do
+    with options when options != nil <- find(parent, generations),
+         :supervisor <- initial_call(pid) do
+      options = Keyword.merge(options, note(parent))
+      if put_new(pid, :supervisor, parent, options), do: Census.changed()
+      options
+    else
+      _ -> nil
+    end
+  end
+
+  @doc "Its supervisor has started it and knows what it said of it."
+  @spec declared(pid(), pid(), options()) :: :ok
+  def declared(pid, supervisor, options) do
+    unless put_new(pid, :unknown, supervisor, options) do
+      # An OOM.Supervisor has said so itself.
+      if kind(pid) == :supervisor,
+        do: :ets.update_element(__MODULE__, pid, {4, Keyword.take(options, @inherited)})
+    end
+
+    Census.changed()
+  end
+
   @doc "The process that has started this one, where it is known."
   @spec parent(pid()) :: pid() | nil
   def parent(pid) do
@@ -163,8 +209,8 @@ defmodule OOM.Tree do
   end
 
   @doc """
-  Whether a supervisor is one of OTP's below an OOM.Supervisor, and is to be told before its child
-  is killed (OOM.Visit). One that nobody has looked at yet is looked at.
+  Whether a supervisor is one of OTP's, and is to be told before its child is killed (OOM.Visit). One
+  that nobody has looked at yet is looked at.
   """
   @spec consents?(pid() | nil) :: boolean()
   def consents?(nil), do: false
@@ -172,20 +218,9 @@ defmodule OOM.Tree do
   def consents?(supervisor) do
     case kind(supervisor) do
       :unknown -> initial_call(supervisor) == :supervisor
-      nil -> found?(parent(supervisor), @generations) and initial_call(supervisor) == :supervisor
       kind -> kind == :supervisor
     end
   end
-
-  # Nothing in between may be a worker's.
-  defp found?(pid, generations) when pid != nil and generations > 0 do
-    case kind(pid) do
-      nil -> found?(parent(pid), generations - 1)
-      kind -> kind in [:oom, :supervisor, :unknown]
-    end
-  end
-
-  defp found?(_pid, _generations), do: false
 
   @doc "`:supervisor` for OTP's and Elixir's, the module for others that proc_lib has started."
   @spec initial_call(pid()) :: module() | nil
