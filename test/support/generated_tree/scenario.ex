@@ -94,21 +94,39 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     if state.settled? and walked?, do: known(state, seen, ranks)
     state = if walked?, do: %{state | walked: {seen.pids, ranks}}, else: state
 
-    killed =
+    victims =
       Pressure.still(fn ->
         samples = [:level | List.duplicate(:tick, Enum.random(1..5))]
-        victims = kill(state, figures(ranks, seen), samples)
-        await(victims)
-        for pid <- victims, path = path(state, pid), do: path
+        kill(state, figures(ranks, seen), samples)
       end)
 
+    # Some are still on their way when the first may come back.
     Pressure.relief()
-    model = Model.fall(state.model, for(path <- killed, do: {path, :memory}))
+    await(victims)
+    killed = for pid <- victims, path = path(state, pid), do: path
+    ended = for path <- killed, do: {path, :memory}
+    taken = Model.taken(state.model, ended)
+    model = Model.fall(state.model, ended)
+    before? = state.settled?
     state = %{state | model: model, kills: state.kills + length(killed)}
     how = Enum.random([:but_given_up, :but_given_up, :held_or_there])
-    settle(state, how)
+    after_it = settle(state, how)
     note({:relief, how})
+    if before?, do: only(state, taken, seen, after_it)
     %{state | settled?: how == :but_given_up}
+  end
+
+  # All that goes with who was killed went, as the strategies have it, and nobody else did.
+  defp only(state, taken, before, after_it) do
+    for {path, pid} <- after_it.pids, Model.sure?(state.model, path) do
+      if Enum.any?(taken, &Model.below?(path, &1)),
+        do: refute(before.pids[path] == pid, "#{show(path)} was to go with #{show(taken)}"),
+        else:
+          assert(
+            before.pids[path] in [nil, pid],
+            "#{show(path)} was ended, besides #{show(taken)}"
+          )
+    end
   end
 
   # Everybody who can be killed is known, and for what it is worth; and nobody else.
