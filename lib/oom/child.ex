@@ -5,7 +5,6 @@ defmodule OOM.Child do
 
   alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Workers}
   alias OOM.Supervisor.{Children, Starts}
-  alias OOM.Tree.Census
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
@@ -206,10 +205,12 @@ defmodule OOM.Child do
   end
 
   defp register(pid, id, options) do
+    # A plain supervisor does not tell of itself.
+    Tree.met(self())
+
     cond do
       worker?(options) ->
         Workers.attach(pid, rank(options), self(), id, options)
-        Tree.introduce(self())
         if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
 
       unit?(options) ->
@@ -217,9 +218,7 @@ defmodule OOM.Child do
         Workers.attach(pid, rank(options), self(), id, options)
 
       true ->
-        # An OOM.Supervisor has said so itself.
-        Tree.put_new(pid, :unknown, self(), below(options))
-        Census.changed()
+        Tree.declared(pid, self(), below(options))
     end
   end
 

@@ -31,7 +31,7 @@ defmodule OOM.Kill do
   def run(pid, supervisor, grace_ms) do
     ref = Process.monitor(pid)
     ports = Owned.ports(pid)
-    if Tree.told?(supervisor), do: Visit.take(supervisor, pid)
+    if Tree.consents?(supervisor), do: Visit.take(supervisor, pid)
     unit? = Tree.kind(pid) == :unit
 
     # A supervisor leaves for nobody but its parent; so the order comes in the parent's name.

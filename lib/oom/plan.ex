@@ -208,9 +208,10 @@ defmodule OOM.Plan do
     end
   end
 
-  # One that would take a protected one along has a rank for it, but that may be late.
+  # One that would take a protected one along has a rank for it, but that may be late, or not be
+  # known yet.
   defp allowed(:take, {pid, _, _, _, _, supervisor, _, _, _}),
-    do: if(Units.protected?(supervisor, pid), do: :changed, else: :take)
+    do: if(Units.spared?(supervisor, pid), do: :changed, else: :take)
 
   defp allowed(judgement, _row), do: judgement
 

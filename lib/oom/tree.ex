@@ -5,7 +5,7 @@ defmodule OOM.Tree do
   # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
 
   alias OOM.Priority
-  alias OOM.Tree.Initial
+  alias OOM.Tree.Census
 
   @typedoc """
     * `:oom` - an OOM.Supervisor: sees its children end, and holds them itself
@@ -14,11 +14,9 @@ defmodule OOM.Tree do
     * `:unknown` - said to be a supervisor, and nobody has looked yet
     * `:unit` - dies and returns as a whole, and has a row in OOM.Workers
     * `:inside` - an OOM.Supervisor in a unit
-    * `:aside` - as `:supervisor`, and not below an OOM.Supervisor, or in a unit: who of its children
-      registered is killed by its consent, and nobody looks for the others
     * `:worker` - had children, so it was looked at, and is no supervisor
   """
-  @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :aside | :worker
+  @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :worker
   @typedoc "The nearest declaration above."
   @type options :: keyword()
   @typedoc "Of a supervisor whose children depend on one another; see OOM.Visit.facts/2."
@@ -65,42 +63,6 @@ defmodule OOM.Tree do
   @spec supervisor?(pid()) :: boolean()
   def supervisor?(pid), do: kind(pid) in [:oom, :supervisor, :special, :unknown]
 
-  @doc "Whether it is to be told before its child is killed."
-  @spec told?(pid() | nil) :: boolean()
-  def told?(pid), do: kind(pid) in [:supervisor, :aside]
-
-  @doc """
-  Called in a process that registers, with the supervisor that has just started it, or is it: makes that
-  known, if nobody has looked yet, so that the worker is never killed without its supervisor's
-  consent. Costs one lookup for all children but the first.
-  """
-  @spec introduce(pid()) :: :ok
-  def introduce(supervisor) do
-    with kind when kind in [nil, :unknown] <- kind(supervisor),
-         false <- :ets.member(__MODULE__, {:asked, supervisor}) do
-      # It waits for this process to start, so it answers at once; or is this process.
-      case {Initial.call(supervisor), kind} do
-        {:supervisor, nil} -> enter(supervisor)
-        {:supervisor, :unknown} -> put_kind(supervisor, :supervisor)
-        _no_supervisor -> :ets.insert(__MODULE__, {{:asked, supervisor}})
-      end
-    end
-
-    :ok
-  end
-
-  defp enter(supervisor) do
-    ancestors = Process.get(:"$ancestors", [])
-    above = if supervisor == self(), do: ancestors, else: Enum.drop(ancestors, 1)
-    options = inherited(above, supervisor)
-    below? = Enum.any?(above, &(&1 |> whereis() |> supervisor?()))
-
-    kind =
-      if below? and not Keyword.has_key?(options, :inside_unit), do: :supervisor, else: :aside
-
-    put_new(supervisor, kind, above |> List.first() |> whereis(), options)
-  end
-
   @doc "The options that hold for the children of this supervisor."
   @spec options(pid()) :: options()
   def options(pid) do
@@ -123,10 +85,6 @@ defmodule OOM.Tree do
     for pid <- :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$1"]}]),
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, pid)
-
-    for [pid] <- :ets.match(__MODULE__, {{:asked, :"$1"}}),
-        not Process.alive?(pid),
-        do: :ets.delete(__MODULE__, {:asked, pid})
 
     :ok
   end
@@ -196,12 +154,104 @@ defmodule OOM.Tree do
 
   defp in_unit?(_parent, _pid, _generations), do: false
 
+  @doc """
+  A worker that this process has started tells of itself. Where it is a supervisor below an
+  OOM.Supervisor that no walk has found yet, it has its place from now on: one that may be killed
+  has a supervisor that is told, and of which it is asked who else would go.
+  """
+  @spec met(pid() | nil) :: :ok
+  def met(pid) do
+    if pid != nil and lookup(pid) == nil, do: find(pid, @generations)
+    :ok
+  end
+
+  # The options that hold below it, or nil.
+  defp find(pid, generations) when pid != nil and generations > 0 do
+    case lookup(pid) do
+      {_, kind, _, options, _} when kind in [:oom, :supervisor, :special, :unknown] -> options
+      nil -> find_new(pid, parent(pid), generations - 1)
+      _in_a_unit_or_a_worker -> nil
+    end
+  end
+
+  defp find(_pid, _generations), do: nil
+
+  defp find_new(pid, parent, generations) do
+    with options when options != nil <- find(parent, generations),
+         :supervisor <- initial_call(pid) do
+      options = Keyword.merge(options, note(parent))
+      if put_new(pid, :supervisor, parent, options), do: Census.changed()
+      options
+    else
+      _ -> nil
+    end
+  end
+
+  @doc "Its supervisor has started it and knows what it said of it."
+  @spec declared(pid(), pid(), options()) :: :ok
+  def declared(pid, supervisor, options) do
+    unless put_new(pid, :unknown, supervisor, options) do
+      # An OOM.Supervisor has said so itself.
+      if kind(pid) == :supervisor,
+        do: :ets.update_element(__MODULE__, pid, {4, Keyword.take(options, @inherited)})
+    end
+
+    Census.changed()
+  end
+
   @doc "The process that has started this one, where it is known."
   @spec parent(pid()) :: pid() | nil
   def parent(pid) do
     case :erlang.process_info(pid, :parent) do
       {_, parent} when is_pid(parent) and node(parent) == node() -> parent
       _ -> nil
+    end
+  end
+
+  @doc """
+  Whether a supervisor is one of OTP's, and is to be told before its child is killed (OOM.Visit). One
+  that nobody has looked at yet is looked at.
+  """
+  @spec consents?(pid() | nil) :: boolean()
+  def consents?(nil), do: false
+
+  def consents?(supervisor) do
+    case kind(supervisor) do
+      :unknown -> initial_call(supervisor) == :supervisor
+      kind -> kind == :supervisor
+    end
+  end
+
+  @doc "`:supervisor` for OTP's and Elixir's, the module for others that proc_lib has started."
+  @spec initial_call(pid()) :: module() | nil
+  def initial_call(pid) do
+    case dictionary(pid, :"$initial_call") do
+      {:supervisor, _, _} -> :supervisor
+      {module, _, _} -> module
+      _ -> nil
+    end
+  end
+
+  # One key where the VM can read one (OTP 26.2); decided once.
+  if match?(
+       {{:dictionary, _}, _},
+       try do
+         :erlang.process_info(self(), {:dictionary, :none})
+       rescue
+         ArgumentError -> nil
+       end
+     ) do
+    defp dictionary(pid, key) do
+      case :erlang.process_info(pid, {:dictionary, key}) do
+        {_, value} -> value
+        :undefined -> nil
+      end
+    end
+  else
+    defp dictionary(pid, key) do
+      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
+           {_, value} <- List.keyfind(dictionary, key, 0),
+           do: value
     end
   end
 

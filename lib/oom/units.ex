@@ -43,16 +43,30 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "Whether one that would go down with this child of its supervisor is protected."
-  @spec protected?(pid() | nil, pid()) :: boolean()
-  def protected?(nil, _pid), do: false
+  @doc """
+  Whether this child of a supervisor must be left alone now: one that would go down with it is
+  protected; or nobody has looked yet who would, since it or its supervisor was started.
+  """
+  @spec spared?(pid() | nil, pid()) :: boolean()
+  def spared?(nil, _pid), do: false
 
-  def protected?(supervisor, pid) do
-    with {_, _, _, _, {_, _, children} = facts} <- Tree.lookup(supervisor),
-         %{} = child <- Enum.find(children, &(&1.pid == pid)) do
-      Enum.any?(with_it(child, supervisor, facts), &protected?/1)
-    else
-      _ -> false
+  def spared?(supervisor, pid) do
+    case Tree.lookup(supervisor) do
+      {_, kind, _, _, nil} ->
+        kind in [:oom, :supervisor, :unknown]
+
+      {_, _, _, _, {_, _, [_ | _]} = facts} = row ->
+        depends?(row) and spared?(pid, supervisor, facts)
+
+      _ ->
+        false
+    end
+  end
+
+  defp spared?(pid, supervisor, {_, _, children} = facts) do
+    case Enum.find(children, &(&1.pid == pid)) do
+      nil -> true
+      child -> child |> with_it(supervisor, facts) |> Enum.any?(&protected?/1)
     end
   end
 

@@ -211,8 +211,7 @@ defmodule OOM.Visit do
 
   # The child's own, or what holds for all that are here.
   defp options(start) do
-    self()
-    |> Tree.options()
+    Tree.here()
     |> Keyword.merge(Child.options(start))
     |> Keyword.take([:backoff, :max_kills])
   end

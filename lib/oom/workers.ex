@@ -35,20 +35,15 @@ defmodule OOM.Workers do
       member?(pid) -> declare_again(pid, rank)
       # What is in a unit lives and dies with it, and is no worker.
       Tree.in_unit?(pid) -> :ok
-      true -> declare_first(row(pid, rank))
+      declare_new(pid, rank, supervisor(pid)) -> appeared(pid, rank)
+      true -> declare_again(pid, rank)
     end
   end
 
-  defp declare_first({pid, rank, _, _, _, supervisor, _, _, _} = row) do
-    # Before anyone may kill it.
-    if supervisor, do: Tree.introduce(supervisor)
-
-    if :ets.insert_new(__MODULE__, row),
-      do: appeared(pid, rank),
-      else: declare_again(pid, rank)
+  defp declare_new(pid, rank, supervisor) do
+    Tree.met(supervisor)
+    :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil})
   end
-
-  defp row(pid, rank), do: {pid, rank, 0, nil, :new, supervisor(pid), nil, [], nil}
 
   defp declare_again(pid, rank) do
     # No longer what its supervisor's was: a walk does not set it again.

@@ -250,7 +250,7 @@ defmodule OOM.PlanTest do
 
   # The plan does not ask whether a process lives; a number stands for one where many are needed.
   defp row(rank, bytes, pid \\ System.unique_integer()) do
-    :ok = Workers.declare(pid, rank)
+    :ok = Workers.attach(pid, rank, nil, nil, [])
     :ok = Workers.sampled(pid, bytes, 0, :fresh)
     pid
   end

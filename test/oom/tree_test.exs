@@ -358,7 +358,7 @@ defmodule OOM.TreeTest do
 
       OOM.set_priority(b, :protected)
       # Before the next walk, the plan asks by itself.
-      assert Units.protected?(supervisor, a)
+      assert Units.spared?(supervisor, a)
       walk()
       assert rank(a) == :protected
 

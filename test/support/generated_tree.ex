@@ -89,7 +89,7 @@ defmodule OOM.Test.GeneratedTree do
       | declares: one_in(6, priority()),
         shutdown: Enum.random([5_000, :infinity, :brutal_kill]),
         trap_exit: trap?,
-        slow_ms: if(trap? and chance(2), do: Enum.random(1..20), else: 0)
+        slow_ms: if(trap? and chance(2), do: Enum.random([1, 10, 60]), else: 0)
     }
   end
 

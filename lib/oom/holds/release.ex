@@ -87,6 +87,8 @@ defmodule OOM.Holds.Release do
   end
 
   defp start({:start_child, request}, hold) do
+    gone(hold.id)
+
     case GenServer.call(hold.supervisor, {:start_child, request}, :infinity) do
       {:ok, pid} when is_pid(pid) -> {:ok, pid}
       {:ok, pid, _info} when is_pid(pid) -> {:ok, pid}
@@ -109,6 +111,15 @@ defmodule OOM.Holds.Release do
       end
     end)
   end
+
+  # Its supervisor does not wait for its end, as others do; and it must not run twice. Whoever killed
+  # it sees to it that it ends.
+  defp gone(pid) when is_pid(pid) do
+    ref = Process.monitor(pid)
+    receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+  end
+
+  defp gone(_id), do: :ok
 
   defp failed?({:error, reason} = error),
     do: if(reason in [:running, :restarting, :not_found], do: false, else: error)
@@ -140,8 +151,10 @@ defmodule OOM.Holds.Release do
     :ok
   end
 
-  defp unheld(%Hold{return: {:start_child, request}} = hold),
-    do: GenServer.call(hold.supervisor, {:start_child, request}, :infinity)
+  defp unheld(%Hold{return: {:start_child, request}} = hold) do
+    gone(hold.id)
+    GenServer.call(hold.supervisor, {:start_child, request}, :infinity)
+  end
 
   defp unheld(hold),
     do: Enum.each(hold.ids, &:supervisor.restart_child(hold.supervisor, &1))

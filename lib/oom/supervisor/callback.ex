@@ -18,7 +18,7 @@ defmodule OOM.Supervisor.Callback do
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
-        known(strategy, Keyword.merge(inherited, own))
+        known(flags, Keyword.merge(inherited, own))
         {:ok, {flags, wrap(specs, strategy, options)}}
 
       other ->
@@ -28,7 +28,9 @@ defmodule OOM.Supervisor.Callback do
 
   # Before its children start, which may be supervisors, too. The children of a template are not
   # wrapped; they are found, and this supervisor is told of their kill, like any other.
-  defp known(strategy, options) do
+  defp known(flags, options) do
+    strategy = strategy(flags)
+
     kind =
       cond do
         options[:inside_unit] -> :inside
@@ -36,7 +38,12 @@ defmodule OOM.Supervisor.Callback do
         true -> :oom
       end
 
-    if Tables.config() != nil, do: Tree.put(self(), kind, Tree.parent(), options)
+    if Tables.config() != nil do
+      Tree.put(self(), kind, Tree.parent(), options)
+      # Its children go one by one, and nobody has to ask who goes with whom.
+      if strategy == :one_for_one and auto_shutdown(flags) == :never,
+        do: Tree.put_facts(self(), {:one_for_one, :never, []})
+    end
   end
 
   @doc "The options for children added later."
@@ -65,6 +72,9 @@ defmodule OOM.Supervisor.Callback do
 
   defp pop_options(%{} = flags), do: Map.pop(flags, :oom, [])
   defp pop_options(flags), do: {[], flags}
+
+  defp auto_shutdown(%{} = flags), do: Map.get(flags, :auto_shutdown, :never)
+  defp auto_shutdown(_), do: :never
 
   defp strategy(%{} = flags), do: Map.get(flags, :strategy, :one_for_one)
   defp strategy(flags) when is_tuple(flags), do: elem(flags, 0)

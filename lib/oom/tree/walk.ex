@@ -9,7 +9,6 @@ defmodule OOM.Tree.Walk do
   # Only of the few that trap exits, as every supervisor does, the dictionary is read.
 
   alias OOM.{Tree, Units, Victims, Visit, Workers}
-  alias OOM.Tree.Initial
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
@@ -79,7 +78,7 @@ defmodule OOM.Tree.Walk do
 
       true ->
         case Tree.lookup(pid) do
-          row when row == nil or elem(row, 1) in [:inside, :aside] -> up(pid, state, generation)
+          row when row == nil or elem(row, 1) == :inside -> up(pid, state, generation)
           row -> known(row, state)
         end
     end
@@ -94,7 +93,7 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :unknown, _, options, _}, state) do
     # It was said to be a supervisor; of what kind tells how it is told of a kill.
-    kind = if Initial.call(pid) == :supervisor, do: :supervisor, else: :special
+    kind = if Tree.initial_call(pid) == :supervisor, do: :supervisor, else: :special
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
   end
@@ -129,7 +128,7 @@ defmodule OOM.Tree.Walk do
   defp corrected({:worker, parent} = place, parent, state) do
     with nil <- Tree.lookup(parent),
          {_, rank, _, _, _, supervisor, _, options, _} <- Workers.lookup(parent),
-         :supervisor <- Initial.call(parent) do
+         :supervisor <- Tree.initial_call(parent) do
       options = if options == [found: true], do: Tree.options(supervisor), else: options
       options = Keyword.put(options, :priority, Units.own(parent) || rank)
       Tree.put(parent, :supervisor, supervisor, options)
@@ -173,7 +172,7 @@ defmodule OOM.Tree.Walk do
 
   defp supervisor_kind(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do
-      {{_, true}, type} -> trapping(Initial.call(pid), type)
+      {{_, true}, type} -> trapping(Tree.initial_call(pid), type)
       {_, :supervisor} -> :special
       _ -> nil
     end
@@ -211,9 +210,9 @@ defmodule OOM.Tree.Walk do
 
   # And OOM.Supervisors, whose children come without us.
   defp ask_changed(state) do
-    for {pid, :again} <- state.asked, do: _ = ask(pid, state)
+    for {pid, :again} <- state.asked, do: ask(pid, state)
 
-    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: _ = ask(pid, state)
+    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: ask(pid, state)
     :ok
   end
 

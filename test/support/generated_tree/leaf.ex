@@ -5,7 +5,7 @@ defmodule OOM.Test.GeneratedTree.Leaf do
 
   use GenServer
 
-  alias OOM.Holds
+  alias OOM.{Holds, Tree}
   alias OOM.Test.GeneratedTree.Births
 
   @spec start_link(map(), Births.t()) :: GenServer.on_start()
@@ -35,8 +35,10 @@ defmodule OOM.Test.GeneratedTree.Leaf do
     Births.note(births, node.path, self())
     supervisor = hd(Process.get(:"$ancestors"))
 
-    if is_pid(supervisor) and node.path in Holds.ids(supervisor),
-      do: Births.wrong(births, {:held, node.path})
+    # A strategy of a supervisor that does not know us starts those, too, when another one crashes.
+    if is_pid(supervisor) and Tree.kind(supervisor) == :oom and
+         node.path in Holds.ids(supervisor),
+       do: Births.wrong(births, {:held, node.path})
 
     if node.declares, do: OOM.set_priority(node.declares)
   end

@@ -20,6 +20,7 @@ defmodule OOM.Test.GeneratedTree.Model do
         }
 
   @static [:oom, :plain]
+  @ranks %{low: 250, normal: 500, high: 750}
 
   @spec new(GeneratedTree.t()) :: t()
   def new(tree),
@@ -56,7 +57,7 @@ defmodule OOM.Test.GeneratedTree.Model do
         above -> above.inner || above.says
       end)
 
-    Priority.rank!(said || :normal)
+    Map.get(@ranks, said || :normal, said)
   end
 
   defp worth(model, path, rank, own) do
@@ -107,13 +108,18 @@ defmodule OOM.Test.GeneratedTree.Model do
 
   defp paths(node), do: Enum.map(node.children, & &1.path)
 
+  @doc "The roots of all that goes when these are killed for memory or crash."
+  @spec taken(t(), [{path(), :memory | :crash}]) :: [path()]
+  def taken(model, ended) do
+    for effect <- effects(model, ended),
+        path <- if(elem(effect, 0) == :reset, do: elem(effect, 1), else: [elem(effect, 1)]),
+        do: path
+  end
+
   @doc "After these were killed for memory, or crashed, in whatever order."
   @spec fall(t(), [{path(), :memory | :crash}]) :: t()
   def fall(model, ended) do
-    # To the last of the significant ones all the others have ended.
-    temporary = for {path, _} <- ended, model.index[path].restart == :temporary, do: path
-    then = Enum.reduce(temporary, model, &gone(&2, &1, :removed))
-    effects = Enum.flat_map(ended, &effects(then, &1))
+    effects = effects(model, ended)
     # The highest last: what is started again is whole, whatever became of what is in it.
     resets = for {:reset, roots, why} <- effects, root <- roots, do: {root, why}
     resets = Enum.sort_by(resets, fn {root, _} -> -length(root) end)
@@ -136,7 +142,14 @@ defmodule OOM.Test.GeneratedTree.Model do
     end
   end
 
-  defp effects(model, {path, why}) do
+  # To the last of the significant ones all the others have ended.
+  defp effects(model, ended) do
+    temporary = for {path, _} <- ended, model.index[path].restart == :temporary, do: path
+    then = Enum.reduce(temporary, model, &gone(&2, &1, :removed))
+    Enum.flat_map(ended, &effects_of(then, &1))
+  end
+
+  defp effects_of(model, {path, why}) do
     node = model.index[path]
     supervisor = model.index[parent(path)]
 

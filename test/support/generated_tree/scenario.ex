@@ -30,6 +30,8 @@ defmodule OOM.Test.GeneratedTree.Scenario do
       restarts: restarts,
       kills: 0,
       settled?: true,
+      # who was there at the last walk, and what each was worth
+      walked: {%{}, %{}},
       subjects: Model.subjects(model)
     }
 
@@ -83,26 +85,48 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   end
 
   defp step(:round, state) do
-    Census.walk()
+    # In some rounds nobody has looked since the last ones came back.
+    walked? = not state.settled? or :rand.uniform(3) > 1
+    if walked?, do: Census.walk()
     seen = look(state)
     ranks = Model.ranks(state.model, seen.pids)
-    if state.settled?, do: known(state, seen, ranks)
+    note({:round, walked?})
+    if state.settled? and walked?, do: known(state, seen, ranks)
+    state = if walked?, do: %{state | walked: {seen.pids, ranks}}, else: state
 
-    killed =
+    victims =
       Pressure.still(fn ->
         samples = [:level | List.duplicate(:tick, Enum.random(1..5))]
-        victims = kill(state, ranks, figures(ranks, seen), samples)
-        await(victims)
-        for pid <- victims, path = path(state, pid), do: path
+        kill(state, figures(ranks, seen), samples)
       end)
 
+    # Some are still on their way when the first may come back.
     Pressure.relief()
-    model = Model.fall(state.model, for(path <- killed, do: {path, :memory}))
+    await(victims)
+    killed = for pid <- victims, path = path(state, pid), do: path
+    ended = for path <- killed, do: {path, :memory}
+    taken = Model.taken(state.model, ended)
+    model = Model.fall(state.model, ended)
+    before? = state.settled?
     state = %{state | model: model, kills: state.kills + length(killed)}
     how = Enum.random([:but_given_up, :but_given_up, :held_or_there])
-    settle(state, how)
+    after_it = settle(state, how)
     note({:relief, how})
+    if before?, do: only(state, taken, seen, after_it)
     %{state | settled?: how == :but_given_up}
+  end
+
+  # All that goes with who was killed went, as the strategies have it, and nobody else did.
+  defp only(state, taken, before, after_it) do
+    for {path, pid} <- after_it.pids, Model.sure?(state.model, path) do
+      if Enum.any?(taken, &Model.below?(path, &1)),
+        do: refute(before.pids[path] == pid, "#{show(path)} was to go with #{show(taken)}"),
+        else:
+          assert(
+            before.pids[path] in [nil, pid],
+            "#{show(path)} was ended, besides #{show(taken)}"
+          )
+    end
   end
 
   # Everybody who can be killed is known, and for what it is worth; and nobody else.
@@ -127,15 +151,22 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  defp kill(_state, _ranks, _figures, []), do: []
+  defp kill(_state, _figures, []), do: []
 
-  defp kill(state, ranks, figures, [message | more]) do
+  defp kill(state, figures, [message | more]) do
     need = Enum.random([1, 50_000, 200_000, 1_000_000])
-    {victims, before} = sample(state, message, need, now() + @next_ms)
-    in_order(state, victims, ranks, before, figures)
-    if Enum.random([true, false]), do: await(victims)
-    note({:killed, for(pid <- victims, do: path(state, pid))})
-    victims ++ kill(state, ranks, figures, more)
+
+    case sample(state, message, need, now() + @next_ms) do
+      # Nobody is left who may be killed.
+      {[], _} ->
+        []
+
+      {victims, before} ->
+        note({:killed, for(pid <- victims, do: path(state, pid))})
+        in_order(state, victims, before, figures)
+        if Enum.random([true, false]), do: await(victims)
+        victims ++ kill(state, figures, more)
+    end
   end
 
   # A supervisor that ends because of one of them is marked like them.
@@ -162,8 +193,10 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   end
 
   # Nobody who is protected, and nobody while one that is worth less and holds enough lives on. What
-  # one is worth may have fallen since the walk, with others of its unit; either will do.
-  defp in_order(state, victims, ranks, before, figures) do
+  # one is worth may have changed since the walk, with others of its unit; either will do. Who was
+  # started since then need not be known.
+  defp in_order(state, victims, before, figures) do
+    {known, ranks} = state.walked
     chosen = for pid <- victims, path = path(state, pid), do: path
     # One of them may have come after the look.
     now = Model.ranks(state.model, Map.merge(before.pids, Map.new(chosen, &{&1, nil})))
@@ -177,7 +210,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
       refute least == :protected, "protected #{show(victim)} was killed"
 
       for {path, pid} <- before.pids,
-          is_map_key(ranks, path),
+          is_map_key(ranks, path) and known[path] == pid,
           Map.get(figures, pid, 0) >= @min_bytes,
           path not in chosen,
           Model.sure?(state.model, path),
@@ -248,7 +281,9 @@ defmodule OOM.Test.GeneratedTree.Scenario do
             {nil, :changing, []}
 
           seen ->
-            held = for {path, held} <- Running.held(state.running), excused?(held, but), do: path
+            held = Running.held(state.running)
+            {held, others} = Enum.split_with(held, fn {_, held} -> excused?(held, but) end)
+            held = Enum.map(held, &elem(&1, 0))
             there = Map.keys(seen.pids)
 
             down =
@@ -257,7 +292,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
               end)
 
             extra = Enum.filter(there -- expected, &Model.sure?(state.model, &1))
-            {seen, down, extra}
+            {seen, down ++ Enum.map(others, &elem(&1, 0)), extra}
         end
       end)
 
