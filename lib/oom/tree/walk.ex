@@ -8,7 +8,7 @@ defmodule OOM.Tree.Walk do
   # What is asked of a process is read without a signal to it unless it just runs (0.6 us here).
   # Only of the few that trap exits, as every supervisor does, the dictionary is read.
 
-  alias OOM.{Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Tree, Units, Victims, Visit, VM, Workers}
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
@@ -186,33 +186,10 @@ defmodule OOM.Tree.Walk do
   end
 
   defp initial_call(pid) do
-    case dictionary(pid, :"$initial_call") do
+    case VM.dictionary(pid, :"$initial_call") do
       {:supervisor, _, _} -> :supervisor
       {module, _, _} -> module
       _ -> nil
-    end
-  end
-
-  # One key where the VM can read one (OTP 26.2); decided once.
-  if match?(
-       {{:dictionary, _}, _},
-       try do
-         :erlang.process_info(self(), {:dictionary, :none})
-       rescue
-         ArgumentError -> nil
-       end
-     ) do
-    defp dictionary(pid, key) do
-      case :erlang.process_info(pid, {:dictionary, key}) do
-        {_, value} -> value
-        :undefined -> nil
-      end
-    end
-  else
-    defp dictionary(pid, key) do
-      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
-           {_, value} <- List.keyfind(dictionary, key, 0),
-           do: value
     end
   end
 
