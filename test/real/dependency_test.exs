@@ -108,8 +108,7 @@ defmodule OOM.Real.DependencyTest do
     test "survives a leak", %{shop: shop, release: release} do
       assert {output, 0, 0} = leak(shop, release, "oom")
 
-      said =
-        ~r/^leaked \d+ MiB; 5 leakers started (\d+) times; ledger kept since the beginning$/m
+      said = ~r/^leaked \d+ MiB; 5 leakers started (\d+) times; ledger kept since the beginning$/m
 
       assert [_, starts] = Regex.run(said, output)
       assert String.to_integer(starts) > 5
