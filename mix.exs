@@ -16,7 +16,8 @@ defmodule OOM.MixProject do
       deps: [],
       name: "OOM",
       description: "Keeps a BEAM node alive when memory runs out",
-      package: package()
+      package: package(),
+      docs: docs()
     ]
   end
 
@@ -26,6 +27,18 @@ defmodule OOM.MixProject do
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
+
+  # What ex_doc goes by; see script/docs. No functions or regexes: it is written to a file.
+  defp docs do
+    [
+      main: "readme",
+      extras: ["README.md", "CHANGELOG.md", "LICENSE"],
+      assets: %{"docs" => "docs"},
+      groups_for_modules: [
+        "What it tells": [OOM.Snapshot, OOM.Usage, OOM.Branch, OOM.Held, OOM.Pressure]
+      ]
+    ]
+  end
 
   defp package do
     [

@@ -39,7 +39,12 @@ defmodule OOMTest do
     end
 
     test "is forgotten when the caller ends" do
-      pid = in_process(fn -> OOM.set_priority(:low) && self() end)
+      pid =
+        in_process(fn ->
+          :ok = OOM.set_priority(:low)
+          self()
+        end)
+
       eventually(fn -> Workers.lookup(pid) == nil end)
     end
   end

@@ -12,6 +12,8 @@ defmodule OOM.Heap do
   # A plain `spawn_link` or a special process with a loop of its own is not reached from outside;
   # it can call `OOM.set_priority/2`, and sampling covers it otherwise.
 
+  alias OOM.VM
+
   @word 8
 
   @doc "The size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
@@ -117,19 +119,20 @@ defmodule OOM.Heap do
   # proc_lib notes the callback module's `init/1`. An Agent notes its own function in its place,
   # but its outermost call is still that of a gen_server.
   defp kind(pid) do
-    with [dictionary: dictionary, current_stacktrace: stack] <-
-           Process.info(pid, [:dictionary, :current_stacktrace]) do
-      case List.keyfind(dictionary, :"$initial_call", 0) do
-        {_, {_module, :init, 1}} -> :sys
-        {_, {:gen_event, :init_it, _}} -> :gen_event
-        {_, _} -> if outermost(stack) in [:gen_server, :gen_statem], do: :sys
-        nil -> nil
-      end
+    case VM.dictionary(pid, :"$initial_call") do
+      {_module, :init, 1} -> :sys
+      {:gen_event, :init_it, _} -> :gen_event
+      nil -> nil
+      _ -> if outermost(pid) in [:gen_server, :gen_statem], do: :sys
     end
   end
 
-  defp outermost(stack) do
-    Enum.find_value(Enum.reverse(stack), fn {module, _, _, _} -> module != :proc_lib && module end)
+  defp outermost(pid) do
+    with {_, stack} <- Process.info(pid, :current_stacktrace) do
+      Enum.find_value(Enum.reverse(stack), fn {module, _, _, _} ->
+        module != :proc_lib && module
+      end)
+    end
   end
 
   defp flag(nil), do: %{size: 0}

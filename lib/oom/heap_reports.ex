@@ -20,23 +20,29 @@ defmodule OOM.HeapReports do
 
   @doc false
   @spec filter(:logger.log_event(), term()) :: :ignore
-  # The arguments of the VM's report: who, the cap in words, the heap in words, whether it kills.
   def filter(
-        %{
-          level: :error,
-          meta: %{error_logger: %{emulator: true}},
-          msg: {format, [pid, _max_words, heap_words, true | _]}
-        },
+        %{level: :error, meta: %{error_logger: %{emulator: true}}, msg: {format, [pid | args]}},
         _
       )
-      when is_pid(pid) and is_integer(heap_words) and is_list(format) do
-    if :string.find(format, ~c"maximum heap size reached") != :nomatch,
-      do: mark(pid, heap_words * :erlang.system_info(:wordsize))
+      when is_pid(pid) and is_list(format) do
+    with words when is_integer(words) <- killed_at(args),
+         true <- :string.find(format, ~c"maximum heap size reached") != :nomatch,
+         do: mark(pid, words * :erlang.system_info(:wordsize))
 
     :ignore
   end
 
   def filter(_event, _), do: :ignore
+
+  # The rest of the arguments of the VM's report: on a node with a name its name, then the cap in
+  # words, the heap in words, whether it kills. Where binaries count for the cap the heap itself may
+  # be small; with them it has passed the cap.
+  defp killed_at([max_words, heap_words, true | _])
+       when is_integer(max_words) and is_integer(heap_words),
+       do: max(max_words, heap_words)
+
+  defp killed_at([node | args]) when is_atom(node) and not is_boolean(node), do: killed_at(args)
+  defp killed_at(_other), do: nil
 
   defp mark(pid, bytes) do
     OOM.Victims.mark(pid, System.monotonic_time(:millisecond), bytes)

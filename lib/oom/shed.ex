@@ -100,14 +100,15 @@ defmodule OOM.Shed do
 
   defp sum(victims), do: victims |> Enum.map(&elem(&1, 1)) |> Enum.sum()
 
-  # As the guard would pick them.
+  # As the guard would pick them, who is in more of a hurry: nobody leaves here on a figure that is
+  # too old to know, and an idle one would for each that is.
   defp limits(need, now) do
     %{
       need_bytes: need,
       count: @batch,
       min_bytes: Tables.config().min_victim_bytes,
       fresh_ms: @fresh_ms,
-      unknown: :take,
+      unknown: :wait,
       busy: :spare,
       ceiling: 1000,
       now_ms: now,

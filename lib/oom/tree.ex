@@ -4,7 +4,7 @@ defmodule OOM.Tree do
   # written by an OOM.Supervisor about itself and its children, and by the walk that looks for the
   # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
 
-  alias OOM.Priority
+  alias OOM.{Priority, VM}
   alias OOM.Tree.Census
 
   @typedoc """
@@ -225,33 +225,10 @@ defmodule OOM.Tree do
   @doc "`:supervisor` for OTP's and Elixir's, the module for others that proc_lib has started."
   @spec initial_call(pid()) :: module() | nil
   def initial_call(pid) do
-    case dictionary(pid, :"$initial_call") do
+    case VM.dictionary(pid, :"$initial_call") do
       {:supervisor, _, _} -> :supervisor
       {module, _, _} -> module
       _ -> nil
-    end
-  end
-
-  # One key where the VM can read one (OTP 26.2); decided once.
-  if match?(
-       {{:dictionary, _}, _},
-       try do
-         :erlang.process_info(self(), {:dictionary, :none})
-       rescue
-         ArgumentError -> nil
-       end
-     ) do
-    defp dictionary(pid, key) do
-      case :erlang.process_info(pid, {:dictionary, key}) do
-        {_, value} -> value
-        :undefined -> nil
-      end
-    end
-  else
-    defp dictionary(pid, key) do
-      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
-           {_, value} <- List.keyfind(dictionary, key, 0),
-           do: value
     end
   end
 

@@ -26,8 +26,11 @@ defmodule OOM.Trim do
 
         false
 
-      mode == :auto and otp() not in @proven_otp ->
-        Logger.info("OOM: trim is not proven on OTP #{otp()}; `trim: true` turns it on")
+      mode == :auto and OOM.VM.otp_release() not in @proven_otp ->
+        Logger.info(
+          "OOM: trim is not proven on OTP #{OOM.VM.otp_release()}; `trim: true` turns it on"
+        )
+
         false
 
       true ->
@@ -47,6 +50,4 @@ defmodule OOM.Trim do
     _pid = spawn_opt.(OOM.Native, :trim, [], scheduler: scheduler, priority: :max)
     start(scheduler - 1)
   end
-
-  defp otp, do: :otp_release |> :erlang.system_info() |> List.to_integer()
 end

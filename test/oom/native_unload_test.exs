@@ -112,6 +112,43 @@ defmodule OOM.NativeUnloadTest do
     assert output =~ "came so far"
   end
 
+  # As a release upgrade does it, twice, so that no version of the start is left: with the thread
+  # running, and without a process that had to be killed for it.
+  test "every other module is loaded anew and the old one purged, and the guard still guards" do
+    script = """
+    Logger.configure(level: :none)
+    Application.put_env(:oom, :limit, 200_000_000)
+    Application.put_env(:oom, :max_heap_size, :infinity)
+    {:ok, _} = Application.ensure_all_started(:oom)
+    worker = OOM.child_spec({Agent, fn -> [] end}, priority: :low)
+    {:ok, supervisor} = OOM.Supervisor.start_link([worker], strategy: :one_for_one)
+
+    {:ok, modules} = :application.get_key(:oom, :modules)
+    processes = fn -> for module <- modules, pid = Process.whereis(module), do: {module, pid} end
+    [_ | _] = before = processes.()
+
+    for _ <- 1..2, module <- modules -- [Native] do
+      {:module, ^module} = :code.load_file(module)
+      if :code.purge(module), do: IO.puts("processes in old code of \#{module}")
+    end
+
+    true = before == processes.()
+    true = threads.() == 1
+    [{_, pid, _, _}] = Supervisor.which_children(supervisor)
+    ref = Process.monitor(pid)
+    grow = fn grow ->
+      Agent.cast(pid, fn held -> [Enum.to_list(1..100_000) | held] end)
+      receive do: ({:DOWN, ^ref, _, _, reason} -> reason), after: (5 -> grow.(grow))
+    end
+
+    {:shutdown, :memory_pressure} = grow.(grow)
+    await.(await, fn -> match?([%OOM.Held{}], OOM.held()) end)
+    IO.puts("came so far")
+    """
+
+    assert vm(script) == {"came so far\n", 0}
+  end
+
   test "without the library the module says what is missing" do
     script = """
     false = Native.loaded?()

@@ -59,7 +59,11 @@ defmodule OOM.OwnedTest do
       pid =
         worker(fn ->
           for _ <- 1..200, do: spawn_link(&hold/0)
-          spawn_link(fn -> spawn_link(&hold/0) && Process.sleep(:infinity) end)
+
+          spawn_link(fn ->
+            spawn_link(&hold/0)
+            Process.sleep(:infinity)
+          end)
         end)
 
       eventually(fn ->

@@ -286,7 +286,12 @@ defmodule OOM.TreeTest do
 
     test "one that registered by itself is killed with consent, too" do
       test = self()
-      init = fn -> send(test, {:started, :self, self()}) && OOM.set_priority(:low) end
+
+      init = fn ->
+        send(test, {:started, :self, self()})
+        OOM.set_priority(:low)
+      end
+
       {_, supervisor} = below(plain([{Agent, init}], []))
       pid = started(:self)
       walk()

@@ -39,4 +39,26 @@ defmodule OOM.Real.ShedTest do
     assert Enum.sort(held) == for(n <- 11..20, do: {:low, n})
     assert Cgroup.oom_kills(vm.cgroup) == 0
   end
+
+  test "those that hold nothing stay, however old their figures are" do
+    # High from the start, and critical never.
+    config = [watermarks: [elevated: 0.01, high: 0.02, critical: 0.9]]
+    vm = LimitedVM.start!(1024 * @mib, config)
+    options = [oom: [shed: {:fraction, 0.5}]]
+    workers = for(n <- 1..@count, do: {{:low, n}, [priority: :low]})
+    _supervisor = LimitedVM.call(vm, Workload, :start, [workers, options])
+    LimitedVM.call(vm, Workload, :await, [[:level], [:high]])
+
+    # That nothing happens can only be seen for a time; it happened within a second.
+    until = System.monotonic_time(:millisecond) + 2_000
+    looks(vm, until)
+    assert LimitedVM.call(vm, OOM, :level, []) == :high
+    assert LimitedVM.call(vm, OOM, :held, []) == []
+  end
+
+  defp looks(vm, until) do
+    LimitedVM.call(vm, :erlang, :send, [OOM.Shed, :look])
+    LimitedVM.call(vm, :sys, :get_state, [OOM.Shed])
+    if System.monotonic_time(:millisecond) < until, do: looks(vm, until)
+  end
 end

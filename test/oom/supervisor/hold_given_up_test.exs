@@ -216,7 +216,13 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
 
   defp given_up(kills) do
     {sup, %{a: a}} = start(:short, [limited(kills)])
-    last = Enum.reduce(2..kills//1, a, fn _, pid -> kill(pid) && started(:a) end)
+
+    last =
+      Enum.reduce(2..kills//1, a, fn _, pid ->
+        kill(pid)
+        started(:a)
+      end)
+
     kill(last)
     eventually(fn -> match?([%{state: :given_up}], held_by(sup)) and alarm?(sup, :a) end)
     {sup, last}

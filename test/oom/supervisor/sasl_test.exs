@@ -81,7 +81,9 @@ defmodule OOM.Supervisor.SaslTest do
 
                # From OTP 26 on its end is no message to who started it.
                receive do
-                 {:logged, pid, event} -> send(self(), {:logged, pid, event}) && pid
+                 {:logged, pid, _event} = logged ->
+                   send(self(), logged)
+                   pid
                end
              end)
   end
