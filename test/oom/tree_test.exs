@@ -302,7 +302,11 @@ defmodule OOM.TreeTest do
       linger = fn ->
         Process.flag(:trap_exit, true)
         send(test, {:started, :slow, self()})
-        receive(do: ({:EXIT, _, {:shutdown, :memory_pressure}} -> receive(do: (:go -> :ok))))
+
+        receive do
+          {:EXIT, _, {:shutdown, :memory_pressure}} -> receive(do: (:go -> :ok))
+          {:EXIT, _, :shutdown} -> :ok
+        end
       end
 
       {_, supervisor} = below({Task.Supervisor, max_restarts: 0})
