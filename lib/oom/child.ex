@@ -135,8 +135,7 @@ defmodule OOM.Child do
 
         if Starts.held?(id),
           do: :ignore,
-          else:
-            mfa |> start_capped(options, config) |> registered(id, options) |> kept(id, options)
+          else: mfa |> start_known(id, options, config) |> kept(id, options)
     end
   end
 
@@ -161,28 +160,33 @@ defmodule OOM.Child do
 
   defp kept(result, _id, _options), do: result
 
-  defp start_capped(mfa, options, config) do
+  # What is below a supervisor may ask for its options before it is started, and until these are
+  # where they stay.
+  defp start_known(mfa, id, options, config) do
     if worker?(options) do
-      bytes = options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
-      result = mfa |> Heap.wrap(bytes) |> apply_mfa()
-
-      # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At
-      # high priority, because one that floods its heap or mailbox may begin at once.
-      with pid when is_pid(pid) <- started(result),
-           do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
-
-      result
+      mfa |> start_capped(options, config) |> registered(id, options)
     else
-      # A supervisor grows no heap of its own worth a cap, and must never die of one. What is below
-      # it may ask for its options before it is started.
       Tree.starting(below(options))
 
       try do
-        apply_mfa(mfa)
+        # It grows no heap of its own worth a cap, and must never die of one.
+        mfa |> apply_mfa() |> registered(id, options)
       after
         Tree.started()
       end
     end
+  end
+
+  defp start_capped(mfa, options, config) do
+    bytes = options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
+    result = mfa |> Heap.wrap(bytes) |> apply_mfa()
+
+    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
+    # priority, because one that floods its heap or mailbox may begin at once.
+    with pid when is_pid(pid) <- started(result),
+         do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
+
+    result
   end
 
   # What holds below a supervisor; a unit is one worker, whatever is in it.

@@ -54,19 +54,23 @@ defmodule OOM.Supervisor do
       child of their supervisor: killed, and that is all
 
   `max_heap_size` is not set from outside for what is found so. A worker that calls
-  `OOM.set_priority/1` under a supervisor that has not been found yet, or that is not below an
-  `OOM.Supervisor`, can be killed, and to that supervisor it is a crash.
+  `OOM.set_priority/1` under a supervisor that is not below an `OOM.Supervisor` can be killed, and to
+  that supervisor it is a crash. With `:one_for_all` and `:rest_for_one`, a plain supervisor starts a
+  held child again when a sibling's crash makes it restart them all.
 
   ## What goes together
 
   With `:one_for_all` and `:rest_for_one` a child is worth as much as the most important of those
-  that would go with it, and is not killed where one of them is protected. A significant child that
-  is transient is held, which ends no supervisor (see `auto_shutdown`); a temporary one, whose end
-  would, goes last.
+  that would go with it, and is not killed where one of them is protected, nor before it is known who
+  they are (looked for in the background, as what is below). A temporary child takes nobody along. A
+  significant child that is transient is held, which ends no supervisor (see `auto_shutdown`). The end
+  of a temporary one may, so it is worth as much as the most important of those below that supervisor.
+  A permanent supervisor that ends so is held by its own, and no restart is counted; and none ends
+  while another significant child of it is held.
 
   `OOM.child_spec(sup, unit: true)` makes a subtree one worker with one priority: what is below it
   counts for it, it is told to leave in order, ended by force after `grace_ms`, held, and comes back
-  as a whole.
+  as a whole. A priority that is declared inside it does not count.
 
   ## Options under `:oom`
 

@@ -181,7 +181,8 @@ defmodule OOM.Tree do
          :supervisor <- initial_call(pid) do
       options = Keyword.merge(options, note(parent))
       if put_new(pid, :supervisor, parent, options), do: Census.changed()
-      options
+      # Somebody else may have been first, and have known more.
+      options(pid)
     else
       _ -> nil
     end

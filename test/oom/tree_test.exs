@@ -207,7 +207,7 @@ defmodule OOM.TreeTest do
       spec = Map.update!(worker(:x), :start, fn {m, f, _} -> {m, f, []} end)
 
       flags = %{strategy: :simple_one_for_one, intensity: 0, period: 1}
-      start = {:supervisor, :start_link, [__MODULE__.Template, {flags, [spec]}]}
+      start = {:supervisor, :start_link, [OOM.Test.Template, {flags, [spec]}]}
 
       {_, supervisor} = below(%{id: :simple, type: :supervisor, start: start})
       {:ok, a} = :supervisor.start_child(supervisor, [[id: :a, owner: self()]])
@@ -272,6 +272,56 @@ defmodule OOM.TreeTest do
       before = Supervisor.which_children(supervisor)
       end_one(extra)
       assert Supervisor.which_children(supervisor) == before
+    end
+
+    test "below a supervisor that nobody has looked at yet" do
+      walk()
+      {_, supervisor} = below(plain([OOM.child_spec(worker(:a), priority: :low)], []))
+      a = started(:a)
+      end_one(a)
+      eventually(again(:a, a))
+      assert Process.alive?(supervisor)
+    end
+
+    test "what is said of a child holds below plain supervisors, too" do
+      child = OOM.child_spec(worker(:a), max_kills: 1)
+
+      for above <- [plain([child], []), dynamic()] do
+        {_, supervisor} = below(above)
+        if above == dynamic(), do: {:ok, _} = DynamicSupervisor.start_child(supervisor, child)
+        a = started(:a)
+        walk()
+        end_one(a)
+        eventually(fn -> match?([%{state: :given_up, max_kills: 1}], held_under(supervisor)) end)
+      end
+    end
+
+    test "one that takes long to leave is not started again before it has" do
+      test = self()
+
+      linger = fn ->
+        Process.flag(:trap_exit, true)
+        send(test, {:started, :slow, self()})
+
+        receive do
+          {:EXIT, _, {:shutdown, :memory_pressure}} -> receive(do: (:go -> :ok))
+          {:EXIT, _, :shutdown} -> :ok
+        end
+      end
+
+      {_, supervisor} = below({Task.Supervisor, max_restarts: 0})
+      {:ok, pid} = Task.Supervisor.start_child(supervisor, linger, restart: :permanent)
+      ^pid = started(:slow)
+      walk()
+      row = Workers.lookup(pid)
+      Victims.mark(pid, System.monotonic_time(:millisecond), 1)
+      Workers.delete(pid)
+      spawn(Kill, :run, [pid, elem(row, 5), 60_000])
+      # On its way back, and still there.
+      eventually(fn -> match?([%{state: :releasing}], held_under(supervisor)) end)
+      refute_received {:started, :slow, _}
+      send(pid, :go)
+      eventually(again(:slow, pid))
     end
 
     test "one that traps exits hears it from its supervisor, and leaves in order" do
@@ -403,7 +453,7 @@ defmodule OOM.TreeTest do
       ]
 
       flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: :any_significant}
-      start = {:supervisor, :start_link, [__MODULE__.Template, {flags, children}]}
+      start = {:supervisor, :start_link, [OOM.Test.Template, {flags, children}]}
       {_, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
       [a, b, c] = for id <- [:a, :b, :c], do: started(id)
       walk()
@@ -412,6 +462,56 @@ defmodule OOM.TreeTest do
       eventually(again(:b, b))
       assert Process.alive?(supervisor) and Process.alive?(c)
     end
+
+    test "a temporary child takes nobody along, and is worth what it is" do
+      children = [
+        OOM.child_spec(worker(:a, restart: :temporary), priority: :low),
+        OOM.child_spec(worker(:b), priority: :protected)
+      ]
+
+      {_, supervisor} = below(plain(children, strategy: :one_for_all))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert rank(a) == 250
+      end_one(a)
+      eventually(fn -> match?([{:b, ^b, _, _}], Supervisor.which_children(supervisor)) end)
+    end
+
+    test "floors follow a child that told of itself and came back" do
+      test = self()
+
+      child = fn id, priority ->
+        init = fn -> OOM.set_priority(priority) && send(test, {:started, id, self()}) end
+        %{id: id, start: {Agent, :start_link, [init]}}
+      end
+
+      children = [child.(:a, 100), child.(:b, 700)]
+      below(plain(children, strategy: :rest_for_one))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert rank(a) == 700
+      end_one(b)
+      eventually(again(:b, b))
+      walk()
+      assert rank(a) == 700
+    end
+
+    test "nobody is picked before it is known who goes along" do
+      walk()
+      children = [OOM.child_spec(worker(:a), priority: :low), worker(:b)]
+      {_, plain} = below(plain(children, strategy: :one_for_all))
+      start = {OOM.Supervisor, :start_link, [[worker(:c)], [strategy: :one_for_all]]}
+      {_, oom} = below(%{id: :all, type: :supervisor, start: start})
+      {_, one} = below(%{id: :one, type: :supervisor, start: one_for_one([worker(:d)])})
+      {a, c, d} = {started(:a), started(:c), started(:d)}
+      assert Units.spared?(plain, a) and Units.spared?(oom, c)
+      refute Units.spared?(one, d)
+      walk()
+      refute Units.spared?(plain, a) or Units.spared?(oom, c)
+    end
+
+    defp one_for_one(children),
+      do: {OOM.Supervisor, :start_link, [children, [strategy: :one_for_one]]}
 
     test "the plan passes by one that would take a protected one along" do
       children = [worker(:a), worker(:b)]
@@ -438,6 +538,80 @@ defmodule OOM.TreeTest do
     end
   end
 
+  describe "a supervisor that ends because of a significant child" do
+    defp ending(auto, children, restart \\ :permanent) do
+      flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: auto}
+      start = {:supervisor, :start_link, [OOM.Test.Template, {flags, children}]}
+      %{id: :ends, type: :supervisor, restart: restart, start: start}
+    end
+
+    test "is held by the one above it, which counts no restart" do
+      children = [worker(:a, restart: :temporary, significant: true), worker(:b)]
+      ends = ending(:any_significant, children)
+      oom = %{id: :oom, type: :supervisor, start: one_for_one([ends])}
+
+      for above <- [plain([ends], []), dynamic(), oom] do
+        {top, supervisor} = below(above)
+        if above == dynamic(), do: {:ok, _} = DynamicSupervisor.start_child(supervisor, ends)
+        {a, b} = {started(:a), started(:b)}
+        walk()
+        end_one(a)
+        {a2, b2} = {eventually(again(:a, a)), started(:b)}
+        assert a2 != a and b2 != b
+        assert [{_, ^supervisor, _, _}] = Supervisor.which_children(top)
+      end
+    end
+
+    test "stays down where it is not permanent, as ever" do
+      children = [worker(:a, restart: :temporary, significant: true), worker(:b)]
+      ends = ending(:any_significant, children, :transient)
+
+      for above <- [plain([ends], []), %{id: :oom, type: :supervisor, start: one_for_one([ends])}] do
+        {_, supervisor} = below(above)
+        {a, _b} = {started(:a), started(:b)}
+        walk()
+        end_one(a)
+
+        eventually(fn ->
+          match?([{:ends, :undefined, _, _}], Supervisor.which_children(supervisor))
+        end)
+
+        assert held_under(supervisor) == []
+      end
+    end
+
+    test "does not while another significant child is held" do
+      children = [
+        worker(:a, restart: :transient, significant: true),
+        worker(:b, restart: :temporary, significant: true)
+      ]
+
+      oom =
+        {OOM.Supervisor, :start_link,
+         [children, [strategy: :one_for_one, auto_shutdown: :all_significant]]}
+
+      for child <- [
+            ending(:all_significant, children),
+            %{id: :oom, type: :supervisor, start: oom}
+          ] do
+        {_, supervisor} = below(child, backoff: :long)
+        {a, b} = {started(:a), started(:b)}
+        walk()
+        end_one(a)
+        eventually(fn -> match?([%{state: :held}], held_under(supervisor)) end)
+        end_one(b)
+
+        eventually(fn ->
+          match?([{:a, :undefined, _, _}], Supervisor.which_children(supervisor))
+        end)
+
+        assert OOM.release({supervisor, :a}) == :ok
+        a2 = started(:a)
+        assert [{:a, ^a2, _, _}] = Supervisor.which_children(supervisor)
+      end
+    end
+  end
+
   describe "unit: true" do
     defp unit(children, options \\ []),
       do:
@@ -453,6 +627,23 @@ defmodule OOM.TreeTest do
       refute Workers.member?(a) or Workers.member?(b)
       below = OOM.Owned.Children.below(unit)
       assert a in below and b in below
+    end
+
+    test "who tells of itself inside is no worker" do
+      test = self()
+
+      init = fn ->
+        OOM.set_priority(:low, handle_pressure: true) && send(test, {:started, :self, self()})
+      end
+
+      agent = %{id: :self, start: {Agent, :start_link, [init]}}
+      {_, unit} = below(unit([plain([agent], [])]))
+      pid = started(:self)
+      refute Workers.member?(pid)
+      :ok = OOM.set_priority(pid, :high)
+      walk()
+      refute Workers.member?(pid)
+      assert rank(unit) == 500
     end
 
     test "goes in order, whole, is held, and comes back whole" do
@@ -516,12 +707,6 @@ defmodule OOM.TreeTest do
       {_, _, _, _, :dynamic} -> DynamicSupervisor.start_child(supervisor, spec)
       _ -> Supervisor.start_child(supervisor, spec)
     end
-  end
-
-  defmodule Template do
-    @behaviour :supervisor
-    @impl true
-    def init({flags, specs}), do: {:ok, {flags, specs}}
   end
 
   # As ranch has one: a special process that spawns connections and forgets those that end.

@@ -32,7 +32,7 @@ defmodule OOM.Test.GeneratedTree do
 
   @spec generate() :: t()
   def generate do
-    count = Enum.random(3..5)
+    count = Enum.random(4..7)
     children = for n <- 1..count, do: child(:static, [n], :never)
     %{node(:oom, []) | children: children}
   end

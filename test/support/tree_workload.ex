@@ -19,13 +19,6 @@ defmodule OOM.Test.TreeWorkload do
     def handle_cast(:grow, data), do: {:noreply, [:binary.copy(<<1>>, 500_000) | data]}
   end
 
-  defmodule Template do
-    @moduledoc false
-    @behaviour :supervisor
-    @impl true
-    def init({flags, specs}), do: {:ok, {flags, specs}}
-  end
-
   defmodule Conns do
     @moduledoc false
     # As ranch has one: a special process that forgets connections that end.
@@ -106,7 +99,7 @@ defmodule OOM.Test.TreeWorkload do
     %{
       id: :simple,
       type: :supervisor,
-      start: {:supervisor, :start_link, [Template, {flags, [child]}]}
+      start: {:supervisor, :start_link, [OOM.Test.Template, {flags, [child]}]}
     }
   end
 

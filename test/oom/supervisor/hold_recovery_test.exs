@@ -189,14 +189,9 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
       options = [backoff: [initial_ms: 1_000_000_000, max_ms: 1_000_000_000]]
 
-      :ok =
-        Holds.hold(
-          sup,
-          self(),
-          [{self(), true}],
-          self(),
-          options ++ [return: {:start_child, request}]
-        )
+      gone = gone()
+      options = options ++ [return: {:start_child, request}]
+      :ok = Holds.hold(sup, gone, [{gone, true}], gone, options)
 
       :ok = Application.stop(:oom)
       started(:a)
@@ -300,18 +295,19 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     sup = start_supervised!(DynamicSupervisor)
     %{start: mfa} = worker(:a, start: start)
     request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
+    gone = gone()
     # As whoever acts for such a supervisor does it.
     options = [backoff: [initial_ms: 1, max_ms: 1], return: {:start_child, request}]
-    :ok = Holds.hold(sup, test, [{test, true}], test, options)
+    :ok = Holds.hold(sup, gone, [{gone, true}], gone, options)
     assert_receive {:starting, ^sup}, 10_000
     crash(Holds)
     crash(OOM.Accountant)
     tick()
-    assert %{state: :releasing} = held(sup, test)
+    assert %{state: :releasing} = held(sup, gone)
     send(sup, :go)
     new = started(:a)
     eventually(fn -> kills(sup, new) == 1 end)
-    assert held(sup, test) == nil
+    assert held(sup, gone) == nil
     assert :counters.get(starts, 1) == 1
     assert %{active: 1} = DynamicSupervisor.count_children(sup)
     # And its past is known.
@@ -405,5 +401,11 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   defp running(sup, id) do
     {^id, pid, _, _} = List.keyfind(Supervisor.which_children(sup), id, 0)
     pid
+  end
+
+  # As a child is that was killed.
+  defp gone do
+    {pid, ref} = spawn_monitor(fn -> :ok end)
+    receive(do: ({:DOWN, ^ref, _, _, _} -> pid))
   end
 end

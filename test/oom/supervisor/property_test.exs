@@ -13,7 +13,7 @@ defmodule OOM.Supervisor.PropertyTest do
   alias OOM.Test.GeneratedTree.Scenario
   alias OOM.Test.Pressure
 
-  @runs String.to_integer(System.get_env("OOM_PROPERTY_RUNS", "20"))
+  @runs String.to_integer(System.get_env("OOM_PROPERTY_RUNS", "15"))
   @seed String.to_integer(System.get_env("OOM_PROPERTY_SEED", "1"))
   @moduletag timeout: :infinity
 

@@ -38,7 +38,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     at_start = settle(state, :all)
 
     steps =
-      Enum.shuffle(List.duplicate(:round, Enum.random(3..5)) ++ Enum.map(crashing, &{:crash, &1}))
+      Enum.shuffle(List.duplicate(:round, Enum.random(4..6)) ++ Enum.map(crashing, &{:crash, &1}))
 
     state = Enum.reduce(steps, state, &step/2)
     seen = settle(state, :but_given_up)
@@ -113,6 +113,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     after_it = settle(state, how)
     note({:relief, how})
     if before?, do: only(state, taken, seen, after_it)
+    if before?, do: stays_down(state, killed, seen, after_it)
     %{state | settled?: how == :but_given_up}
   end
 
@@ -126,6 +127,18 @@ defmodule OOM.Test.GeneratedTree.Scenario do
             before.pids[path] in [nil, pid],
             "#{show(path)} was ended, besides #{show(taken)}"
           )
+    end
+  end
+
+  # One that is given up at the first kill, where no other hold of its supervisor takes it over.
+  defp stays_down(%{model: model} = state, killed, before, after_it) do
+    for path <- killed,
+        above = Model.parent(path),
+        Model.max_kills(model, path) == 1 and model.index[path].restart != :temporary,
+        Enum.count(killed, &(Model.parent(&1) == above)) == 1,
+        Enum.all?(state.running.index[above].children, &is_map_key(before.pids, &1.path)),
+        before.pids[above] == after_it.pids[above] do
+      refute is_map_key(after_it.pids, path), "#{show(path)} is back, and was to be given up"
     end
   end
 
