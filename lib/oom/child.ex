@@ -8,15 +8,6 @@ defmodule OOM.Child do
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
-  @type option ::
-          {:priority, OOM.priority()}
-          | {:max_heap_size, OOM.max_heap_size()}
-          | {:backoff, keyword()}
-          | {:unit, boolean()}
-          | {:max_kills, pos_integer() | :infinity}
-          | {:handle_pressure, boolean()}
-          | {:shed, {:fraction, number()} | {:fraction, number(), :newest | :largest} | nil}
-
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
   def split!(options) do

@@ -92,7 +92,17 @@ defmodule OOM.Supervisor do
 
   @flags [:strategy, :max_seconds, :max_restarts, :auto_shutdown]
 
-  @type option :: Supervisor.option() | Supervisor.init_option() | {:oom, [Child.option()]}
+  @typedoc "What OOM should know of children; see `OOM.child_spec/2`."
+  @type oom_option ::
+          {:priority, OOM.priority()}
+          | {:max_heap_size, OOM.max_heap_size()}
+          | {:backoff, keyword()}
+          | {:unit, boolean()}
+          | {:max_kills, pos_integer() | :infinity}
+          | {:handle_pressure, boolean()}
+          | {:shed, {:fraction, number()} | {:fraction, number(), :newest | :largest} | nil}
+
+  @type option :: Supervisor.option() | Supervisor.init_option() | {:oom, [oom_option()]}
 
   # So that `alias OOM.Supervisor` is all there is to change.
   @type on_start :: Supervisor.on_start()
@@ -101,7 +111,7 @@ defmodule OOM.Supervisor do
   @type child_spec :: Supervisor.child_spec()
   @type name :: Supervisor.name()
   @type supervisor :: Supervisor.supervisor()
-  @type init_option :: Supervisor.init_option() | {:oom, [Child.option()]}
+  @type init_option :: Supervisor.init_option() | {:oom, [oom_option()]}
   @type sup_flags :: Supervisor.sup_flags()
   @type strategy :: Supervisor.strategy()
   @type restart :: Supervisor.restart()
@@ -153,7 +163,7 @@ defmodule OOM.Supervisor do
   def start_link(module, init_arg) when is_atom(module), do: start_link(module, init_arg, [])
 
   @doc "Starts a module-based supervisor, as `Supervisor.start_link/3` does."
-  @spec start_link(module(), term(), [Supervisor.option() | {:oom, [Child.option()]}]) ::
+  @spec start_link(module(), term(), [Supervisor.option() | {:oom, [oom_option()]}]) ::
           Supervisor.on_start()
   def start_link(module, init_arg, options) when is_atom(module) and is_list(options) do
     {oom, options} = Keyword.pop(options, :oom, [])
