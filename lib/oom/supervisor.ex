@@ -14,7 +14,8 @@ defmodule OOM.Supervisor do
 
     * Its workers are registered with the guard: under memory pressure, those of the lowest
       priority end with `{:shutdown, :memory_pressure}`, the largest first, no more than needed.
-      (A worker that traps exits gets `:kill` after `grace_ms`.)
+      (A worker that traps exits hears it as the exit of its supervisor: a GenServer calls
+      `terminate/2`. It gets `:kill` after `grace_ms`.)
     * Such a child is **held**: not restarted, not counted towards `max_restarts`. It is restarted
       after a backoff, once the level is `:normal` again and what it last held fits the headroom
       (or, where it fits nowhere, after the longest backoff once more).
