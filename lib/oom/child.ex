@@ -129,12 +129,22 @@ defmodule OOM.Child do
             do: [{:start, {module, function}} | options],
             else: options
 
-        if Starts.held?(id),
-          do: :ignore,
-          else:
-            mfa |> start_capped(options, config) |> registered(id, options) |> kept(id, options)
+        if Starts.held?(id), do: :ignore, else: started(mfa, id, options, config)
     end
   end
+
+  defp started(mfa, id, options, config) do
+    bytes = if worker?(options), do: cap(options, config)
+    result = start(mfa, options, bytes)
+    # A process of another node is neither ours to watch nor to kill.
+    with pid when is_pid(pid) and node(pid) == node() and pid != self() <- pid(result),
+         do: Tables.while_there(fn -> registered(pid, id, options, bytes) end)
+
+    kept(result, id, options)
+  end
+
+  defp cap(options, config),
+    do: options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
 
   # One that is ended by memory while it starts is a victim like any other: held, and no reason
   # for its supervisor to fail.
@@ -157,27 +167,14 @@ defmodule OOM.Child do
 
   defp kept(result, _id, _options), do: result
 
-  defp start_capped(mfa, options, config) do
-    if worker?(options) do
-      bytes = options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
-      result = mfa |> Heap.wrap(bytes) |> apply_mfa()
+  # What is below it may ask for its options before it is started.
+  defp start(mfa, options, bytes) do
+    Tables.while_there(fn -> Tree.starting(below(options)) end)
 
-      # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At
-      # high priority, because one that floods its heap or mailbox may begin at once.
-      with pid when is_pid(pid) <- started(result),
-           do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
-
-      result
-    else
-      # A supervisor grows no heap of its own worth a cap, and must never die of one. What is below
-      # it may ask for its options before it is started.
-      Tree.starting(below(options))
-
-      try do
-        apply_mfa(mfa)
-      after
-        Tree.started()
-      end
+    try do
+      mfa |> Heap.wrap(bytes) |> apply_mfa()
+    after
+      Tables.while_there(&Tree.started/0)
     end
   end
 
@@ -187,31 +184,36 @@ defmodule OOM.Child do
 
   defp inherit(options), do: Keyword.merge(Tree.here(), options)
 
-  defp unit?(options), do: options[:unit] == true and not worker?(options)
+  defp unit?(options), do: options[:unit] == true
 
-  defp registered(result, id, options) do
-    with pid when is_pid(pid) <- started(result) do
-      Children.put(pid, id, options)
+  defp registered(pid, id, options, bytes) do
+    Children.put(pid, id, options)
 
-      # What is in a unit dies with it.
-      unless Tree.here()[:inside_unit], do: register(pid, id, options)
-    end
+    # What is in a unit dies with it.
+    unless Tree.here()[:inside_unit], do: register(pid, id, options)
 
-    result
+    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
+    # priority, because one that floods its heap or mailbox may begin at once. A supervisor grows no
+    # heap of its own worth a cap, and must never die of one.
+    if worker?(options), do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
+    :ok
   end
 
   defp register(pid, id, options) do
     cond do
-      worker?(options) ->
-        Workers.attach(pid, rank(options), self(), id, options)
-        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
-
       unit?(options) ->
         Tree.put(pid, :unit, self(), below(options))
         Workers.attach(pid, rank(options), self(), id, options)
 
+      # An OOM.Supervisor has said so itself, whatever its specification says.
+      Tree.supervisor?(pid) ->
+        Census.changed()
+
+      worker?(options) ->
+        Workers.attach(pid, rank(options), self(), id, options)
+        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
+
       true ->
-        # An OOM.Supervisor has said so itself.
         Tree.put_new(pid, :unknown, self(), below(options))
         Census.changed()
     end
@@ -223,9 +225,9 @@ defmodule OOM.Child do
 
   defp facts(spec), do: spec |> Map.take([:type, :shutdown, :restart]) |> Map.to_list()
 
-  defp started({:ok, pid}) when is_pid(pid), do: pid
-  defp started({:ok, pid, _info}) when is_pid(pid), do: pid
-  defp started(_), do: nil
+  defp pid({:ok, pid}) when is_pid(pid), do: pid
+  defp pid({:ok, pid, _info}) when is_pid(pid), do: pid
+  defp pid(_), do: nil
 
   defp apply_mfa({module, function, args}), do: apply(module, function, args)
 end

@@ -65,6 +65,11 @@ defmodule OOM.Heap do
 
         tell(pid, {:debug, {:install, {set, nil}}})
 
+      # Its specification did not say so. It must never die of a cap, nor as one worker.
+      :supervisor ->
+        OOM.Tree.no_worker(pid)
+        false
+
       nil ->
         false
     end
@@ -117,19 +122,21 @@ defmodule OOM.Heap do
   # proc_lib notes the callback module's `init/1`. An Agent notes its own function in its place,
   # but its outermost call is still that of a gen_server.
   defp kind(pid) do
-    with [dictionary: dictionary, current_stacktrace: stack] <-
-           Process.info(pid, [:dictionary, :current_stacktrace]) do
-      case List.keyfind(dictionary, :"$initial_call", 0) do
-        {_, {_module, :init, 1}} -> :sys
-        {_, {:gen_event, :init_it, _}} -> :gen_event
-        {_, _} -> if outermost(stack) in [:gen_server, :gen_statem], do: :sys
-        nil -> nil
-      end
+    case OOM.InitialCall.of(pid) do
+      {:supervisor, _, _} -> :supervisor
+      {_module, :init, 1} -> :sys
+      {:gen_event, :init_it, _} -> :gen_event
+      nil -> nil
+      _agent_or_unknown -> if outermost(pid) in [:gen_server, :gen_statem], do: :sys
     end
   end
 
-  defp outermost(stack) do
-    Enum.find_value(Enum.reverse(stack), fn {module, _, _, _} -> module != :proc_lib && module end)
+  defp outermost(pid) do
+    with {_, stack} <- Process.info(pid, :current_stacktrace) do
+      Enum.find_value(Enum.reverse(stack), fn {module, _, _, _} ->
+        module != :proc_lib && module
+      end)
+    end
   end
 
   defp flag(nil), do: %{size: 0}

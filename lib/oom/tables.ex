@@ -92,6 +92,19 @@ defmodule OOM.Tables do
   @spec put_stopping() :: true
   def put_stopping, do: :ets.insert(OOM.State, {:stopping, true})
 
+  @doc """
+  Runs what needs the tables for more than one step. Where they go away meanwhile, the application is
+  being stopped: nobody needs it any more, and whoever ran it must not fail.
+  """
+  @spec while_there((() -> term())) :: :ok
+  def while_there(fun) do
+    _ = fun.()
+    :ok
+  rescue
+    error in ArgumentError ->
+      if config() == nil, do: :ok, else: reraise(error, __STACKTRACE__)
+  end
+
   # The tables are gone while the application is stopped; that is a state, not an error.
   defp state(key) do
     case :ets.lookup(OOM.State, key) do

@@ -4,7 +4,7 @@ defmodule OOM.Tree do
   # written by an OOM.Supervisor about itself and its children, and by the walk that looks for the
   # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
 
-  alias OOM.Priority
+  alias OOM.{Priority, Units, Workers}
 
   @typedoc """
     * `:oom` - an OOM.Supervisor: sees its children end, and holds them itself
@@ -54,8 +54,21 @@ defmodule OOM.Tree do
   end
 
   @spec kind(pid() | nil) :: kind() | nil
-  def kind(pid) do
-    with row when row != nil <- lookup(pid), do: elem(row, 1)
+  def kind(pid), do: element(pid, 2)
+
+  # Without the facts, which may be of a thousand children.
+  defp element(pid, position) do
+    if :ets.member(__MODULE__, pid), do: :ets.lookup_element(__MODULE__, pid, position)
+  rescue
+    # The application is stopped, or it was forgotten just now.
+    ArgumentError -> nil
+  end
+
+  @doc "Whether the children of this supervisor go down together; as far as it is known."
+  @spec together?(pid()) :: boolean()
+  def together?(pid) do
+    row = {pid, :_, :_, :_, {:"$1", :_, :_}}
+    :ets.select(__MODULE__, [{row, [], [:"$1"]}]) in [[:one_for_all], [:rest_for_one]]
   end
 
   @doc "Whether it stands for what is below it: what it starts is not its own."
@@ -64,33 +77,71 @@ defmodule OOM.Tree do
 
   @doc "The options that hold for the children of this supervisor."
   @spec options(pid()) :: options()
-  def options(pid) do
-    case lookup(pid) do
-      nil -> []
-      row -> elem(row, 3)
-    end
-  end
+  def options(pid), do: element(pid, 4) || []
 
   @spec rank(options()) :: Priority.rank()
   def rank(options), do: Priority.rank!(Keyword.get(options, :priority, :normal))
+
+  @doc """
+  A worker has turned out to be a supervisor: its specification did not say so. What was declared for
+  it holds for what is below it. `false` where it is in its place already.
+  """
+  @spec no_worker(pid()) :: boolean()
+  def no_worker(pid) do
+    with nil <- lookup(pid),
+         {_, rank, _, _, _, supervisor, _, own, _} <- Workers.lookup(pid) do
+      above = if supervisor, do: options(supervisor), else: []
+      priority = [priority: Units.own(pid) || rank]
+      put(pid, :supervisor, supervisor, above |> Keyword.merge(own) |> Keyword.merge(priority))
+      Workers.delete(pid)
+      OOM.Tree.Census.changed()
+      true
+    else
+      _ -> false
+    end
+  end
+
+  @doc "Called in a supervisor that starts, in its `init/1`: the priority of what will be below it."
+  @spec declare(Priority.rank()) :: :ok
+  def declare(rank) do
+    Process.put({__MODULE__, :declared}, rank)
+    options = Keyword.put(here(), :priority, rank)
+    _ = put_new(self(), :supervisor, parent(), options)
+    :ets.update_element(__MODULE__, self(), {4, Keyword.take(options, @inherited)})
+    :ok
+  end
+
+  @doc "Called in a supervisor: what it has declared."
+  @spec declared() :: options()
+  def declared do
+    case Process.get({__MODULE__, :declared}) do
+      nil -> []
+      rank -> [priority: rank]
+    end
+  end
 
   @doc "All rows."
   @spec all() :: [row()]
   def all, do: :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$_"]}])
 
-  @doc "Forgets those that have ended."
+  @doc "Forgets those that have ended, while they started a child or not."
   @spec prune() :: :ok
   def prune do
     for pid <- :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$1"]}]),
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, pid)
 
+    for pid <- :ets.select(__MODULE__, [{{{:starting, :"$1"}, :_}, [], [:"$1"]}]),
+        not Process.alive?(pid),
+        do: :ets.delete(__MODULE__, {:starting, pid})
+
     :ok
   end
 
   @doc """
-  Called in a supervisor that is about to start a child which is a supervisor, too: what is below
-  that one may ask what holds for it before the start is through.
+  Called in a supervisor that is about to start a child, which may be a supervisor, too, whether its
+  specification says so or not: what is below it may ask what holds for it before the start is
+  through.
   """
   @spec starting(options()) :: true
   def starting(options),
@@ -114,7 +165,7 @@ defmodule OOM.Tree do
     pid = whereis(ancestor)
 
     # One that is known has been started before, whatever is being started now.
-    starting = if lookup(below) == nil, do: note(pid), else: []
+    starting = if lookup(below) == nil and not Workers.member?(below), do: note(pid), else: []
 
     case is_pid(pid) && lookup(pid) do
       {_, _, _, options, _} -> Keyword.merge(options, starting)
@@ -135,11 +186,6 @@ defmodule OOM.Tree do
 
   @doc "Called in a supervisor: what holds for its children."
   @spec here() :: options()
-  def here do
-    case lookup(self()) do
-      {_, _, _, options, _} -> options
-      # It is being started, and whoever does that has not heard of it yet.
-      nil -> inherited()
-    end
-  end
+  # Where there is no row it is being started, and whoever does that has not heard of it yet.
+  def here, do: element(self(), 4) || inherited()
 end

@@ -39,13 +39,13 @@ defmodule OOM.Units do
   @spec protected?(pid() | nil, pid()) :: boolean()
   def protected?(nil, _pid), do: false
 
+  # Asked by the guard of each victim: of most, all there is to know is the strategy.
   def protected?(supervisor, pid) do
-    case Tree.lookup(supervisor) do
-      {_, _, _, _, {strategy, _, _} = facts} when strategy in [:one_for_all, :rest_for_one] ->
-        Enum.any?(with_it(facts, pid), &(own(&1.pid) == :protected))
-
-      _ ->
-        false
+    with true <- Tree.together?(supervisor),
+         {_, _, _, _, {_, _, _} = facts} <- Tree.lookup(supervisor) do
+      Enum.any?(with_it(facts, pid), &(own(&1.pid) == :protected))
+    else
+      _ -> false
     end
   end
 

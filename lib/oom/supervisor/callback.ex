@@ -14,7 +14,7 @@ defmodule OOM.Supervisor.Callback do
         {inner, flags} = pop_options(flags)
 
         inherited = Tree.inherited()
-        own = Keyword.merge(options, Child.check!(inner))
+        own = options |> Keyword.merge(Child.check!(inner)) |> Keyword.merge(Tree.declared())
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
@@ -36,7 +36,7 @@ defmodule OOM.Supervisor.Callback do
         true -> :oom
       end
 
-    if Tables.config() != nil, do: Tree.put(self(), kind, Tree.parent(), options)
+    Tables.while_there(fn -> Tree.put(self(), kind, Tree.parent(), options) end)
   end
 
   @doc "The options for children added later."

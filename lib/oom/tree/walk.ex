@@ -8,7 +8,7 @@ defmodule OOM.Tree.Walk do
   # What is asked of a process is read without a signal to it unless it just runs (0.6 us here).
   # Only of the few that trap exits, as every supervisor does, the dictionary is read.
 
-  alias OOM.{Tree, Units, Victims, Visit, Workers}
+  alias OOM.{InitialCall, Tree, Units, Victims, Visit, Workers}
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
@@ -80,7 +80,7 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :unknown, _, options, _}, state) do
     # It was said to be a supervisor; of what kind tells how it is told of a kill.
-    kind = if initial_call(pid) == :supervisor, do: :supervisor, else: :special
+    kind = trapping(InitialCall.of_supervisor(pid), :supervisor)
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
   end
@@ -121,13 +121,8 @@ defmodule OOM.Tree.Walk do
   # or its specification did not say that it is a supervisor. That was declared all the same.
   defp corrected({:worker, parent} = place, parent, state) do
     with nil <- Tree.lookup(parent),
-         {_, rank, _, _, _, supervisor, _, options, _} <- Workers.lookup(parent),
-         :supervisor <- initial_call(parent) do
-      options = if options == [found: true], do: Tree.options(supervisor), else: options
-      options = Keyword.put(options, :priority, Units.own(parent) || rank)
-      Tree.put(parent, :supervisor, supervisor, options)
-      Workers.delete(parent)
-
+         {:supervisor, _, _} <- InitialCall.of(parent),
+         true <- Tree.no_worker(parent) do
       {{:supervisor, parent, :supervisor, Tree.options(parent)},
        changed(parent, :supervisor, state)}
     else
@@ -166,53 +161,23 @@ defmodule OOM.Tree.Walk do
 
   defp supervisor_kind(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do
-      {{_, true}, type} -> trapping(initial_call(pid), type)
+      {{_, true}, :supervisor} -> trapping(InitialCall.of_supervisor(pid), type)
+      {{_, true}, type} -> trapping(InitialCall.of(pid), type)
       {_, :supervisor} -> :special
       _ -> nil
     end
   end
 
-  defp trapping(:supervisor, _type), do: :supervisor
-  defp trapping(module, _type) when module in @special, do: :special
-  defp trapping(_module, :supervisor), do: :special
-  defp trapping(_module, _type), do: nil
+  defp trapping({:supervisor, _, _}, _type), do: :supervisor
+  defp trapping({module, _, _}, _type) when module in @special, do: :special
+  defp trapping(_call, :supervisor), do: :special
+  defp trapping(_call, _type), do: nil
 
   # What its supervisor's specification says of it, as far as that is known.
   defp type(parent, pid) do
     case Tree.lookup(parent) do
       {_, _, _, _, {_, _, children}} -> Enum.find_value(children, &(&1.pid == pid && &1.type))
       _ -> nil
-    end
-  end
-
-  defp initial_call(pid) do
-    case dictionary(pid, :"$initial_call") do
-      {:supervisor, _, _} -> :supervisor
-      {module, _, _} -> module
-      _ -> nil
-    end
-  end
-
-  # One key where the VM can read one (OTP 26.2); decided once.
-  if match?(
-       {{:dictionary, _}, _},
-       try do
-         :erlang.process_info(self(), {:dictionary, :none})
-       rescue
-         ArgumentError -> nil
-       end
-     ) do
-    defp dictionary(pid, key) do
-      case :erlang.process_info(pid, {:dictionary, key}) do
-        {_, value} -> value
-        :undefined -> nil
-      end
-    end
-  else
-    defp dictionary(pid, key) do
-      with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
-           {_, value} <- List.keyfind(dictionary, key, 0),
-           do: value
     end
   end
 
