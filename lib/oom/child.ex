@@ -160,7 +160,7 @@ defmodule OOM.Child do
         :ignore
 
       true ->
-        Holds.hold(self(), id, [{id, true}], self(), options)
+        Holds.hold(self(), id, [{id, true}], self(), [return: :restart_held] ++ options)
         :ignore
     end
   end

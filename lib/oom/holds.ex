@@ -94,7 +94,7 @@ defmodule OOM.Holds do
 
   # As it was before.
   defp without(key, ids) do
-    {old, new} = Store.update(key, &(&1 && Hold.held?(&1) && Hold.without(&1, ids)))
+    {old, new} = Store.update(key, &(&1 && Hold.without(&1, ids)))
     if new == nil, do: Alarm.clear(old)
     changed(key)
     old
@@ -106,17 +106,29 @@ defmodule OOM.Holds do
   end
 
   @doc """
-  Called in the supervisor: the user has decided about this child. `alone?` tells that the
-  strategy takes no others along.
+  Called in the supervisor: the user has decided about this child, and done this. `alone?` tells that
+  the strategy takes no others along.
   """
-  @spec forget(pid(), term(), boolean()) :: :ok
-  def forget(supervisor, id, alone?) do
-    for %Hold{state: state} = hold when state in [:held, :given_up] <-
-          concerning(supervisor, id, alone?),
-        id in hold.ids,
+  @spec forget(pid(), term(), :terminate_child | :delete_child | :restart_child, boolean()) :: :ok
+  def forget(supervisor, id, done, alone?) do
+    # One that was on its way is still down where its user wants it to be.
+    states =
+      if done == :restart_child, do: [:held, :given_up], else: [:held, :given_up, :releasing]
+
+    for %Hold{} = hold <- concerning(supervisor, id, alone?),
+        hold.state in states and id in hold.ids,
         do: _ = without(Hold.key(hold), [id])
 
     :ok
+  end
+
+  @doc "Called in the supervisor: whether this process brings back this child, as part of this hold."
+  @spec returns?(Hold.key(), term(), pid()) :: boolean()
+  def returns?(key, id, releaser) do
+    case Store.lookup(key) do
+      %Hold{state: :releasing, releaser: ^releaser, ids: ids} -> id in ids
+      _ -> false
+    end
   end
 
   defp concerning(supervisor, id, true), do: List.wrap(Store.lookup({supervisor, id}))
