@@ -21,6 +21,10 @@ defmodule OOM.Child do
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
   def split!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
     {ours, rest} = Keyword.split(options, @options)
     {check!(ours), rest}
   end

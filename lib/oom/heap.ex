@@ -13,6 +13,9 @@ defmodule OOM.Heap do
   # it can call `OOM.set_priority/2`, and sampling covers it otherwise.
 
   @word 8
+  @most_words 0x3FFFFFFFFFFFFFF
+  # A process that begins with more than this was made so by somebody who knows.
+  @small 1_048_576
 
   @doc "The size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
   @spec bytes(OOM.max_heap_size(), non_neg_integer() | nil) :: pos_integer() | nil
@@ -140,5 +143,13 @@ defmodule OOM.Heap do
   end
 
   defp flag(nil), do: %{size: 0}
-  defp flag(bytes), do: %{size: max(div(bytes, @word), 1), kill: true, error_logger: true}
+  defp flag(bytes), do: %{size: words(bytes), kill: true, error_logger: true}
+
+  # What the VM takes: no less than the process begins with, and a word of its own.
+  defp words(bytes) when bytes >= @small, do: min(div(bytes, @word), @most_words)
+
+  defp words(bytes) do
+    {_, gc} = :erlang.process_info(self(), :garbage_collection)
+    max(div(bytes, @word), gc[:min_heap_size])
+  end
 end

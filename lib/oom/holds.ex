@@ -16,6 +16,8 @@ defmodule OOM.Holds do
   # A start that takes longer than this keeps the others waiting no longer; so many of them do.
   @slow_ms 5_000
   @slow 8
+  # A timer cannot be set for any time.
+  @longest_ms 86_400_000
   # Pasts that are forgotten in one look.
   @forget 100
   # How long an end of the application waits for those it held.
@@ -352,6 +354,7 @@ defmodule OOM.Holds do
   defp schedule(%{timer: {_timer, at_ms}} = state, due_ms) when at_ms <= due_ms, do: state
 
   defp schedule(state, due_ms) do
+    due_ms = min(due_ms, now() + @longest_ms)
     timer = Process.send_after(self(), :tick, due_ms, abs: true)
     %{cancel(state) | timer: {timer, due_ms}}
   end
