@@ -65,8 +65,9 @@ defmodule OOM.Accountant do
     monitor(Workers.pids(@chunk))
 
     state = %{
-      level: :normal,
-      growth: 0,
+      # Those that know better tell only of changes.
+      level: OOM.level(),
+      growth: max(OOM.snapshot().growth_bytes_per_s || 0, 0),
       # the pass: nil, or what is left of it
       rest: nil,
       chunk: nil,

@@ -78,6 +78,32 @@ defmodule OOM.RecoveryTest do
     assert watcher != nil
   end
 
+  test "the guard is killed while it is critical, and then it is not: all hear of it" do
+    OOM.subscribe()
+    OOM.Level.put(:critical)
+    # As the guard told it.
+    OOM.Accountant.pressure(:critical, 0)
+    assert :sys.get_state(OOM.Accountant).level == :critical
+    crash(OOM.Guard)
+    assert_receive {:oom, :normal, %OOM.Snapshot{level: :normal}}, 5_000
+    assert OOM.level() == :normal
+    assert :sys.get_state(OOM.Guard).level == :normal
+    for part <- [OOM.Accountant, Census], do: assert(:sys.get_state(part).level == :normal)
+    # Once, and not where nothing has changed.
+    crash(OOM.Guard)
+    :sys.get_state(OOM.Notifier)
+    refute_received {:oom, _, _}
+    OOM.unsubscribe()
+  end
+
+  test "those who gather figures are killed while it is critical, and go on as fast" do
+    OOM.Level.put(:critical)
+    for part <- [OOM.Accountant, Census], do: crash(part)
+    for part <- [OOM.Accountant, Census], do: assert(:sys.get_state(part).level == :critical)
+    OOM.Level.put(:normal)
+    OOM.Accountant.pressure(:normal, 0)
+  end
+
   defp known(context) do
     plan = for {{rank, _, pid}} <- :ets.tab2list(Plan), pid in [context.a, context.c], do: rank
 
