@@ -1,6 +1,6 @@
 defmodule OOM.InitialCall do
   @moduledoc false
-  # What a process was started as. `:proc_lib` notes it in the process's dictionary, and so does
+  # What a process was started as, and for whom. `:proc_lib` notes it in the process's dictionary, and so does
   # every supervisor: `{:supervisor, module, 1}`.
 
   # An older VM copies all of a dictionary for one word of it. Of a process as large as this nobody
@@ -10,10 +10,21 @@ defmodule OOM.InitialCall do
   @typedoc "`:unknown` of a process that is too large to ask."
   @type t :: {module(), atom(), arity() | atom()} | :unknown | nil
 
-  # `of/1` asks the process, which may take as long as what it does just now. `of_supervisor/1` is the
-  # same of one that was said to be a supervisor, and has a dictionary like one.
+  @doc "Asks the process, which may take as long as what it does just now."
   @spec of(pid()) :: t()
+  def of(pid), do: call(word(pid, :"$initial_call"))
+
+  @doc "The same of one that was said to be a supervisor, and has a dictionary like one."
   @spec of_supervisor(pid()) :: t()
+  def of_supervisor(pid), do: call(copied_word(pid, :"$initial_call"))
+
+  @doc "On whose behalf a Task works, the nearest first."
+  @spec callers(pid()) :: term()
+  def callers(pid), do: word(pid, :"$callers")
+
+  defp call({_, _, _} = call), do: call
+  defp call(:unknown), do: :unknown
+  defp call(_none), do: nil
 
   # One key where the VM can read one (OTP 26.2); decided once.
   if match?(
@@ -24,24 +35,18 @@ defmodule OOM.InitialCall do
          ArgumentError -> nil
        end
      ) do
-    def of(pid), do: of_supervisor(pid)
+    defp word(pid, key), do: copied_word(pid, key)
 
-    def of_supervisor(pid) do
-      case :erlang.process_info(pid, {:dictionary, :"$initial_call"}) do
-        {_, {_, _, _} = call} -> call
-        _ -> nil
-      end
+    defp copied_word(pid, key) do
+      with {_, value} <- :erlang.process_info(pid, {:dictionary, key}), do: value
     end
   else
-    def of(pid), do: if(large?(pid), do: :unknown, else: of_supervisor(pid))
+    defp word(pid, key), do: if(large?(pid), do: :unknown, else: copied_word(pid, key))
 
-    def of_supervisor(pid) do
+    defp copied_word(pid, key) do
       with {_, dictionary} <- :erlang.process_info(pid, :dictionary),
-           {_, {_, _, _} = call} <- List.keyfind(dictionary, :"$initial_call", 0) do
-        call
-      else
-        _ -> nil
-      end
+           {_, value} <- List.keyfind(dictionary, key, 0),
+           do: value
     end
 
     defp large?(pid) do

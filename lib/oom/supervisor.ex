@@ -52,7 +52,8 @@ defmodule OOM.Supervisor do
     * `DynamicSupervisor` and `:simple_one_for_one`: it is forgotten, as
       `DynamicSupervisor.terminate_child/2` has it, and started again later, with a new pid
     * temporary children (`Task.Supervisor`, ranch, Thousand Island), and processes that are no
-      child of their supervisor: killed, and that is all
+      child of their supervisor: killed, and that is all. A task that would take along who awaits it
+      (`Task.Supervisor.async/2`) is worth as much as that one, when it is found
 
   `max_heap_size` is not set from outside for what is found so. A worker that calls
   `OOM.set_priority/1` under a supervisor that has not been found yet, or that is not below an

@@ -138,7 +138,9 @@ defmodule OOM.Units do
     end
   end
 
-  defp highest(:protected, _), do: :protected
-  defp highest(_, :protected), do: :protected
-  defp highest(one, other), do: max(one, other)
+  @doc "Of two ranks the one that goes later."
+  @spec highest(Priority.rank(), Priority.rank()) :: Priority.rank()
+  def highest(:protected, _), do: :protected
+  def highest(_, :protected), do: :protected
+  def highest(one, other), do: max(one, other)
 end

@@ -227,6 +227,44 @@ defmodule OOM.TreeTest do
       eventually(fn -> Task.Supervisor.children(supervisor) == [b] end)
     end
 
+    # `Task.Supervisor.async/2` links them: the end of the task is the end of who awaits it.
+    test "a task is worth as much as who awaits it and would end with it" do
+      {_, tasks} = below(OOM.child_spec({Task.Supervisor, max_restarts: 0}, priority: :low))
+      awaits = fn -> Task.Supervisor.async(tasks, &idle/0).pid end
+
+      {top, _} = start(:short, [])
+
+      caller = fn id, priority, fun ->
+        spec = %{id: id, start: {Agent, :start_link, [fun]}, restart: :temporary}
+        {:ok, pid} = Supervisor.start_child(top, OOM.child_spec(spec, priority: priority))
+        Agent.get(pid, & &1)
+      end
+
+      protected = caller.(:protected, :protected, awaits)
+      high = caller.(:high, :high, awaits)
+      lowest = caller.(:lowest, 0, awaits)
+
+      # Who traps exits lives on, and so does who only monitors it, or nobody waits at all.
+      {_, traps} = caller.(:traps, :high, fn -> {Process.flag(:trap_exit, true), awaits.()} end)
+      nolink = fn -> Task.Supervisor.async_nolink(tasks, &idle/0).pid end
+      nolink = caller.(:nolink, :protected, nolink)
+      {:ok, alone} = Task.Supervisor.start_child(tasks, &idle/0)
+
+      # By way of another task.
+      test = self()
+      nested = fn -> send(test, {:nested, awaits.()}) && idle() end
+      caller.(:nested, 800, fn -> Task.Supervisor.async(tasks, nested).pid end)
+      assert_receive {:nested, nested}
+
+      # Awaited by one who is not OOM's to kill.
+      outside = start_supervised!({Agent, fn -> nil end})
+      foreign = Agent.get(outside, fn _ -> awaits.() end)
+
+      walk()
+      pids = [protected, high, lowest, traps, nolink, alone, nested, foreign]
+      assert Enum.map(pids, &rank/1) == [:protected, 750, 250, 250, 250, 250, 800, :protected]
+    end
+
     test "PartitionSupervisor: below one of its partitions, and a partition of workers" do
       name = :"partitions_#{System.unique_integer([:positive])}"
       {_, _} = below({PartitionSupervisor, child_spec: dynamic(), name: name, partitions: 2})

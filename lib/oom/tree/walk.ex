@@ -12,7 +12,7 @@ defmodule OOM.Tree.Walk do
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
-  # Further up nobody looks.
+  # Further up nobody looks, whoever started or awaits whom.
   @generations 16
   # Longer than a supervisor that is not starting a child takes to answer.
   @facts_ms 50
@@ -42,7 +42,7 @@ defmodule OOM.Tree.Walk do
     }
   end
 
-  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: []}
+  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: [], awaits: 0}
 
   defp visit(pid, state) do
     case place(pid, state, 0) do
@@ -142,22 +142,49 @@ defmodule OOM.Tree.Walk do
   defp classify(_pid, _parent, :oom, _options, state), do: {:outside, state}
 
   defp classify(pid, parent, kind, options, state) do
+    facts = facts(parent)
+
     cond do
       Victims.marked?(pid) ->
         {:outside, state}
 
-      new = supervisor_kind(pid, type(parent, pid)) ->
+      new = supervisor_kind(pid, type(facts, pid)) ->
         Tree.put_new(pid, new, parent, options)
 
         {{:supervisor, pid, new, options},
          pid |> changed(new, state) |> then(&changed(parent, kind, &1))}
 
       true ->
-        Workers.found(pid, Tree.rank(options), parent)
+        rank = Tree.rank(options)
+
+        {rank, state} = if facts == :tasks, do: awaited(pid, rank, state), else: {rank, state}
+
+        Workers.found(pid, rank, parent)
         state = changed(parent, kind, state)
         {{:worker, pid}, %{state | found: state.found + 1}}
     end
   end
+
+  # Who awaits a task is linked with it, and ends with it: the task is worth as much. Other workers
+  # are not linked with those they work for as a matter of course, and are not asked.
+  defp awaited(pid, rank, %{awaits: awaits} = state) when awaits < @generations do
+    with [caller | _] when is_pid(caller) and node(caller) == node() <- InitialCall.callers(pid),
+         {_, links} <- :erlang.process_info(pid, :links),
+         true <- caller in links,
+         {_, false} <- :erlang.process_info(caller, :trap_exit) do
+      {place, state} = place(caller, %{state | awaits: awaits + 1}, 0)
+      {Units.highest(rank, worth(place)), %{state | awaits: awaits}}
+    else
+      _nobody -> {rank, state}
+    end
+  end
+
+  defp awaited(_pid, rank, state), do: {rank, state}
+
+  defp worth({:worker, pid}), do: Units.own(pid) || 0
+  defp worth({:supervisor, _pid, _kind, options}), do: Tree.rank(options)
+  # Not ours to kill.
+  defp worth(_outside), do: :protected
 
   defp supervisor_kind(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do
@@ -173,18 +200,18 @@ defmodule OOM.Tree.Walk do
   defp trapping(_call, :supervisor), do: :special
   defp trapping(_call, _type), do: nil
 
-  # What its supervisor's specification says of it, as far as that is known.
-  defp type(parent, pid) do
-    case Tree.lookup(parent) do
-      {_, _, _, _, {_, _, children}} -> Enum.find_value(children, &(&1.pid == pid && &1.type))
-      _ -> nil
-    end
+  defp facts(supervisor) do
+    with row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4)
   end
+
+  # What its supervisor's specification says of it, as far as that is known.
+  defp type({_, _, children}, pid), do: Enum.find_value(children, &(&1.pid == pid && &1.type))
+  defp type(_unknown, _pid), do: nil
 
   # A new child below it: its facts are no longer what they were.
   defp changed(pid, kind, state) when kind in [:supervisor, :oom] do
     case Tree.lookup(pid) do
-      {_, _, _, _, :dynamic} -> state
+      {_, _, _, _, dynamic} when dynamic in [:dynamic, :tasks] -> state
       # Types are needed to classify its children, so the first time it is asked at once.
       {_, _, _, _, nil} when not is_map_key(state.asked, pid) -> ask(pid, state)
       _ -> %{state | asked: Map.put_new(state.asked, pid, :again)}
@@ -207,6 +234,6 @@ defmodule OOM.Tree.Walk do
   end
 
   defp depends?({:one_for_one, :never, _}), do: false
-  defp depends?(:dynamic), do: false
+  defp depends?(dynamic) when dynamic in [:dynamic, :tasks], do: false
   defp depends?(_unknown_or_more), do: true
 end
