@@ -90,6 +90,39 @@ defmodule OOM.TreeTest do
       assert {rank(started(:a)), rank(started(:b))} == {250, 700}
     end
 
+    # Nobody is starting it then, so that nobody says it again.
+    test "what was declared for an OOM.Supervisor outlives a change of its code" do
+      nested = {OOM.Test.Trees.OfOOM, :start_link, [fn -> {:ok, {flags(), []}} end]}
+      unit = %{id: :unit, type: :supervisor, start: nested}
+
+      {top, low} =
+        below(
+          OOM.child_spec(%{id: :low, type: :supervisor, start: nested},
+            priority: :low,
+            max_kills: 3
+          )
+        )
+
+      {:ok, unit} = Supervisor.start_child(top, OOM.child_spec(unit, unit: true))
+      before = Tree.lookup(unit)
+
+      for supervisor <- [low, unit] do
+        :sys.suspend(supervisor)
+        :ok = :sys.change_code(supervisor, OOM.Supervisor.Server, nil, [])
+        :sys.resume(supervisor)
+      end
+
+      {:ok, a} = Supervisor.start_child(low, worker(:a))
+      {:ok, b} = Supervisor.start_child(unit, worker(:b))
+      assert rank(a) == 250
+      assert Tree.options(low)[:max_kills] == 3
+      assert Tree.lookup(unit) == before
+      assert Workers.member?(unit)
+      refute Workers.member?(b)
+      walk()
+      refute Workers.member?(b)
+    end
+
     test "one that was found first is what its supervisor says of it" do
       {_, supervisor} = below(dynamic())
       {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a))
@@ -538,6 +571,7 @@ defmodule OOM.TreeTest do
   end
 
   defp idle, do: receive(do: (:never -> :ok))
+  defp flags, do: %{strategy: :one_for_one, intensity: 1, period: 5}
 
   defp trapping(%{start: {m, f, [options]}} = spec),
     do: %{spec | start: {m, f, [[trap_exit: true] ++ options]}}

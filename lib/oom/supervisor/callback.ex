@@ -13,7 +13,7 @@ defmodule OOM.Supervisor.Callback do
       {:ok, {flags, specs}} when is_list(specs) ->
         {inner, flags} = pop_options(flags)
 
-        inherited = Tree.inherited()
+        inherited = inherited()
         own = options |> Keyword.merge(Child.check!(inner)) |> Keyword.merge(Tree.declared())
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
@@ -36,7 +36,19 @@ defmodule OOM.Supervisor.Callback do
         true -> :oom
       end
 
-    Tables.while_there(fn -> Tree.put(self(), kind, Tree.parent(), options) end)
+    # A unit is what its supervisor made it, once it was started.
+    Tables.while_there(fn ->
+      if Tree.kind(self()) != :unit, do: Tree.put(self(), kind, Tree.parent(), options)
+    end)
+  end
+
+  # On a code change nobody is starting this supervisor, and what it was started with holds.
+  defp inherited do
+    with nil <- Process.get({__MODULE__, :inherited}) do
+      inherited = Tree.inherited()
+      Process.put({__MODULE__, :inherited}, inherited)
+      inherited
+    end
   end
 
   @doc "The options for children added later."
