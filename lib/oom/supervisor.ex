@@ -54,6 +54,10 @@ defmodule OOM.Supervisor do
     * temporary children (`Task.Supervisor`, ranch, Thousand Island), and processes that are no
       child of their supervisor: killed, and that is all. A task that would take along who awaits it
       (`Task.Supervisor.async/2`) is worth as much as that one, when it is found
+    * `Registry`: never killed, because all who are registered there would end with it
+
+  A held child of a plain supervisor comes back even where `Supervisor.terminate_child/2` is asked for
+  it meanwhile, which that supervisor tells nobody; `Supervisor.delete_child/2` keeps it away.
 
   `max_heap_size` is not set from outside for what is found so. A worker that calls
   `OOM.set_priority/1` under a supervisor that has not been found yet, or that is not below an

@@ -260,6 +260,21 @@ defmodule OOM.TreeTest do
       eventually(fn -> Task.Supervisor.children(supervisor) == [b] end)
     end
 
+    test "a Registry is not killed: all who registered would end with it" do
+      name = :"registry_#{System.unique_integer([:positive])}"
+      registry = {Registry, keys: :unique, name: name, partitions: 2}
+      {_, supervisor} = below(OOM.child_spec(registry, priority: :low))
+      {_, users} = below(dynamic())
+      init = fn -> Registry.register(name, :key, nil) end
+      {:ok, user} = DynamicSupervisor.start_child(users, {Agent, init})
+      walk()
+      partitions = for {_, pid, _, _} <- Supervisor.which_children(supervisor), do: pid
+      assert length(partitions) == 2
+      for pid <- partitions, do: assert(rank(pid) == :protected)
+      assert rank(user) == 500
+      assert Agent.stop(user) == :ok
+    end
+
     # `Task.Supervisor.async/2` links them: the end of the task is the end of who awaits it.
     test "a task is worth as much as who awaits it and would end with it" do
       {_, tasks} = below(OOM.child_spec({Task.Supervisor, max_restarts: 0}, priority: :low))

@@ -12,6 +12,8 @@ defmodule OOM.Tree.Walk do
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
+  # Linked with whoever uses them: their end is the end of all those, who can be killed one by one.
+  @linked [Registry.Partition]
   # Further up nobody looks, whoever started or awaits whom.
   @generations 16
   # Longer than a supervisor that is not starting a child takes to answer.
@@ -144,26 +146,27 @@ defmodule OOM.Tree.Walk do
   defp classify(pid, parent, kind, options, state) do
     facts = facts(parent)
 
-    cond do
-      Victims.marked?(pid) ->
+    case Victims.marked?(pid) || role(pid, type(facts, pid)) do
+      true ->
         {:outside, state}
 
-      new = supervisor_kind(pid, type(facts, pid)) ->
+      new when new in [:supervisor, :special] ->
         Tree.put_new(pid, new, parent, options)
 
         {{:supervisor, pid, new, options},
          pid |> changed(new, state) |> then(&changed(parent, kind, &1))}
 
-      true ->
-        rank = Tree.rank(options)
-
-        {rank, state} = if facts == :tasks, do: awaited(pid, rank, state), else: {rank, state}
-
+      role ->
+        {rank, state} = rank(role, pid, facts, Tree.rank(options), state)
         Workers.found(pid, rank, parent)
         state = changed(parent, kind, state)
         {{:worker, pid}, %{state | found: state.found + 1}}
     end
   end
+
+  defp rank(:linked, _pid, _facts, _rank, state), do: {:protected, state}
+  defp rank(:worker, pid, :tasks, rank, state), do: awaited(pid, rank, state)
+  defp rank(:worker, _pid, _facts, rank, state), do: {rank, state}
 
   # Who awaits a task is linked with it, and ends with it: the task is worth as much. Other workers
   # are not linked with those they work for as a matter of course, and are not asked.
@@ -186,19 +189,20 @@ defmodule OOM.Tree.Walk do
   # Not ours to kill.
   defp worth(_outside), do: :protected
 
-  defp supervisor_kind(pid, type) do
+  defp role(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do
       {{_, true}, :supervisor} -> trapping(InitialCall.of_supervisor(pid), type)
       {{_, true}, type} -> trapping(InitialCall.of(pid), type)
       {_, :supervisor} -> :special
-      _ -> nil
+      _ -> :worker
     end
   end
 
   defp trapping({:supervisor, _, _}, _type), do: :supervisor
   defp trapping({module, _, _}, _type) when module in @special, do: :special
   defp trapping(_call, :supervisor), do: :special
-  defp trapping(_call, _type), do: nil
+  defp trapping({module, _, _}, _type) when module in @linked, do: :linked
+  defp trapping(_call, _type), do: :worker
 
   defp facts(supervisor) do
     with row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4)
