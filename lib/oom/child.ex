@@ -199,7 +199,7 @@ defmodule OOM.Child do
     # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
     # priority, because one that floods its heap or mailbox may begin at once. A supervisor grows no
     # heap of its own worth a cap, and must never die of one.
-    if worker?(options), do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
+    _ = if worker?(options), do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
     :ok
   end
 

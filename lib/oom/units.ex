@@ -54,7 +54,7 @@ defmodule OOM.Units do
   def refresh do
     groups = for {_, _, _, _, {_, _, [_ | _]}} = row <- Tree.all(), depends?(row), do: row
     floors = if groups == [], do: %{}, else: floors(groups, subtrees())
-    for {pid, floor} <- floors, do: raise_to(pid, floor)
+    for {pid, floor} <- floors, do: _ = raise_to(pid, floor)
 
     # Those whose supervisor changed, and those that are gone.
     for {pid, own, _} <- :ets.tab2list(__MODULE__), not is_map_key(floors, pid) do

@@ -105,7 +105,7 @@ defmodule OOM.Tree.Census do
   defp priority(_pressure), do: :high
 
   defp later(delay_ms, state) do
-    if state.timer, do: Process.cancel_timer(state.timer)
+    _ = if state.timer, do: Process.cancel_timer(state.timer)
     %{state | timer: Process.send_after(self(), :walk, delay_ms)}
   end
 

@@ -231,9 +231,9 @@ defmodule OOM.Tree.Walk do
 
   # And OOM.Supervisors, whose children come without us.
   defp ask_changed(state) do
-    for {pid, :again} <- state.asked, do: ask(pid, state)
+    for {pid, :again} <- state.asked, do: _ = ask(pid, state)
 
-    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: ask(pid, state)
+    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: _ = ask(pid, state)
     :ok
   end
 
