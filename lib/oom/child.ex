@@ -3,8 +3,8 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Workers}
-  alias OOM.Supervisor.{Children, Starts}
+  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Units, Workers}
+  alias OOM.Supervisor.{Callback, Children, Starts}
   alias OOM.Tree.Census
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
@@ -214,7 +214,17 @@ defmodule OOM.Child do
         Census.changed()
 
       worker?(options) ->
-        Workers.attach(pid, rank(options), self(), id, options)
+        rank = rank(options)
+        alone? = Callback.strategy() not in [:one_for_all, :rest_for_one]
+
+        Workers.attach(
+          pid,
+          if(alone?, do: rank, else: Units.started(pid, rank)),
+          self(),
+          id,
+          options
+        )
+
         if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
 
       true ->

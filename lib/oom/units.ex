@@ -10,6 +10,7 @@ defmodule OOM.Units do
   # the others is protected by now.
 
   alias OOM.{Priority, Tree, Visit, Workers}
+  alias OOM.Tree.Census
 
   @last 1000
 
@@ -24,6 +25,17 @@ defmodule OOM.Units do
       [] ->
         rank
     end
+  end
+
+  @doc """
+  One that has just been started below a strategy that takes others along: until somebody has looked
+  with whom it goes, it goes last.
+  """
+  @spec started(pid(), Priority.rank()) :: Priority.rank()
+  def started(pid, rank) do
+    :ets.insert(__MODULE__, {pid, rank, @last})
+    Census.changed()
+    highest(rank, @last)
   end
 
   @doc "The rank it has by itself."

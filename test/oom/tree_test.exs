@@ -464,6 +464,33 @@ defmodule OOM.TreeTest do
       end
     end
 
+    # Nobody has looked yet with whom it goes.
+    test "under an OOM.Supervisor one that has just been started goes last" do
+      for strategy <- [:one_for_all, :rest_for_one] do
+        children = [
+          OOM.child_spec(worker(:a), priority: 100),
+          OOM.child_spec(worker(:b), priority: :protected)
+        ]
+
+        {top, pids} = start(:short, children, strategy: strategy, max_restarts: 1)
+        assert {rank(pids.a), Units.own(pids.a)} == {1000, 100}
+        walk()
+        assert rank(pids.a) == :protected
+
+        # A new one is as unknown as the first.
+        GenServer.cast(pids.a, {:stop, :crash})
+        {a, b} = {started(:a), started(:b)}
+        :sys.get_state(top)
+        assert {rank(a), Units.own(a)} == {1000, 100}
+        assert rank(b) == :protected
+        walk()
+        assert rank(a) == :protected
+        OOM.set_priority(b, :low)
+        walk()
+        assert rank(a) == 250
+      end
+    end
+
     test "under an OOM.Supervisor, too, and with all that is below a supervisor" do
       deep = plain([OOM.child_spec(worker(:deep), priority: :protected)], [])
       start = {OOM.Supervisor, :start_link, [[worker(:a), deep], [strategy: :one_for_all]]}
