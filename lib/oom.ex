@@ -61,12 +61,14 @@ defmodule OOM do
     Child,
     Config,
     Heap,
+    InitialCall,
     Level,
     Native,
     Notifier,
     Priority,
     Snapshot,
     Tables,
+    Tree,
     Usage,
     Workers
   }
@@ -100,14 +102,18 @@ defmodule OOM do
   (`message_queue_data`), as `OOM.Supervisor` does for its children: a collection that copies a
   flooded mailbox is not interrupted by a kill.
 
+  A supervisor that calls it in its `init/1` is no worker: its priority holds for what is below it.
+
   ## Options
 
     * `:max_heap_size` - see `t:max_heap_size/0`. Without it, the flag stays as it is
     * `:handle_pressure` - `true`: the worker is sent `{:oom_pressure, %OOM.Pressure{}}` before it
       would be killed, and may shrink. `false`: no longer. Without it, as it was: it is not
 
-  Raises `ArgumentError` for another priority or option, and where the `:oom` application does not
-  run.
+  `set_priority(pid, priority)` is the same from outside, for workers only.
+
+  Raises `ArgumentError` for another priority or option, for the pid of a supervisor or of no live
+  process of this node, and where the `:oom` application does not run.
 
       iex> OOM.set_priority(:normal)
       :ok
@@ -128,6 +134,13 @@ defmodule OOM do
       raise ArgumentError, "expected a live process of this node, got: #{inspect(pid)}"
     end
 
+    # It would be killed with all that is below it.
+    if Tree.supervisor?(pid) or match?({:supervisor, _, _}, InitialCall.of(pid)) do
+      raise ArgumentError,
+            "expected a worker, got the supervisor #{inspect(pid)}; its priority is said where it " <>
+              "is started (OOM.child_spec/2), or by itself, in its init/1"
+    end
+
     Workers.declare(pid, rank)
   end
 
@@ -137,7 +150,12 @@ defmodule OOM do
     {max_heap_size, handle_pressure?} = check_own!(options)
     if max_heap_size != nil, do: max_heap_size |> Heap.bytes() |> Heap.cap_self()
     Heap.mailbox_off_heap()
-    Workers.declare(self(), rank)
+
+    # In the init/1 of a supervisor, it holds for what is below.
+    if match?({:supervisor, _, _}, Process.get(:"$initial_call")),
+      do: Tree.declare(rank),
+      else: Workers.declare(self(), rank)
+
     # In a unit there is nobody to ask.
     if handle_pressure? != nil and Workers.member?(self()),
       do: Asker.listens(self(), handle_pressure?)

@@ -91,12 +91,38 @@ defmodule OOMTest do
       end
     end
 
+    # The VM takes neither less than a process begins with, nor what is no word.
+    test "takes any size" do
+      in_process(fn ->
+        assert :ok = OOM.set_priority(:low, max_heap_size: 1)
+        {_, gc} = Process.info(self(), :garbage_collection)
+        assert cap().size == gc[:min_heap_size]
+        assert :ok = OOM.set_priority(:low, max_heap_size: Integer.pow(2, 80))
+        assert cap().size > 1_000_000_000
+      end)
+    end
+
     test "refused, registers nobody" do
       in_process(fn ->
         assert_raise ArgumentError, fn -> OOM.set_priority(:low, max_heap_size: 0) end
         assert Workers.lookup(self()) == nil
         assert %{size: 0} = cap()
       end)
+    end
+  end
+
+  test "child_spec/2 refuses options that are no keyword list" do
+    for bad <- [:low, [:low], %{priority: :low}] do
+      message = "expected options to be a keyword list, got: #{inspect(bad)}"
+      assert_raise ArgumentError, message, fn -> OOM.child_spec(Agent, bad) end
+    end
+  end
+
+  test "release/1 refuses what is no name" do
+    for bad <- [{:global}, {:via, 1}, {:via, "m", 1}, 1, {}] do
+      assert_raise ArgumentError, ~r/^expected held to be .*, got: /, fn ->
+        OOM.release({bad, :a})
+      end
     end
   end
 

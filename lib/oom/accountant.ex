@@ -38,10 +38,12 @@ defmodule OOM.Accountant do
     critical: {10, 1}
   }
 
+  # Where a million workers end together, so many messages wait; and all it keeps besides is small.
+  @spawn [priority: :high, message_queue_data: :off_heap, fullsweep_after: 0]
+
   @spec start_link(term()) :: GenServer.on_start()
-  def start_link(_options) do
-    GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
-  end
+  def start_link(_options),
+    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: @spawn)
 
   @doc "A new worker. Sent by the worker or its supervisor, who do not wait."
   @spec watch(pid()) :: :ok
@@ -60,11 +62,12 @@ defmodule OOM.Accountant do
 
   @impl true
   def init(nil) do
-    for {pid, _} <- everyone(), do: Process.monitor(pid)
+    monitor(Workers.pids(@chunk))
 
     state = %{
-      level: :normal,
-      growth: 0,
+      # Those that know better tell only of changes.
+      level: OOM.level(),
+      growth: max(OOM.snapshot().growth_bytes_per_s || 0, 0),
       # the pass: nil, or what is left of it
       rest: nil,
       chunk: nil,
@@ -268,8 +271,12 @@ defmodule OOM.Accountant do
     %{state | timer: nil}
   end
 
-  defp everyone,
-    do: :ets.select(Workers, [{{:"$1", :_, :_, :_, :_, :_, :_, :_, :_}, [], [{{:"$1", nil}}]}])
+  defp monitor(:done), do: :ok
+
+  defp monitor({pids, rest}) do
+    Enum.each(pids, &Process.monitor/1)
+    monitor(Workers.pids(rest))
+  end
 
   defp tell(message) do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, message)

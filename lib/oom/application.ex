@@ -11,9 +11,13 @@ defmodule OOM.Application do
     OOM.Level.setup()
     OOM.HeapReports.install()
     OOM.Supervisor.Reports.install()
-    # The tables' owner does nothing and has no reason to die; if it does, all begin anew.
+
+    # Whichever of them ends, the others need not know: the tables' owner and its heir do nothing and
+    # have each other's, and the keeper has nothing but its parts. Ended from outside they must not
+    # be why the application, and in a release the node, ends.
     children = [OOM.Tables.Heir, {OOM.Tables, config}, {OOM.Keeper, parts(config)}]
-    Supervisor.start_link(children, strategy: :rest_for_one, name: OOM.Application)
+    options = [strategy: :one_for_one, max_restarts: 20, name: OOM.Application]
+    Supervisor.start_link(children, options)
   end
 
   # What is held comes back, as there will be nobody to bring it. First the guard ends, so that it

@@ -5,7 +5,7 @@ defmodule OOM.Asker do
 
   use GenServer
 
-  alias OOM.{Level, Native, Plan, Pressure, Snapshot, Tables, Trim}
+  alias OOM.{Level, Native, Plan, Pressure, Snapshot, Tables, Trim, Workers}
 
   # How often to look while the level is high, and how often one worker is asked.
   @look_ms 50
@@ -31,7 +31,8 @@ defmodule OOM.Asker do
   @spec listens(pid(), boolean()) :: :ok
   def listens(pid, true) do
     :ets.insert_new(__MODULE__, {pid, nil})
-    :ok
+    # It may have ended since it was registered, and nobody would tell that again.
+    if Workers.member?(pid), do: :ok, else: forget(pid)
   end
 
   def listens(pid, false), do: forget(pid)

@@ -3,14 +3,19 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Workers}
-  alias OOM.Supervisor.{Children, Starts}
+  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Units, Workers}
+  alias OOM.Supervisor.{Callback, Children, Starts}
+  alias OOM.Tree.Census
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
   def split!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
     {ours, rest} = Keyword.split(options, @options)
     {check!(ours), rest}
   end
@@ -124,11 +129,27 @@ defmodule OOM.Child do
             do: [{:start, {module, function}} | options],
             else: options
 
-        if Starts.held?(id),
-          do: :ignore,
-          else: mfa |> start_known(id, options, config) |> kept(id, options)
+        if Starts.held?(id), do: :ignore, else: started(mfa, id, options, config)
     end
   end
+
+  defp started(mfa, id, options, config) do
+    bytes = if worker?(options), do: cap(options, config)
+
+    starting(options, fn ->
+      result = mfa |> Heap.wrap(bytes) |> apply_mfa()
+
+      # A process of another node is neither ours to watch nor to kill.
+      with pid when is_pid(pid) and node(pid) == node() and pid != self() <- pid(result),
+           do: Tables.while_there(fn -> registered(pid, id, options, bytes) end)
+
+      result
+    end)
+    |> kept(id, options)
+  end
+
+  defp cap(options, config),
+    do: options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
 
   # One that is ended by memory while it starts is a victim like any other: held, and no reason
   # for its supervisor to fail.
@@ -144,40 +165,23 @@ defmodule OOM.Child do
         :ignore
 
       true ->
-        Holds.hold(self(), id, [{id, true}], self(), options)
+        Holds.hold(self(), id, [{id, true}], self(), [return: :restart_held] ++ options)
         :ignore
     end
   end
 
   defp kept(result, _id, _options), do: result
 
-  # What is below a supervisor may ask for its options before it is started, and until these are
-  # where they stay.
-  defp start_known(mfa, id, options, config) do
-    if worker?(options) do
-      mfa |> start_capped(options, config) |> registered(id, options)
-    else
-      Tree.starting(below(options))
+  # What is below it may ask for its options before it is started, and until these are where they
+  # stay.
+  defp starting(options, fun) do
+    Tables.while_there(fn -> Tree.starting(below(options)) end)
 
-      try do
-        # It grows no heap of its own worth a cap, and must never die of one.
-        mfa |> apply_mfa() |> registered(id, options)
-      after
-        Tree.started()
-      end
+    try do
+      fun.()
+    after
+      Tables.while_there(&Tree.started/0)
     end
-  end
-
-  defp start_capped(mfa, options, config) do
-    bytes = options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
-    result = mfa |> Heap.wrap(bytes) |> apply_mfa()
-
-    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
-    # priority, because one that floods its heap or mailbox may begin at once.
-    with pid when is_pid(pid) <- started(result),
-         do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
-
-    result
   end
 
   # What holds below a supervisor; a unit is one worker, whatever is in it.
@@ -186,17 +190,19 @@ defmodule OOM.Child do
 
   defp inherit(options), do: Keyword.merge(Tree.here(), options)
 
-  defp unit?(options), do: options[:unit] == true and not worker?(options)
+  defp unit?(options), do: options[:unit] == true
 
-  defp registered(result, id, options) do
-    with pid when is_pid(pid) <- started(result) do
-      Children.put(pid, id, options)
+  defp registered(pid, id, options, bytes) do
+    Children.put(pid, id, options)
 
-      # What is in a unit dies with it.
-      unless Tree.here()[:inside_unit], do: register(pid, id, options)
-    end
+    # What is in a unit dies with it.
+    unless Tree.here()[:inside_unit], do: register(pid, id, options)
 
-    result
+    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
+    # priority, because one that floods its heap or mailbox may begin at once. A supervisor grows no
+    # heap of its own worth a cap, and must never die of one.
+    _ = if worker?(options), do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
+    :ok
   end
 
   defp register(pid, id, options) do
@@ -204,13 +210,19 @@ defmodule OOM.Child do
     Tree.met(self())
 
     cond do
-      worker?(options) ->
-        Workers.attach(pid, rank(options), self(), id, options)
-        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
-
       unit?(options) ->
         Tree.put(pid, :unit, self(), below(options))
         Workers.attach(pid, rank(options), self(), id, options)
+
+      # It has said so itself, whatever its specification says.
+      worker?(options) and Tree.supervisor?(pid) ->
+        Census.changed()
+
+      worker?(options) ->
+        alone? = Callback.strategy() not in [:one_for_all, :rest_for_one]
+        rank = if alone?, do: rank(options), else: Units.started(pid, rank(options))
+        Workers.attach(pid, rank, self(), id, options)
+        if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
 
       true ->
         Tree.declared(pid, self(), below(options))
@@ -223,9 +235,9 @@ defmodule OOM.Child do
 
   defp facts(spec), do: spec |> Map.take([:type, :shutdown, :restart]) |> Map.to_list()
 
-  defp started({:ok, pid}) when is_pid(pid), do: pid
-  defp started({:ok, pid, _info}) when is_pid(pid), do: pid
-  defp started(_), do: nil
+  defp pid({:ok, pid}) when is_pid(pid), do: pid
+  defp pid({:ok, pid, _info}) when is_pid(pid), do: pid
+  defp pid(_), do: nil
 
   defp apply_mfa({module, function, args}), do: apply(module, function, args)
 end

@@ -5,6 +5,10 @@ defmodule OOM.Config do
 
   @type t :: %__MODULE__{}
 
+  # What the native side and the VM's timers take.
+  @most 0x7FFFFFFFFFFFFFFF
+  @most_ms 0xFFFFFFFF
+
   @options [
     limit: {
       nil,
@@ -55,7 +59,7 @@ defmodule OOM.Config do
     },
     grace_ms: {
       100,
-      :positive,
+      :timeout,
       "how long a victim that traps exits may take to leave before it gets `:kill`"
     },
     min_victim_bytes: {
@@ -171,11 +175,16 @@ defmodule OOM.Config do
   def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)
 
   defp check!(:limit, _name, nil), do: nil
-  defp check!(:limit, _name, limit) when is_integer(limit) and limit > 0, do: limit
+  defp check!(:limit, _name, limit) when is_integer(limit) and limit in 1..@most, do: limit
   defp check!(:limit, name, other), do: wrong!(name, "a positive number of bytes", other)
 
-  defp check!(:positive, _name, n) when is_integer(n) and n > 0, do: n
+  defp check!(:positive, _name, n) when is_integer(n) and n in 1..@most, do: n
   defp check!(:positive, name, other), do: wrong!(name, "a positive integer", other)
+
+  defp check!(:timeout, _name, n) when is_integer(n) and n in 1..@most_ms, do: n
+
+  defp check!(:timeout, name, other),
+    do: wrong!(name, "a positive integer, at most #{@most_ms}", other)
 
   defp check!(:kills, _name, :infinity), do: :infinity
   defp check!(:kills, _name, n) when is_integer(n) and n > 0, do: n
@@ -207,20 +216,25 @@ defmodule OOM.Config do
   defp check!(:exhaustion, name, value) do
     with {:ok, [e, h, c]} <- fetch_all(value, [:elevated, :high, :critical]),
          true <- Enum.all?([e, h, c], &is_integer/1),
-         true <- e >= h and h >= c and c >= 0 do
+         true <- @most_ms >= e and e >= h and h >= c and c >= 0 do
       [elevated: e, high: h, critical: c]
     else
       _ ->
-        wrong!(name, "[elevated: e, high: h, critical: c] in ms with e >= h >= c >= 0", value)
+        wrong!(
+          name,
+          "[elevated: e, high: h, critical: c] in ms with #{@most_ms} >= e >= h >= c >= 0",
+          value
+        )
     end
   end
 
   defp check!(:interval, name, value) do
     with {:ok, [min, max]} <- fetch_all(value, [:min, :max]),
-         true <- is_integer(min) and is_integer(max) and 1 <= min and min <= max do
+         true <- is_integer(min) and is_integer(max) and 1 <= min and min <= max,
+         true <- max <= @most_ms do
       [min: min, max: max]
     else
-      _ -> wrong!(name, "[min: min, max: max] in ms with 1 <= min <= max", value)
+      _ -> wrong!(name, "[min: min, max: max] in ms with 1 <= min <= max <= #{@most_ms}", value)
     end
   end
 
@@ -251,8 +265,10 @@ defmodule OOM.Config do
   defp check!(:callback, _name, nil), do: nil
   defp check!(:callback, _name, fun) when is_function(fun, 1), do: fun
 
-  defp check!(:callback, _name, {m, f, a} = mfa) when is_atom(m) and is_atom(f) and is_list(a),
-    do: mfa
+  # Of an improper list there is no length.
+  defp check!(:callback, _name, {m, f, a} = mfa)
+       when is_atom(m) and is_atom(f) and length(a) >= 0,
+       do: mfa
 
   defp check!(:callback, name, other) do
     wrong!(name, "a function of one argument or {module, function, args}", other)

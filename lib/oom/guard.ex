@@ -35,6 +35,8 @@ defmodule OOM.Guard do
   @trim_again_ms 10
   # Less slack than this decides nothing while all is normal.
   @slack_matters_bytes 8 * 1_048_576
+  # The report of no watcher.
+  @unknown %{level: :normal, source: nil, growth_bytes_per_s: nil}
 
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
   def start_link(config) do
@@ -118,7 +120,7 @@ defmodule OOM.Guard do
   defp level(report, state) do
     from = state.level
     Level.put(report.level)
-    Notifier.level(from, report)
+    if report.level != from, do: Notifier.level(from, report)
     Asker.level(report.level)
     Shed.level(report.level)
     Accountant.pressure(report.level, report.growth_bytes_per_s)
@@ -266,22 +268,28 @@ defmodule OOM.Guard do
     with true <- Native.loaded?() || {:error, {:not_loaded, Native.load_error()}},
          {:ok, watcher} <- Native.watcher_start(self(), native_config(config)) do
       Tables.put_watcher(watcher)
-      # The watcher tells what is not normal. After a crash of this process the level is what it
-      # was until now, so that nothing comes back in between.
       report = Native.watcher_report(watcher)
-      if report.level == :normal, do: Level.put(:normal)
       Reporter.started(report, config)
       reaction = Reaction.new(Trim.enabled?(config.trim), soon_ms(config))
-      measure(%{state | watcher: watcher, reaction: reaction})
+      state = measure(%{state | watcher: watcher, reaction: reaction, level: Level.get()})
+
+      # The watcher tells what is not normal. After a crash of this process, or of the watcher, the
+      # level is what it was until now, so that nothing comes back in between; and all who were
+      # told of that must hear that it is over.
+      if report.level == :normal, do: over(report, state), else: state
     else
       {:error, {reason, message}} ->
         # The library must not be why the application fails.
         Tables.put_watcher(nil)
         Reporter.problem("no watcher (#{reason}): #{message}")
         Process.send_after(self(), :watch, @retry_ms)
-        state
+        # Nothing is known, and nobody is kept out for that.
+        over(@unknown, %{state | level: Level.get()})
     end
   end
+
+  defp over(_report, %{level: :normal} = state), do: state
+  defp over(report, state), do: level(report, state)
 
   defp native_config(config) do
     [elevated: e_ms, high: h_ms, critical: c_ms] = config.time_to_exhaustion_ms

@@ -12,9 +12,10 @@ defmodule OOM.Heap do
   # A plain `spawn_link` or a special process with a loop of its own is not reached from outside;
   # it can call `OOM.set_priority/2`, and sampling covers it otherwise.
 
-  alias OOM.VM
-
   @word 8
+  @most_words 0x3FFFFFFFFFFFFFF
+  # A process that begins with more than this was made so by somebody who knows.
+  @small 1_048_576
 
   @doc "The size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
   @spec bytes(OOM.max_heap_size(), non_neg_integer() | nil) :: pos_integer() | nil
@@ -66,6 +67,11 @@ defmodule OOM.Heap do
         end
 
         tell(pid, {:debug, {:install, {set, nil}}})
+
+      # Its specification did not say so. It must never die of a cap, nor as one worker.
+      :supervisor ->
+        OOM.Tree.no_worker(pid)
+        false
 
       nil ->
         false
@@ -119,11 +125,12 @@ defmodule OOM.Heap do
   # proc_lib notes the callback module's `init/1`. An Agent notes its own function in its place,
   # but its outermost call is still that of a gen_server.
   defp kind(pid) do
-    case VM.dictionary(pid, :"$initial_call") do
+    case OOM.InitialCall.of(pid) do
+      {:supervisor, _, _} -> :supervisor
       {_module, :init, 1} -> :sys
       {:gen_event, :init_it, _} -> :gen_event
       nil -> nil
-      _ -> if outermost(pid) in [:gen_server, :gen_statem], do: :sys
+      _agent_or_unknown -> if outermost(pid) in [:gen_server, :gen_statem], do: :sys
     end
   end
 
@@ -136,5 +143,13 @@ defmodule OOM.Heap do
   end
 
   defp flag(nil), do: %{size: 0}
-  defp flag(bytes), do: %{size: max(div(bytes, @word), 1), kill: true, error_logger: true}
+  defp flag(bytes), do: %{size: words(bytes), kill: true, error_logger: true}
+
+  # What the VM takes: no less than the process begins with, and a word of its own.
+  defp words(bytes) when bytes >= @small, do: min(div(bytes, @word), @most_words)
+
+  defp words(bytes) do
+    {_, gc} = :erlang.process_info(self(), :garbage_collection)
+    max(div(bytes, @word), gc[:min_heap_size])
+  end
 end

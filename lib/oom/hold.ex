@@ -34,11 +34,12 @@ defmodule OOM.Hold do
   ]
 
   @typedoc """
-  `:restart_child` where the supervisor has kept the specification; `{:start_child, request}` where
+  `:restart_child` where the supervisor has kept the specification; `:restart_held` where it is an
+  OOM.Supervisor, too, which starts what is still to come back; `{:start_child, request}` where
   it forgets who is terminated (DynamicSupervisor, `:simple_one_for_one`): the request is what it is
   asked, and the child then has another id, its new pid.
   """
-  @type return :: :restart_child | {:start_child, request :: term()}
+  @type return :: :restart_child | :restart_held | {:start_child, request :: term()}
 
   @type key :: {supervisor :: pid(), id :: term()}
 
@@ -92,8 +93,10 @@ defmodule OOM.Hold do
     %{hold | state: :held, due_ms: now_ms + delay}
   end
 
-  @doc "Without these children; `nil` when none is left."
+  @doc "Without these children; `nil` when none is left. One that runs again holds none of them."
   @spec without(t(), [term()]) :: t() | nil
+  def without(%__MODULE__{state: :running} = hold, _ids), do: hold
+
   def without(%__MODULE__{} = hold, ids) do
     case hold.ids -- ids do
       [] -> nil

@@ -16,6 +16,8 @@ defmodule OOM.Holds do
   # A start that takes longer than this keeps the others waiting no longer; so many of them do.
   @slow_ms 5_000
   @slow 8
+  # A timer cannot be set for any time.
+  @longest_ms 86_400_000
   # Pasts that are forgotten in one look.
   @forget 100
   # How long an end of the application waits for those it held.
@@ -94,7 +96,7 @@ defmodule OOM.Holds do
 
   # As it was before.
   defp without(key, ids) do
-    {old, new} = Store.update(key, &(&1 && Hold.held?(&1) && Hold.without(&1, ids)))
+    {old, new} = Store.update(key, &(&1 && Hold.without(&1, ids)))
     if new == nil, do: Alarm.clear(old)
     changed(key)
     old
@@ -106,17 +108,29 @@ defmodule OOM.Holds do
   end
 
   @doc """
-  Called in the supervisor: the user has decided about this child. `alone?` tells that the
-  strategy takes no others along.
+  Called in the supervisor: the user has decided about this child, and done this. `alone?` tells that
+  the strategy takes no others along.
   """
-  @spec forget(pid(), term(), boolean()) :: :ok
-  def forget(supervisor, id, alone?) do
-    for %Hold{state: state} = hold when state in [:held, :given_up] <-
-          concerning(supervisor, id, alone?),
-        id in hold.ids,
+  @spec forget(pid(), term(), :terminate_child | :delete_child | :restart_child, boolean()) :: :ok
+  def forget(supervisor, id, done, alone?) do
+    # One that was on its way is still down where its user wants it to be.
+    states =
+      if done == :restart_child, do: [:held, :given_up], else: [:held, :given_up, :releasing]
+
+    for %Hold{} = hold <- concerning(supervisor, id, alone?),
+        hold.state in states and id in hold.ids,
         do: _ = without(Hold.key(hold), [id])
 
     :ok
+  end
+
+  @doc "Called in the supervisor: whether this process brings back this child, as part of this hold."
+  @spec returns?(Hold.key(), term(), pid()) :: boolean()
+  def returns?(key, id, releaser) do
+    case Store.lookup(key) do
+      %Hold{state: :releasing, releaser: ^releaser, ids: ids} -> id in ids
+      _ -> false
+    end
   end
 
   defp concerning(supervisor, id, true), do: List.wrap(Store.lookup({supervisor, id}))
@@ -340,6 +354,7 @@ defmodule OOM.Holds do
   defp schedule(%{timer: {_timer, at_ms}} = state, due_ms) when at_ms <= due_ms, do: state
 
   defp schedule(state, due_ms) do
+    due_ms = min(due_ms, now() + @longest_ms)
     timer = Process.send_after(self(), :tick, due_ms, abs: true)
     %{cancel(state) | timer: {timer, due_ms}}
   end

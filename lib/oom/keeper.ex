@@ -9,6 +9,8 @@ defmodule OOM.Keeper do
   require Logger
 
   @pause_ms 5_000
+  # Those of a keeper that was killed are on their way out.
+  @leaving_ms 10
 
   @spec start_link([Supervisor.child_spec() | {module(), term()} | module()]) ::
           GenServer.on_start()
@@ -37,6 +39,10 @@ defmodule OOM.Keeper do
     case Supervisor.start_link(state.parts, strategy: :one_for_one, max_restarts: 20) do
       {:ok, pid} ->
         %{state | supervisor: pid}
+
+      {:error, {:shutdown, {:failed_to_start_child, _, {:already_started, _}}}} ->
+        Process.send_after(self(), :start, @leaving_ms)
+        state
 
       {:error, reason} ->
         again(reason)

@@ -34,8 +34,10 @@ defmodule OOM.Kill do
     if Tree.consents?(supervisor), do: Visit.take(supervisor, pid)
     unit? = Tree.kind(pid) == :unit
 
-    # A supervisor leaves for nobody but its parent; so the order comes in the parent's name.
-    if unit? and supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
+    # One that traps exits leaves for nobody but its parent, in whose name the order comes first. Our
+    # signal is a message like any other to it: a GenServer would log it as one it does not expect,
+    # or crash for it, and a crash formats the state: a multiple of what should be freed.
+    if supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
     Process.exit(pid, @reason)
     # A port whose owner has ended keeps what it has to write until it is written, which may be
     # never; killed before, it drops it. The worker has its own signal first, and its reason.

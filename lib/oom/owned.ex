@@ -59,22 +59,20 @@ defmodule OOM.Owned do
 
   @doc false
   @spec read(kind()) :: :ok
-  def read(kind) do
+  def read(kind), do: OOM.Tables.while_there(fn -> write(kind, @kinds[kind].read()) end)
+
+  defp write(kind, holdings) do
     # Tells this reading's rows from those of the last.
     reading = System.unique_integer([:monotonic])
-
-    for {pid, bytes, detail} <- @kinds[kind].read(),
-        do: :ets.insert(__MODULE__, {{kind, pid}, bytes, detail, reading})
+    for {pid, bytes, detail} <- holdings, do: insert(kind, pid, bytes, detail, reading)
 
     # What was given up since, and owners that are gone.
     old = [{{{kind, :_}, :_, :_, :"$1"}, [{:<, :"$1", reading}], [true]}]
     :ets.select_delete(__MODULE__, old)
-    :ok
-  rescue
-    # The tables went away meanwhile: the application is being stopped.
-    error in ArgumentError ->
-      if :ets.whereis(__MODULE__) == :undefined, do: :ok, else: reraise(error, __STACKTRACE__)
   end
+
+  defp insert(kind, pid, bytes, detail, reading),
+    do: :ets.insert(__MODULE__, {{kind, pid}, bytes, detail, reading})
 
   @doc "The same, of one kind."
   @spec bytes(pid(), kind()) :: non_neg_integer()

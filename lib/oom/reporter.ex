@@ -13,6 +13,7 @@ defmodule OOM.Reporter do
   # Long enough for a round to end and its memory to be back.
   @gather_ms 200
   @named 5
+  @problems 100
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
@@ -81,12 +82,14 @@ defmodule OOM.Reporter do
     {:noreply, state}
   end
 
-  # Each problem once; a file that flickers must not fill the log.
-  def handle_cast({:problem, message}, state) do
-    unless MapSet.member?(state.problems, message) or MapSet.size(state.problems) > 100,
-      do: Logger.warning("OOM: " <> message)
-
-    {:noreply, %{state | problems: MapSet.put(state.problems, message)}}
+  # Each problem once; a file that flickers must not fill the log, nor the memory.
+  def handle_cast({:problem, message}, %{problems: problems} = state) do
+    if MapSet.member?(problems, message) or MapSet.size(problems) >= @problems do
+      {:noreply, state}
+    else
+      Logger.warning("OOM: " <> message)
+      {:noreply, %{state | problems: MapSet.put(problems, message)}}
+    end
   end
 
   @impl true

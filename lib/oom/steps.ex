@@ -7,12 +7,19 @@ defmodule OOM.Steps do
   #   * A mailbox on the heap of a worker that was flooded before it could be moved off: the next
   #     collection copies it.
 
+  alias OOM.Workers
+
   # Less than this is copied in less than a millisecond.
   @matters_bytes 1_048_576
 
   @doc "What a probe has found a worker to hold in such a way."
   @spec put(pid(), non_neg_integer()) :: true
-  def put(pid, bytes) when bytes >= @matters_bytes, do: :ets.insert(__MODULE__, {pid, bytes})
+  def put(pid, bytes) when bytes >= @matters_bytes do
+    :ets.insert(__MODULE__, {pid, bytes})
+    # One that ended while it was looked at would count for ever, and others die for it.
+    Workers.member?(pid) or delete(pid)
+  end
+
   def put(pid, _bytes), do: delete(pid)
 
   @spec delete(pid()) :: true

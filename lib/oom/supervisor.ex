@@ -14,7 +14,8 @@ defmodule OOM.Supervisor do
 
     * Its workers are registered with the guard: under memory pressure, those of the lowest
       priority end with `{:shutdown, :memory_pressure}`, the largest first, no more than needed.
-      (A worker that traps exits gets `:kill` after `grace_ms`.)
+      (A worker that traps exits hears it as the exit of its supervisor: a GenServer calls
+      `terminate/2`. It gets `:kill` after `grace_ms`.)
     * Such a child is **held**: not restarted, not counted towards `max_restarts`. It is restarted
       after a backoff, once the level is `:normal` again and what it last held fits the headroom
       (or, where it fits nowhere, after the longest backoff once more).
@@ -51,7 +52,12 @@ defmodule OOM.Supervisor do
     * `DynamicSupervisor` and `:simple_one_for_one`: it is forgotten, as
       `DynamicSupervisor.terminate_child/2` has it, and started again later, with a new pid
     * temporary children (`Task.Supervisor`, ranch, Thousand Island), and processes that are no
-      child of their supervisor: killed, and that is all
+      child of their supervisor: killed, and that is all. A task that would take along who awaits it
+      (`Task.Supervisor.async/2`) is worth as much as that one, when it is found
+    * `Registry`: never killed, because all who are registered there would end with it
+
+  A held child of a plain supervisor comes back even where `Supervisor.terminate_child/2` is asked for
+  it meanwhile, which that supervisor tells nobody; `Supervisor.delete_child/2` keeps it away.
 
   `max_heap_size` is not set from outside for what is found so. A worker that calls
   `OOM.set_priority/1` under a supervisor that is not below an `OOM.Supervisor` can be killed, and to

@@ -1,8 +1,8 @@
 defmodule OOM.Tables do
   @moduledoc false
   # Owns the ETS tables, and does nothing else: so that a crash of the guard, of the accountant or
-  # of the holds loses no registration, no plan and no hold. The holds outlive even its own end, see
-  # OOM.Tables.Heir.
+  # of the holds loses no registration, no plan and no hold. They outlive its own end, too, and
+  # nobody notices it: see OOM.Tables.Heir.
 
   use GenServer
 
@@ -34,22 +34,30 @@ defmodule OOM.Tables do
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
   def start_link(config), do: GenServer.start_link(__MODULE__, config, name: __MODULE__)
 
+  @doc "The heir has begun anew; by itself, and nobody waits."
+  @spec inherits(pid()) :: :ok
+  def inherits(heir), do: GenServer.cast(__MODULE__, {:heir, heir})
+
   @impl true
   def init(config) do
-    for {name, options} <- @tables, do: _ = table(name, options)
+    heir = for pid when is_pid(pid) <- [Process.whereis(Heir)], do: {:heir, pid, nil}
+    for {name, options} <- @tables, do: _ = table(name, options ++ heir)
     :ets.insert(OOM.State, {:config, config})
     {:ok, nil}
   end
 
-  defp table(OOM.Holds = name, options) do
-    heir = for pid when is_pid(pid) <- [Process.whereis(Heir)], do: {:heir, pid, nil}
-    # Its heir stays the same when it is given away.
-    unless Heir.take(name), do: :ets.new(name, [:named_table, :public | heir ++ options])
+  # Its heir stays the same when it is given away.
+  defp table(name, options) do
+    unless Heir.take(name), do: :ets.new(name, [:named_table, :public | options])
   end
 
-  defp table(name, options), do: :ets.new(name, [:named_table, :public | options])
+  @impl true
+  def handle_cast({:heir, heir}, state) do
+    for {name, _} <- @tables, do: :ets.setopts(name, {:heir, heir, nil})
+    {:noreply, state}
+  end
 
-  # The table that was inherited.
+  # A table that was inherited.
   @impl true
   def handle_info(_message, state), do: {:noreply, state}
 
@@ -83,6 +91,19 @@ defmodule OOM.Tables do
 
   @spec put_stopping() :: true
   def put_stopping, do: :ets.insert(OOM.State, {:stopping, true})
+
+  @doc """
+  Runs what needs the tables for more than one step. Where they go away meanwhile, the application is
+  being stopped: nobody needs it any more, and whoever ran it must not fail.
+  """
+  @spec while_there((() -> term())) :: :ok
+  def while_there(fun) do
+    _ = fun.()
+    :ok
+  rescue
+    error in ArgumentError ->
+      if config() == nil, do: :ok, else: reraise(error, __STACKTRACE__)
+  end
 
   # The tables are gone while the application is stopped; that is a state, not an error.
   defp state(key) do

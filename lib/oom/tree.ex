@@ -4,7 +4,7 @@ defmodule OOM.Tree do
   # written by an OOM.Supervisor about itself and its children, and by the walk that looks for the
   # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
 
-  alias OOM.{Priority, VM}
+  alias OOM.{InitialCall, Priority, Units, Workers}
   alias OOM.Tree.Census
 
   @typedoc """
@@ -14,13 +14,15 @@ defmodule OOM.Tree do
     * `:unknown` - said to be a supervisor, and nobody has looked yet
     * `:unit` - dies and returns as a whole, and has a row in OOM.Workers
     * `:inside` - an OOM.Supervisor in a unit
+    * `:aside` - as `:supervisor`, and not below an OOM.Supervisor: those of its children that have
+      registered are killed with its consent, and nobody looks for the others
     * `:worker` - had children, so it was looked at, and is no supervisor
   """
-  @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :worker
+  @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :aside | :worker
   @typedoc "The nearest declaration above."
   @type options :: keyword()
   @typedoc "Of a supervisor whose children depend on one another; see OOM.Visit.facts/2."
-  @type facts :: OOM.Visit.facts() | nil
+  @type facts :: OOM.Visit.facts() | :unanswered | nil
   @type row :: {pid(), kind(), parent :: pid() | nil, options(), facts()}
 
   @inherited [:priority, :backoff, :max_kills, :max_heap_size, :shed, :inside_unit]
@@ -55,9 +57,32 @@ defmodule OOM.Tree do
   end
 
   @spec kind(pid() | nil) :: kind() | nil
-  def kind(pid) do
-    with row when row != nil <- lookup(pid), do: elem(row, 1)
+  def kind(pid), do: element(pid, 2)
+
+  # Without the facts, which may be of a thousand children.
+  defp element(pid, position) do
+    if :ets.member(__MODULE__, pid), do: :ets.lookup_element(__MODULE__, pid, position)
+  rescue
+    # The application is stopped, or it was forgotten just now.
+    ArgumentError -> nil
   end
+
+  @doc """
+  Whether there are children of this supervisor that take others along; `:unknown` until it was asked.
+  """
+  @spec dependence(pid()) :: :some | :none | :unknown
+  def dependence(pid) do
+    facts = {{pid, :"$1", :_, :_, {:"$2", :"$3", :_}}, [], [{{:"$2", :"$3"}}]}
+
+    case :ets.select(__MODULE__, [facts]) do
+      [{strategy, auto}] when strategy in [:one_for_all, :rest_for_one] or auto != :never -> :some
+      [_one_by_one] -> :none
+      [] -> if asked?(pid), do: :none, else: :unknown
+    end
+  end
+
+  defp asked?(pid),
+    do: kind(pid) not in [:oom, :supervisor, :unknown] or element(pid, 5) != nil
 
   @doc "Whether it stands for what is below it: what it starts is not its own."
   @spec supervisor?(pid()) :: boolean()
@@ -65,33 +90,76 @@ defmodule OOM.Tree do
 
   @doc "The options that hold for the children of this supervisor."
   @spec options(pid()) :: options()
-  def options(pid) do
-    case lookup(pid) do
-      nil -> []
-      row -> elem(row, 3)
-    end
-  end
+  def options(pid), do: element(pid, 4) || []
 
   @spec rank(options()) :: Priority.rank()
   def rank(options), do: Priority.rank!(Keyword.get(options, :priority, :normal))
+
+  @doc """
+  A worker has turned out to be a supervisor: its specification did not say so. What was declared for
+  it holds for what is below it. `false` where it is in its place already.
+  """
+  @spec no_worker(pid()) :: boolean()
+  def no_worker(pid) do
+    with nil <- lookup(pid),
+         {_, rank, _, _, _, supervisor, _, own, _} <- Workers.lookup(pid) do
+      above = if supervisor, do: options(supervisor), else: []
+      priority = [priority: Units.own(pid) || rank]
+      put(pid, :supervisor, supervisor, above |> Keyword.merge(own) |> Keyword.merge(priority))
+      Workers.delete(pid)
+      OOM.Tree.Census.changed()
+      true
+    else
+      _ -> false
+    end
+  end
+
+  @doc "Called in a supervisor that starts, in its `init/1`: the priority of what will be below it."
+  @spec declare(Priority.rank()) :: :ok
+  def declare(rank) do
+    Process.put({__MODULE__, :declared}, rank)
+    options = Keyword.put(here(), :priority, rank)
+    _ = put_new(self(), :supervisor, parent(), options)
+    own = [{:own, rank} | Keyword.take(options, @inherited)]
+    :ets.update_element(__MODULE__, self(), {4, own})
+    :ok
+  end
+
+  @doc "Called in a supervisor: what it has declared."
+  @spec declared() :: options()
+  def declared do
+    case Process.get({__MODULE__, :declared}) do
+      nil -> []
+      rank -> [priority: rank]
+    end
+  end
 
   @doc "All rows."
   @spec all() :: [row()]
   def all, do: :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$_"]}])
 
-  @doc "Forgets those that have ended."
+  @doc "Forgets those that have ended, while they started a child or not."
   @spec prune() :: :ok
   def prune do
     for pid <- :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$1"]}]),
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, pid)
 
+    for pid <- :ets.select(__MODULE__, [{{{:starting, :"$1"}, :_}, [], [:"$1"]}]),
+        not Process.alive?(pid),
+        do: :ets.delete(__MODULE__, {:starting, pid})
+
+    for pid <- :ets.select(__MODULE__, [{{{:no_supervisor, :"$1"}}, [], [:"$1"]}]),
+        not Process.alive?(pid),
+        do: :ets.delete(__MODULE__, {:no_supervisor, pid})
+
     :ok
   end
 
   @doc """
-  Called in a supervisor that is about to start a child which is a supervisor, too: what is below
-  that one may ask what holds for it before the start is through.
+  Called in a supervisor that is about to start a child, which may be a supervisor, too, whether its
+  specification says so or not: what is below it may ask what holds for it before the start is
+  through.
   """
   @spec starting(options()) :: true
   def starting(options),
@@ -115,7 +183,7 @@ defmodule OOM.Tree do
     pid = whereis(ancestor)
 
     # One that is known has been started before, whatever is being started now.
-    starting = if lookup(below) == nil, do: note(pid), else: []
+    starting = if lookup(below) == nil and not Workers.member?(below), do: note(pid), else: []
 
     case is_pid(pid) && lookup(pid) do
       {_, _, _, options, _} -> Keyword.merge(options, starting)
@@ -155,13 +223,20 @@ defmodule OOM.Tree do
   defp in_unit?(_parent, _pid, _generations), do: false
 
   @doc """
-  A worker that this process has started tells of itself. Where it is a supervisor below an
-  OOM.Supervisor that no walk has found yet, it has its place from now on: one that may be killed
-  has a supervisor that is told, and of which it is asked who else would go.
+  A worker that this process has started tells of itself. Where it is a supervisor that no walk has
+  found yet, it has its place from now on: one that may be killed has a supervisor that is told, and
+  of which it is asked who else would go. Once for all its children.
   """
   @spec met(pid() | nil) :: :ok
   def met(pid) do
-    if pid != nil and lookup(pid) == nil, do: find(pid, @generations)
+    if pid != nil and kind(pid) == nil and not :ets.member(__MODULE__, {:no_supervisor, pid}) do
+      # It waits for its child to start, so it answers at once.
+      case InitialCall.of(pid) do
+        {:supervisor, _, _} -> find(pid, @generations) || put_new(pid, :aside, parent(pid), [])
+        _ -> :ets.insert(__MODULE__, {{:no_supervisor, pid}})
+      end
+    end
+
     :ok
   end
 
@@ -178,7 +253,7 @@ defmodule OOM.Tree do
 
   defp find_new(pid, parent, generations) do
     with options when options != nil <- find(parent, generations),
-         :supervisor <- initial_call(pid) do
+         {:supervisor, _, _} <- InitialCall.of(pid) do
       options = Keyword.merge(options, note(parent))
       if put_new(pid, :supervisor, parent, options), do: Census.changed()
       # Somebody else may have been first, and have known more.
@@ -193,8 +268,11 @@ defmodule OOM.Tree do
   def declared(pid, supervisor, options) do
     unless put_new(pid, :unknown, supervisor, options) do
       # An OOM.Supervisor has said so itself.
-      if kind(pid) == :supervisor,
-        do: :ets.update_element(__MODULE__, pid, {4, Keyword.take(options, @inherited)})
+      if kind(pid) == :supervisor do
+        own = for {:own, rank} <- options(pid), name <- [:own, :priority], do: {name, rank}
+        options = options |> Keyword.take(@inherited) |> Keyword.merge(own)
+        :ets.update_element(__MODULE__, pid, {4, options})
+      end
     end
 
     Census.changed()
@@ -218,28 +296,13 @@ defmodule OOM.Tree do
 
   def consents?(supervisor) do
     case kind(supervisor) do
-      :unknown -> initial_call(supervisor) == :supervisor
-      kind -> kind == :supervisor
-    end
-  end
-
-  @doc "`:supervisor` for OTP's and Elixir's, the module for others that proc_lib has started."
-  @spec initial_call(pid()) :: module() | nil
-  def initial_call(pid) do
-    case VM.dictionary(pid, :"$initial_call") do
-      {:supervisor, _, _} -> :supervisor
-      {module, _, _} -> module
-      _ -> nil
+      :unknown -> match?({:supervisor, _, _}, InitialCall.of_supervisor(supervisor))
+      kind -> kind in [:supervisor, :aside]
     end
   end
 
   @doc "Called in a supervisor: what holds for its children."
   @spec here() :: options()
-  def here do
-    case lookup(self()) do
-      {_, _, _, options, _} -> options
-      # It is being started, and whoever does that has not heard of it yet.
-      nil -> inherited()
-    end
-  end
+  # Where there is no row it is being started, and whoever does that has not heard of it yet.
+  def here, do: element(self(), 4) || inherited()
 end

@@ -11,6 +11,9 @@ defmodule OOM.Units do
   # the others is protected by now.
 
   alias OOM.{Holds, Priority, Tree, Workers}
+  alias OOM.Tree.Census
+
+  @last 1000
 
   @doc "Which children a strategy takes down with this one, of `{id, runs?}` in start order."
   @spec together(atom(), term(), Holds.unit()) :: Holds.unit()
@@ -34,6 +37,17 @@ defmodule OOM.Units do
     end
   end
 
+  @doc """
+  One that has just been started below a strategy that takes others along: until somebody has looked
+  with whom it goes, it goes last.
+  """
+  @spec started(pid(), Priority.rank()) :: Priority.rank()
+  def started(pid, rank) do
+    :ets.insert(__MODULE__, {pid, rank, @last})
+    Census.changed()
+    highest(rank, @last)
+  end
+
   @doc "The rank it has by itself."
   @spec own(pid()) :: Priority.rank() | nil
   def own(pid) do
@@ -51,19 +65,20 @@ defmodule OOM.Units do
   def spared?(nil, _pid), do: false
 
   def spared?(supervisor, pid) do
-    case Tree.lookup(supervisor) do
-      {_, kind, _, _, nil} ->
-        kind in [:oom, :supervisor, :unknown]
-
-      {_, _, _, _, {_, _, [_ | _]} = facts} = row ->
-        depends?(row) and spared?(pid, supervisor, facts)
-
-      _ ->
-        false
+    # Asked by the guard of each victim: of most, all there is to know is the strategy.
+    case Tree.dependence(supervisor) do
+      :none -> false
+      :unknown -> true
+      :some -> spared?(pid, supervisor, Tree.lookup(supervisor))
     end
   end
 
-  defp spared?(pid, supervisor, {_, _, children} = facts) do
+  defp spared?(pid, supervisor, {_, _, _, _, {_, _, [_ | _]} = facts} = row),
+    do: depends?(row) and together_spared?(pid, supervisor, facts)
+
+  defp spared?(_pid, _supervisor, _ended), do: false
+
+  defp together_spared?(pid, supervisor, {_, _, children} = facts) do
     case Enum.find(children, &(&1.pid == pid)) do
       nil -> true
       child -> child |> with_it(supervisor, facts) |> Enum.any?(&protected?/1)
@@ -175,7 +190,9 @@ defmodule OOM.Units do
     end
   end
 
-  defp highest(:protected, _), do: :protected
-  defp highest(_, :protected), do: :protected
-  defp highest(one, other), do: max(one, other)
+  @doc "Of two ranks the one that goes later."
+  @spec highest(Priority.rank(), Priority.rank()) :: Priority.rank()
+  def highest(:protected, _), do: :protected
+  def highest(_, :protected), do: :protected
+  def highest(one, other), do: max(one, other)
 end

@@ -24,8 +24,8 @@ defmodule OOM.Visit do
           restart: :permanent | :transient | :temporary,
           significant: boolean()
         }
-  @typedoc "Children in start order."
-  @type facts :: {strategy :: atom(), auto_shutdown :: atom(), [child()]} | :dynamic
+  @typedoc "Children in start order; `:tasks` of a `Task.Supervisor`."
+  @type facts :: {strategy :: atom(), auto_shutdown :: atom(), [child()]} | :dynamic | :tasks
 
   @doc """
   Tells a supervisor that its child is about to be killed, without waiting. The child is ended
@@ -104,6 +104,7 @@ defmodule OOM.Visit do
     :ok
   end
 
+  defp read(%{__struct__: DynamicSupervisor, mod: Task.Supervisor}), do: :tasks
   defp read(%{__struct__: DynamicSupervisor}), do: :dynamic
 
   defp read(state) when elem(state, 0) == :state and elem(state, 2) in @strategies do

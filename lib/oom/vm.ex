@@ -20,6 +20,10 @@ defmodule OOM.VM do
                        ArgumentError -> false
                      end)
 
+  @doc "Whether one note of a process can be read without a copy of all of them."
+  @spec keyed_dictionary?() :: boolean()
+  def keyed_dictionary?, do: @keyed_dictionary
+
   @doc "What another process has noted under this key, or `nil`; its other notes are not copied."
   @spec dictionary(pid(), atom()) :: term()
   if @keyed_dictionary do

@@ -139,14 +139,13 @@ defmodule OOM.Workers do
   end
 
   @spec delete(pid()) :: :ok
+  # First its row: whoever writes about it elsewhere looks afterwards whether that is still there.
   def delete(pid) do
-    Steps.delete(pid)
-    Asker.forget(pid)
-
     with [{_, rank, bytes, _, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
          do: Plan.delete(pid, {rank, bytes})
 
-    :ok
+    Steps.delete(pid)
+    Asker.forget(pid)
   end
 
   @spec lookup(pid()) :: row() | nil

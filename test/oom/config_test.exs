@@ -30,7 +30,8 @@ defmodule OOM.ConfigTest do
 
   # {option, what is expected of it, values that are not}
   @bad [
-    {:limit, "a positive number of bytes", [0, -1, 1.5, "512M", :infinity, {:bytes, 1}]},
+    {:limit, "a positive number of bytes",
+     [0, -1, 1.5, "512M", :infinity, {:bytes, 1}, 0x8000000000000000]},
     {:watermarks, ":auto or [elevated: e, high: h, critical: c] with 0 < e < h < c <= 1",
      [
        nil,
@@ -49,9 +50,11 @@ defmodule OOM.ConfigTest do
        [elevated: "0.5", high: 0.7, critical: 0.9],
        %{elevated: 0.5, high: 0.7, critical: 0.9}
      ]},
-    {:time_to_exhaustion_ms, "[elevated: e, high: h, critical: c] in ms with e >= h >= c >= 0",
+    {:time_to_exhaustion_ms,
+     "[elevated: e, high: h, critical: c] in ms with 4294967295 >= e >= h >= c >= 0",
      [
        nil,
+       [elevated: 4_294_967_296, high: 2, critical: 1],
        1_000,
        [elevated: 1, high: 2, critical: 3],
        [elevated: 3, high: 2, critical: -1],
@@ -59,8 +62,17 @@ defmodule OOM.ConfigTest do
        [elevated: 3, high: 2],
        [elevatd: 3, high: 2, critical: 1]
      ]},
-    {:sample_interval_ms, "[min: min, max: max] in ms with 1 <= min <= max",
-     [nil, 10, [min: 0, max: 1], [min: 2, max: 1], [min: 1], [min: 1, max: 2.0], [mni: 1, max: 2]]},
+    {:sample_interval_ms, "[min: min, max: max] in ms with 1 <= min <= max <= 4294967295",
+     [
+       nil,
+       10,
+       [min: 1, max: 4_294_967_296],
+       [min: 0, max: 1],
+       [min: 2, max: 1],
+       [min: 1],
+       [min: 1, max: 2.0],
+       [mni: 1, max: 2]
+     ]},
     {:max_heap_size, "bytes, {:percent_of_limit, p} with 0 < p <= 100, or :infinity",
      [
        nil,
@@ -87,13 +99,21 @@ defmodule OOM.ConfigTest do
        %{initial_ms: 1}
      ]},
     {:max_kills, "a positive integer or :infinity", [nil, 0, -1, 1.0, :never]},
-    {:stable_ms, "a positive integer", [nil, 0, -1, 1.0, :infinity]},
-    {:grace_ms, "a positive integer", [nil, 0, -1, 1.0, :brutal_kill]},
+    {:stable_ms, "a positive integer", [nil, 0, -1, 1.0, :infinity, 0x8000000000000000]},
+    {:grace_ms, "a positive integer, at most 4294967295",
+     [nil, 0, -1, 1.0, :brutal_kill, 4_294_967_296]},
     {:min_victim_bytes, "a positive integer", [nil, 0, -1, 1.0]},
     {:trim, "one of :auto, true, false", [nil, :always, "auto", 1]},
     {:kill, "one of true, false", [nil, :auto, 0]},
     {:on_exhausted, "a function of one argument or {module, function, args}",
-     [:halt, {Kernel, :send}, {Kernel, :send, :args}, {"Kernel", :send, []}, &Kernel.+/2]}
+     [
+       :halt,
+       {Kernel, :send, [1 | 2]},
+       {Kernel, :send},
+       {Kernel, :send, :args},
+       {"Kernel", :send, []},
+       &Kernel.+/2
+     ]}
   ]
 
   for {name, _} <- @good do

@@ -250,7 +250,9 @@ defmodule OOM.HeapTest do
       start([Supervisor.child_spec({Task, tell}, id: :fun)], oom: [max_heap_size: @bytes])
       assert_receive {:cap, @words}, 5_000
 
-      mfa = %{id: :mfa, start: {Task, :start_link, [Kernel, :apply, [tell, []]]}}
+      # Permanent, it would be restarted until its supervisor gives up.
+      start = {Task, :start_link, [Kernel, :apply, [tell, []]]}
+      mfa = %{id: :mfa, start: start, restart: :temporary}
       start([mfa], oom: [max_heap_size: @bytes])
       assert_receive {:cap, @words}, 5_000
     end

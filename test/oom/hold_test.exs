@@ -73,6 +73,12 @@ defmodule OOM.HoldTest do
     test "is nil when none is left" do
       assert Hold.without(hold(:a), [:a]) == nil
     end
+
+    # It came back between the look and the change.
+    test "is the same where it runs again" do
+      running = hold(:a) |> killed(7, 0) |> Hold.released(1_000)
+      assert Hold.without(running, [:a]) == running
+    end
   end
 
   test "absorb/2 takes the largest number of kills" do

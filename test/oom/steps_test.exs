@@ -6,14 +6,27 @@ defmodule OOM.StepsTest do
   @mib 1_048_576
 
   test "sums what working workers hold in binaries that grow by appending" do
+    other = idle()
+    for pid <- [self(), other], do: Workers.declare(pid, 250)
     Steps.put(self(), 3 * @mib)
-    Steps.put(idle(), 4 * @mib)
+    Steps.put(other, 4 * @mib)
     assert Steps.bytes() == 7 * @mib
     Steps.put(self(), 5 * @mib)
     assert Steps.bytes() == 9 * @mib
   end
 
+  # Its row would count for ever, and those next in line die for it.
+  test "knows nothing of one that ended while a probe looked at it" do
+    pid = idle()
+    :ok = Workers.declare(pid, 250)
+    Workers.delete(pid)
+    Steps.put(pid, 3 * @mib)
+    assert Steps.bytes() == 0
+    assert :ets.info(Steps, :size) == 0
+  end
+
   test "forgets what has become small, and workers that are gone" do
+    :ok = Workers.declare(self(), 250)
     Steps.put(self(), 3 * @mib)
     Steps.put(self(), 1_000)
     assert Steps.bytes() == 0

@@ -90,6 +90,39 @@ defmodule OOM.TreeTest do
       assert {rank(started(:a)), rank(started(:b))} == {250, 700}
     end
 
+    # Nobody is starting it then, so that nobody says it again.
+    test "what was declared for an OOM.Supervisor outlives a change of its code" do
+      nested = {OOM.Test.Trees.OfOOM, :start_link, [fn -> {:ok, {flags(), []}} end]}
+      unit = %{id: :unit, type: :supervisor, start: nested}
+
+      {top, low} =
+        below(
+          OOM.child_spec(%{id: :low, type: :supervisor, start: nested},
+            priority: :low,
+            max_kills: 3
+          )
+        )
+
+      {:ok, unit} = Supervisor.start_child(top, OOM.child_spec(unit, unit: true))
+      before = Tree.lookup(unit)
+
+      for supervisor <- [low, unit] do
+        :sys.suspend(supervisor)
+        :ok = :sys.change_code(supervisor, OOM.Supervisor.Server, nil, [])
+        :sys.resume(supervisor)
+      end
+
+      {:ok, a} = Supervisor.start_child(low, worker(:a))
+      {:ok, b} = Supervisor.start_child(unit, worker(:b))
+      assert rank(a) == 250
+      assert Tree.options(low)[:max_kills] == 3
+      assert Tree.lookup(unit) == before
+      assert Workers.member?(unit)
+      refute Workers.member?(b)
+      walk()
+      refute Workers.member?(b)
+    end
+
     test "one that was found first is what its supervisor says of it" do
       {_, supervisor} = below(dynamic())
       {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a))
@@ -102,11 +135,9 @@ defmodule OOM.TreeTest do
     test "a supervisor whose specification calls it a worker" do
       {_, supervisor} = below(Map.delete(plain([worker(:a)], []), :type))
       a = started(:a)
-      assert Workers.member?(supervisor)
-      walk()
+      eventually(fn -> Tree.kind(supervisor) == :supervisor end)
       walk()
       refute Workers.member?(supervisor)
-      assert Tree.kind(supervisor) == :supervisor
       assert rank(a) == 500
     end
 
@@ -227,6 +258,59 @@ defmodule OOM.TreeTest do
       walk()
       end_one(a)
       eventually(fn -> Task.Supervisor.children(supervisor) == [b] end)
+    end
+
+    test "a Registry is not killed: all who registered would end with it" do
+      name = :"registry_#{System.unique_integer([:positive])}"
+      registry = {Registry, keys: :unique, name: name, partitions: 2}
+      {_, supervisor} = below(OOM.child_spec(registry, priority: :low))
+      {_, users} = below(dynamic())
+      init = fn -> Registry.register(name, :key, nil) end
+      {:ok, user} = DynamicSupervisor.start_child(users, {Agent, init})
+      walk()
+      partitions = for {_, pid, _, _} <- Supervisor.which_children(supervisor), do: pid
+      assert length(partitions) == 2
+      for pid <- partitions, do: assert(rank(pid) == :protected)
+      assert rank(user) == 500
+      assert Agent.stop(user) == :ok
+    end
+
+    # `Task.Supervisor.async/2` links them: the end of the task is the end of who awaits it.
+    test "a task is worth as much as who awaits it and would end with it" do
+      {_, tasks} = below(OOM.child_spec({Task.Supervisor, max_restarts: 0}, priority: :low))
+      awaits = fn -> Task.Supervisor.async(tasks, &idle/0).pid end
+
+      {top, _} = start(:short, [])
+
+      caller = fn id, priority, fun ->
+        spec = %{id: id, start: {Agent, :start_link, [fun]}, restart: :temporary}
+        {:ok, pid} = Supervisor.start_child(top, OOM.child_spec(spec, priority: priority))
+        Agent.get(pid, & &1)
+      end
+
+      protected = caller.(:protected, :protected, awaits)
+      high = caller.(:high, :high, awaits)
+      lowest = caller.(:lowest, 0, awaits)
+
+      # Who traps exits lives on, and so does who only monitors it, or nobody waits at all.
+      {_, traps} = caller.(:traps, :high, fn -> {Process.flag(:trap_exit, true), awaits.()} end)
+      nolink = fn -> Task.Supervisor.async_nolink(tasks, &idle/0).pid end
+      nolink = caller.(:nolink, :protected, nolink)
+      {:ok, alone} = Task.Supervisor.start_child(tasks, &idle/0)
+
+      # By way of another task.
+      test = self()
+      nested = fn -> send(test, {:nested, awaits.()}) && idle() end
+      caller.(:nested, 800, fn -> Task.Supervisor.async(tasks, nested).pid end)
+      assert_receive {:nested, nested}
+
+      # Awaited by one who is not OOM's to kill.
+      outside = start_supervised!({Agent, fn -> nil end})
+      foreign = Agent.get(outside, fn _ -> awaits.() end)
+
+      walk()
+      pids = [protected, high, lowest, traps, nolink, alone, nested, foreign]
+      assert Enum.map(pids, &rank/1) == [:protected, 750, 250, 250, 250, 250, 800, :protected]
     end
 
     test "PartitionSupervisor: below one of its partitions, and a partition of workers" do
@@ -432,6 +516,33 @@ defmodule OOM.TreeTest do
         [a, b, c] = for id <- [:a, :b, :c], do: started(id)
         walk()
         assert Enum.map([a, b, c], &rank/1) == [700, 700, 300]
+      end
+    end
+
+    # Nobody has looked yet with whom it goes.
+    test "under an OOM.Supervisor one that has just been started goes last" do
+      for strategy <- [:one_for_all, :rest_for_one] do
+        children = [
+          OOM.child_spec(worker(:a), priority: 100),
+          OOM.child_spec(worker(:b), priority: :protected)
+        ]
+
+        {top, pids} = start(:short, children, strategy: strategy, max_restarts: 1)
+        assert {rank(pids.a), Units.own(pids.a)} == {1000, 100}
+        walk()
+        assert rank(pids.a) == :protected
+
+        # A new one is as unknown as the first.
+        GenServer.cast(pids.a, {:stop, :crash})
+        {a, b} = {started(:a), started(:b)}
+        :sys.get_state(top)
+        assert {rank(a), Units.own(a)} == {1000, 100}
+        assert rank(b) == :protected
+        walk()
+        assert rank(a) == :protected
+        OOM.set_priority(b, :low)
+        walk()
+        assert rank(a) == 250
       end
     end
 
@@ -698,6 +809,7 @@ defmodule OOM.TreeTest do
   end
 
   defp idle, do: receive(do: (:never -> :ok))
+  defp flags, do: %{strategy: :one_for_one, intensity: 1, period: 5}
 
   defp trapping(%{start: {m, f, [options]}} = spec),
     do: %{spec | start: {m, f, [[trap_exit: true] ++ options]}}

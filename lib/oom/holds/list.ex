@@ -39,11 +39,9 @@ defmodule OOM.Holds.List do
   end
 
   defp whereis(pid, _id) when is_pid(pid), do: pid
-
-  defp whereis(name, _id)
-       when is_atom(name) or (is_tuple(name) and elem(name, 0) in [:global, :via]),
-       do: local(GenServer.whereis(name))
-
+  defp whereis(name, _id) when is_atom(name), do: local(GenServer.whereis(name))
+  defp whereis({:global, _} = name, _id), do: local(GenServer.whereis(name))
+  defp whereis({:via, m, _} = name, _id) when is_atom(m), do: local(GenServer.whereis(name))
   defp whereis(other, id), do: wrong!({other, id})
 
   defp local(pid) when is_pid(pid), do: pid

@@ -98,11 +98,11 @@ defmodule OOM.Holds.Release do
     end
   end
 
-  defp start(:restart_child, %Hold{supervisor: supervisor} = hold) do
+  defp start(how, %Hold{supervisor: supervisor} = hold) do
     Enum.reduce_while(hold.ids, :ok, fn id, :ok ->
       # One that has started may have been killed again, and its hold then tells of all.
       with %Hold{state: :releasing} <- Store.lookup(Hold.key(hold)),
-           result = :supervisor.restart_child(supervisor, id),
+           result = restart(how, supervisor, Hold.key(hold), id),
            false <- failed?(result) do
         {:cont, :ok}
       else
@@ -120,6 +120,12 @@ defmodule OOM.Holds.Release do
   end
 
   defp gone(_id), do: :ok
+
+  defp restart(:restart_child, supervisor, _key, id),
+    do: :supervisor.restart_child(supervisor, id)
+
+  defp restart(:restart_held, supervisor, key, id),
+    do: GenServer.call(supervisor, {__MODULE__, key, id}, :infinity)
 
   defp failed?({:error, reason} = error),
     do: if(reason in [:running, :restarting, :not_found], do: false, else: error)

@@ -13,8 +13,8 @@ defmodule OOM.Supervisor.Callback do
       {:ok, {flags, specs}} when is_list(specs) ->
         {inner, flags} = pop_options(flags)
 
-        inherited = Tree.inherited()
-        own = Keyword.merge(options, Child.check!(inner))
+        inherited = inherited()
+        own = options |> Keyword.merge(Child.check!(inner)) |> Keyword.merge(Tree.declared())
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
@@ -38,11 +38,22 @@ defmodule OOM.Supervisor.Callback do
         true -> :oom
       end
 
-    if Tables.config() != nil do
-      Tree.put(self(), kind, Tree.parent(), options)
+    # A unit is what its supervisor made it, once it was started.
+    Tables.while_there(fn ->
+      if Tree.kind(self()) != :unit, do: Tree.put(self(), kind, Tree.parent(), options)
+
       # Its children go one by one, and nobody has to ask who goes with whom.
       if strategy == :one_for_one and auto_shutdown(flags) == :never,
         do: Tree.put_facts(self(), {:one_for_one, :never, []})
+    end)
+  end
+
+  # On a code change nobody is starting this supervisor, and what it was started with holds.
+  defp inherited do
+    with nil <- Process.get({__MODULE__, :inherited}) do
+      inherited = Tree.inherited()
+      Process.put({__MODULE__, :inherited}, inherited)
+      inherited
     end
   end
 

@@ -13,6 +13,7 @@ defmodule OOM.Supervisor.Server do
   @behaviour :gen_server
 
   alias OOM.{Child, Holds, Tables, Units, Victims, Visit}
+  alias OOM.Holds.Release
   alias OOM.Supervisor.{Callback, Children, Starts}
 
   # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
@@ -67,10 +68,20 @@ defmodule OOM.Supervisor.Server do
 
     if result == :ok or elem(result, 0) == :ok do
       if action != :restart_child, do: Children.forget(id)
-      Holds.forget(self(), id, Callback.strategy() == :one_for_one)
+      Holds.forget(self(), id, action, Callback.strategy() == :one_for_one)
     end
 
     reply(result, rest)
+  end
+
+  # Its user may have decided otherwise since that was sent.
+  defp request({Release, key, id}, {releaser, _} = from, state) do
+    if Holds.returns?(key, id, releaser) do
+      request({:restart_child, id}, from, state)
+    else
+      {_, rest} = split(:supervisor.handle_call({:get_childspec, make_ref()}, from, state))
+      reply({:error, :not_found}, rest)
+    end
   end
 
   defp request(request, from, state), do: :supervisor.handle_call(request, from, state)
@@ -253,7 +264,7 @@ defmodule OOM.Supervisor.Server do
     state = end_quietly(pid, spec, state)
     others = for {other, true} when other != spec.id <- Enum.reverse(unit), do: other
     state = Enum.reduce(others, state, &terminate_child/2)
-    Holds.hold(self(), spec.id, unit, pid, options)
+    Holds.hold(self(), spec.id, unit, pid, [return: :restart_held] ++ options)
     idle(state)
   end
 

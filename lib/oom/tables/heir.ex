@@ -1,7 +1,8 @@
 defmodule OOM.Tables.Heir do
   @moduledoc false
-  # Inherits the holds where OOM.Tables ends, and gives them to its next incarnation. All else can
-  # be found out again; who is held is known to nobody else, and would stay down for good.
+  # Inherits the tables where OOM.Tables ends, and gives them to its next incarnation. Meanwhile they
+  # are there for everybody, under their names. What is in them is known to nobody else: who is held
+  # would stay down for good, and workers and supervisors tell of themselves only once.
 
   use GenServer
 
@@ -18,7 +19,10 @@ defmodule OOM.Tables.Heir do
   end
 
   @impl true
-  def init(nil), do: {:ok, nil}
+  def init(nil) do
+    OOM.Tables.inherits(self())
+    {:ok, nil}
+  end
 
   @impl true
   def handle_call({:take, table}, {pid, _}, state) do

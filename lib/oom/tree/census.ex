@@ -39,7 +39,8 @@ defmodule OOM.Tree.Census do
   @impl true
   def init(nil) do
     state = %{
-      level: :normal,
+      # Whoever knows better tells only of changes.
+      level: OOM.level(),
       walk: nil,
       began_ms: 0,
       pause_ms: @least_ms,
@@ -51,7 +52,7 @@ defmodule OOM.Tree.Census do
       timer: nil
     }
 
-    {:ok, later(@least_ms, state)}
+    {:ok, later(if(state.level == :normal, do: @least_ms, else: @hurry_ms), state)}
   end
 
   @impl true
@@ -104,7 +105,7 @@ defmodule OOM.Tree.Census do
   defp priority(_pressure), do: :high
 
   defp later(delay_ms, state) do
-    _ = state.timer && Process.cancel_timer(state.timer)
+    _ = if state.timer, do: Process.cancel_timer(state.timer)
     %{state | timer: Process.send_after(self(), :walk, delay_ms)}
   end
 

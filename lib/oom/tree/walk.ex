@@ -8,11 +8,13 @@ defmodule OOM.Tree.Walk do
   # What is asked of a process is read without a signal to it unless it just runs (0.6 us here).
   # Only of the few that trap exits, as every supervisor does, the dictionary is read.
 
-  alias OOM.{Tree, Units, Victims, Visit, Workers}
+  alias OOM.{InitialCall, Tree, Units, Victims, Visit, Workers}
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
-  # Further up nobody looks.
+  # Linked with whoever uses them: their end is the end of all those, who can be killed one by one.
+  @linked [Registry.Partition]
+  # Further up nobody looks, whoever started or awaits whom.
   @generations 16
   # Longer than a supervisor that is not starting a child takes to answer.
   @facts_ms 50
@@ -42,7 +44,7 @@ defmodule OOM.Tree.Walk do
     }
   end
 
-  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: []}
+  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: [], awaits: 0}
 
   defp visit(pid, state) do
     case place(pid, state, 0) do
@@ -78,7 +80,7 @@ defmodule OOM.Tree.Walk do
 
       true ->
         case Tree.lookup(pid) do
-          row when row == nil or elem(row, 1) == :inside -> up(pid, state, generation)
+          row when row == nil or elem(row, 1) in [:inside, :aside] -> up(pid, state, generation)
           row -> known(row, state)
         end
     end
@@ -93,7 +95,7 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :unknown, _, options, _}, state) do
     # It was said to be a supervisor; of what kind tells how it is told of a kill.
-    kind = if Tree.initial_call(pid) == :supervisor, do: :supervisor, else: :special
+    kind = trapping(InitialCall.of_supervisor(pid), :supervisor)
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
   end
@@ -127,13 +129,8 @@ defmodule OOM.Tree.Walk do
   # or its specification did not say that it is a supervisor. That was declared all the same.
   defp corrected({:worker, parent} = place, parent, state) do
     with nil <- Tree.lookup(parent),
-         {_, rank, _, _, _, supervisor, _, options, _} <- Workers.lookup(parent),
-         :supervisor <- Tree.initial_call(parent) do
-      options = if options == [found: true], do: Tree.options(supervisor), else: options
-      options = Keyword.put(options, :priority, Units.own(parent) || rank)
-      Tree.put(parent, :supervisor, supervisor, options)
-      Workers.delete(parent)
-
+         {:supervisor, _, _} <- InitialCall.of(parent),
+         true <- Tree.no_worker(parent) do
       {{:supervisor, parent, :supervisor, Tree.options(parent)},
        changed(parent, :supervisor, state)}
     else
@@ -153,48 +150,78 @@ defmodule OOM.Tree.Walk do
   defp classify(_pid, _parent, :oom, _options, state), do: {:outside, state}
 
   defp classify(pid, parent, kind, options, state) do
-    cond do
-      Victims.marked?(pid) ->
+    facts = facts(parent)
+
+    case Victims.marked?(pid) || role(pid, type(facts, pid)) do
+      true ->
         {:outside, state}
 
-      new = supervisor_kind(pid, type(parent, pid)) ->
+      new when new in [:supervisor, :special] ->
         Tree.put_new(pid, new, parent, options)
 
         {{:supervisor, pid, new, options},
          pid |> changed(new, state) |> then(&changed(parent, kind, &1))}
 
-      true ->
-        Workers.found(pid, Tree.rank(options), parent)
+      role ->
+        {rank, state} = rank(role, pid, facts, Tree.rank(options), state)
+        Workers.found(pid, rank, parent)
         state = changed(parent, kind, state)
         {{:worker, pid}, %{state | found: state.found + 1}}
     end
   end
 
-  defp supervisor_kind(pid, type) do
-    case {:erlang.process_info(pid, :trap_exit), type} do
-      {{_, true}, type} -> trapping(Tree.initial_call(pid), type)
-      {_, :supervisor} -> :special
-      _ -> nil
+  defp rank(:linked, _pid, _facts, _rank, state), do: {:protected, state}
+  defp rank(:worker, pid, :tasks, rank, state), do: awaited(pid, rank, state)
+  defp rank(:worker, _pid, _facts, rank, state), do: {rank, state}
+
+  # Who awaits a task is linked with it, and ends with it: the task is worth as much. Other workers
+  # are not linked with those they work for as a matter of course, and are not asked.
+  defp awaited(pid, rank, %{awaits: awaits} = state) when awaits < @generations do
+    with [caller | _] when is_pid(caller) and node(caller) == node() <- InitialCall.callers(pid),
+         {_, links} <- :erlang.process_info(pid, :links),
+         true <- caller in links,
+         {_, false} <- :erlang.process_info(caller, :trap_exit) do
+      {place, state} = place(caller, %{state | awaits: awaits + 1}, 0)
+      {Units.highest(rank, worth(place)), %{state | awaits: awaits}}
+    else
+      _nobody -> {rank, state}
     end
   end
 
-  defp trapping(:supervisor, _type), do: :supervisor
-  defp trapping(module, _type) when module in @special, do: :special
-  defp trapping(_module, :supervisor), do: :special
-  defp trapping(_module, _type), do: nil
+  defp awaited(_pid, rank, state), do: {rank, state}
+
+  defp worth({:worker, pid}), do: Units.own(pid) || 0
+  defp worth({:supervisor, _pid, _kind, options}), do: Tree.rank(options)
+  # Not ours to kill.
+  defp worth(_outside), do: :protected
+
+  defp role(pid, type) do
+    case {:erlang.process_info(pid, :trap_exit), type} do
+      {{_, true}, :supervisor} -> trapping(InitialCall.of_supervisor(pid), type)
+      {{_, true}, type} -> trapping(InitialCall.of(pid), type)
+      {_, :supervisor} -> :special
+      _ -> :worker
+    end
+  end
+
+  defp trapping({:supervisor, _, _}, _type), do: :supervisor
+  defp trapping({module, _, _}, _type) when module in @special, do: :special
+  defp trapping(_call, :supervisor), do: :special
+  defp trapping({module, _, _}, _type) when module in @linked, do: :linked
+  defp trapping(_call, _type), do: :worker
+
+  defp facts(supervisor) do
+    with row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4)
+  end
 
   # What its supervisor's specification says of it, as far as that is known.
-  defp type(parent, pid) do
-    case Tree.lookup(parent) do
-      {_, _, _, _, {_, _, children}} -> Enum.find_value(children, &(&1.pid == pid && &1.type))
-      _ -> nil
-    end
-  end
+  defp type({_, _, children}, pid), do: Enum.find_value(children, &(&1.pid == pid && &1.type))
+  defp type(_unknown, _pid), do: nil
 
   # A new child below it: its facts are no longer what they were.
   defp changed(pid, kind, state) when kind in [:supervisor, :oom] do
     case Tree.lookup(pid) do
-      {_, _, _, _, :dynamic} -> state
+      {_, _, _, _, dynamic} when dynamic in [:dynamic, :tasks] -> state
       # Types are needed to classify its children, so the first time it is asked at once.
       {_, _, _, _, nil} when not is_map_key(state.asked, pid) -> ask(pid, state)
       _ -> %{state | asked: Map.put_new(state.asked, pid, :again)}
@@ -204,19 +231,28 @@ defmodule OOM.Tree.Walk do
   defp changed(_pid, _kind, state), do: state
 
   defp ask(pid, state) do
-    with facts when facts != nil <- Visit.facts(pid, @facts_ms), do: Tree.put_facts(pid, facts)
+    case {Visit.facts(pid, @facts_ms), facts(pid)} do
+      # It is busy with a start. Its children cannot be spared for as long as that takes.
+      {nil, nil} -> Tree.put_facts(pid, :unanswered)
+      {nil, _older} -> :ok
+      {facts, _older} -> Tree.put_facts(pid, facts)
+    end
+
     %{state | asked: Map.put(state.asked, pid, :asked)}
   end
 
   # And OOM.Supervisors, whose children come without us.
   defp ask_changed(state) do
-    for {pid, :again} <- state.asked, do: ask(pid, state)
+    for {pid, :again} <- state.asked, do: _ = ask(pid, state)
 
-    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: ask(pid, state)
+    for {pid, kind, _, _, facts} <- Tree.all(),
+        facts == :unanswered or (kind == :oom and depends?(facts)),
+        do: _ = ask(pid, state)
+
     :ok
   end
 
   defp depends?({:one_for_one, :never, _}), do: false
-  defp depends?(:dynamic), do: false
+  defp depends?(dynamic) when dynamic in [:dynamic, :tasks], do: false
   defp depends?(_unknown_or_more), do: true
 end

@@ -254,6 +254,64 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
   end
 
+  describe "a hold that is on its way, while its supervisor is busy" do
+    # In the order in which the supervisor is asked.
+    defp in_order(sup, requests) do
+      :sys.suspend(sup)
+
+      tasks =
+        for {request, n} <- Enum.with_index(requests, 1) do
+          task = Task.async(request)
+          eventually(fn -> Process.info(sup, :message_queue_len) >= {:message_queue_len, n} end)
+          task
+        end
+
+      :sys.resume(sup)
+      Task.await_many(tasks)
+    end
+
+    test "stays down where it was terminated or deleted before" do
+      for {ask, listed} <- [terminate_child: [:a, :b], delete_child: [:b]] do
+        {sup, %{a: a}} = start(:long, [:a, :b])
+        hold(sup, :a, a)
+        release = fn -> OOM.release({sup, :a}) end
+        assert [:ok, _] = in_order(sup, [fn -> apply(Supervisor, ask, [sup, :a]) end, release])
+        assert running(sup) == [:b]
+        ids = for {id, _, _, _} <- Supervisor.which_children(sup), do: id
+        assert Enum.sort(ids) == listed
+        assert OOM.Holds.Store.all(sup) == []
+        refute_received {:started, :a, _}
+      end
+    end
+
+    test "comes back without the one that was terminated" do
+      {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :one_for_all)
+      hold(sup, :b, b)
+      terminate = fn -> Supervisor.terminate_child(sup, :a) end
+      in_order(sup, [terminate, fn -> OOM.release({sup, :b}) end])
+      eventually(fn -> running(sup) == [:b, :c] end)
+      refute_received {:started, :a, _}
+    end
+
+    test "is started once where it was restarted before" do
+      {sup, %{a: a}} = start(:long, [:a])
+      hold(sup, :a, a)
+      restart = fn -> Supervisor.restart_child(sup, :a) end
+      assert [{:ok, pid}, :ok] = in_order(sup, [restart, fn -> OOM.release({sup, :a}) end])
+      assert started(:a) == pid
+      refute_received {:started, :a, _}
+    end
+
+    test "is terminated where that is asked after it" do
+      {sup, %{a: a}} = start(:long, [:a])
+      hold(sup, :a, a)
+      terminate = fn -> Supervisor.terminate_child(sup, :a) end
+      assert [:ok, :ok] = in_order(sup, [fn -> OOM.release({sup, :a}) end, terminate])
+      assert running(sup) == []
+      assert held(sup, :a) == nil
+    end
+  end
+
   test "the owner of the tables ends, and who is held is still known" do
     {sup, %{a: a}} = start(:long, [:a])
     {short, %{b: b}} = start(:short, [:b])

@@ -1,0 +1,79 @@
+defmodule OOM.KillTest do
+  # The application's own parts run; the tests kill as the guard does.
+  use ExUnit.Case, async: false
+
+  import OOM.Test.{Eventually, HeldTree}
+
+  alias OOM.{Kill, Workers}
+  alias OOM.Tree.Census
+
+  defmodule Strict do
+    @moduledoc false
+    # Traps exits, and knows of no message.
+    use GenServer
+
+    def start_link(owner), do: GenServer.start_link(__MODULE__, owner)
+
+    @impl true
+    def init(owner) do
+      Process.flag(:trap_exit, true)
+      send(owner, {:started, :strict, self()})
+      {:ok, owner}
+    end
+
+    @impl true
+    def handle_info(:nothing_else, owner), do: {:noreply, owner}
+
+    @impl true
+    def terminate(reason, owner), do: send(owner, {:stopped, reason})
+  end
+
+  defp strict, do: %{id: :strict, start: {Strict, :start_link, [self()]}}
+
+  defp plain do
+    start = {Supervisor, :start_link, [[strict()], [strategy: :one_for_one, max_restarts: 0]]}
+    %{id: :plain, type: :supervisor, start: start}
+  end
+
+  # It would be a crash with a report of its state, or at least an error in the log.
+  test "one that traps exits leaves in order, by the order of its supervisor" do
+    for child <- [strict(), plain()] do
+      {top, _} = start(:short, [])
+      {:ok, _} = Supervisor.start_child(top, child)
+      pid = started(:strict)
+      Census.walk()
+      supervisor = elem(Workers.lookup(pid), 5)
+      ref = Process.monitor(pid)
+
+      log =
+        ExUnit.CaptureLog.capture_log(fn ->
+          Kill.begin(pid, supervisor, 1, System.monotonic_time(:millisecond), 10_000)
+          assert_receive {:DOWN, ^ref, _, _, {:shutdown, :memory_pressure}}, 5_000
+          assert_received {:stopped, {:shutdown, :memory_pressure}}
+          assert started(:strict) != pid
+        end)
+
+      refute log =~ "[error]"
+    end
+  end
+
+  test "one that traps exits and has no supervisor is told, and ended after the grace" do
+    test = self()
+
+    pid =
+      spawn(fn ->
+        Process.flag(:trap_exit, true)
+        send(test, :ready)
+        receive(do: (message -> send(test, {:told, message})))
+        receive(do: (:never -> :ok))
+      end)
+
+    assert_receive :ready
+    ref = Process.monitor(pid)
+    OOM.set_priority(pid, :low)
+    Kill.begin(pid, nil, 1, System.monotonic_time(:millisecond), 10)
+    assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
+    assert_received {:told, {:EXIT, _, {:shutdown, :memory_pressure}}}
+    eventually(fn -> not Workers.member?(pid) end)
+  end
+end
