@@ -148,7 +148,7 @@ defmodule OOM do
     rank = Priority.rank!(priority)
     _ = running!()
     {max_heap_size, handle_pressure?} = check_own!(options)
-    if max_heap_size != nil, do: max_heap_size |> Heap.bytes() |> Heap.cap_self()
+    bytes = if max_heap_size != nil, do: Heap.bytes(max_heap_size)
     Heap.mailbox_off_heap()
 
     # In the init/1 of a supervisor, it holds for what is below.
@@ -160,6 +160,8 @@ defmodule OOM do
     if handle_pressure? != nil and Workers.member?(self()),
       do: Asker.listens(self(), handle_pressure?)
 
+    # At last, so that none of this is what passes it.
+    if max_heap_size != nil, do: Heap.cap_self(bytes)
     :ok
   end
 

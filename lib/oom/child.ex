@@ -219,7 +219,11 @@ defmodule OOM.Child do
         Census.changed()
 
       worker?(options) ->
-        alone? = Callback.strategy() not in [:one_for_all, :rest_for_one]
+        # A temporary one is not held, and takes nobody along.
+        alone? =
+          Callback.strategy() not in [:one_for_all, :rest_for_one] or
+            options[:restart] == :temporary
+
         rank = if alone?, do: rank(options), else: Units.started(pid, rank(options))
         Workers.attach(pid, rank, self(), id, options)
         if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)

@@ -40,11 +40,13 @@ defmodule OOM.Supervisor.Callback do
 
     # A unit is what its supervisor made it, once it was started.
     Tables.while_there(fn ->
-      if Tree.kind(self()) != :unit, do: Tree.put(self(), kind, Tree.parent(), options)
+      if Tree.kind(self()) != :unit do
+        Tree.put(self(), kind, Tree.parent(), options)
 
-      # Its children go one by one, and nobody has to ask who goes with whom.
-      if strategy == :one_for_one and auto_shutdown(flags) == :never,
-        do: Tree.put_facts(self(), {:one_for_one, :never, []})
+        # Its children go one by one, and nobody has to ask who goes with whom.
+        if strategy == :one_for_one and auto_shutdown(flags) == :never,
+          do: Tree.put_facts(self(), {:one_for_one, :never, []})
+      end
     end)
   end
 
