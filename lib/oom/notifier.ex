@@ -1,7 +1,8 @@
 defmodule OOM.Notifier do
   @moduledoc false
   # Tells subscribers about changes of level. A process of its own, so that a hundred thousand
-  # subscribers cost the guard one message.
+  # subscribers cost the guard one message. Who subscribed is in a table (OOM.Tables), with the level
+  # they were told last: a crash of this process is nobody's end of news.
 
   use GenServer
 
@@ -22,29 +23,56 @@ defmodule OOM.Notifier do
   def level(from, report), do: GenServer.cast(__MODULE__, {:level, from, report})
 
   @impl true
-  def init(nil), do: {:ok, %{}}
+  def init(nil) do
+    subscribers = for [pid] <- :ets.match(__MODULE__, {:"$1"}), into: %{}, do: monitored(pid)
+    # It may have changed while nobody was here to tell.
+    tell(told(), %{OOM.snapshot() | level: OOM.level()}, subscribers)
+    {:ok, subscribers}
+  end
 
   @impl true
-  def handle_call({:subscribe, pid}, _from, subscribers),
-    do: {:reply, :ok, Map.put_new_lazy(subscribers, pid, fn -> Process.monitor(pid) end)}
+  def handle_call({:subscribe, pid}, _from, subscribers) do
+    :ets.insert(__MODULE__, {pid})
+    {:reply, :ok, Map.put_new_lazy(subscribers, pid, fn -> Process.monitor(pid) end)}
+  end
 
   def handle_call({:unsubscribe, pid}, _from, subscribers) do
     {ref, subscribers} = Map.pop(subscribers, pid)
     if ref, do: Process.demonitor(ref, [:flush])
+    :ets.delete(__MODULE__, pid)
     {:reply, :ok, subscribers}
   end
 
   @impl true
   def handle_cast({:level, from, report}, subscribers) do
-    snapshot = Snapshot.from_report(report)
-    for {pid, _ref} <- subscribers, do: send(pid, {:oom, snapshot.level, snapshot})
-    OOM.Reporter.level(from, snapshot)
+    tell(from, Snapshot.from_report(report), subscribers)
     {:noreply, subscribers}
   end
 
   @impl true
-  def handle_info({:DOWN, _ref, :process, pid, _}, subscribers),
-    do: {:noreply, Map.delete(subscribers, pid)}
+  def handle_info({:DOWN, _ref, :process, pid, _}, subscribers) do
+    :ets.delete(__MODULE__, pid)
+    {:noreply, Map.delete(subscribers, pid)}
+  end
 
   def handle_info(_other, subscribers), do: {:noreply, subscribers}
+
+  defp tell(from, %Snapshot{level: level} = snapshot, subscribers) do
+    if level != told() do
+      for {pid, _ref} <- subscribers, do: send(pid, {:oom, level, snapshot})
+      OOM.Reporter.level(from, snapshot)
+      :ets.insert(__MODULE__, {:told, level})
+    end
+
+    :ok
+  end
+
+  defp told do
+    case :ets.lookup(__MODULE__, :told) do
+      [{_, level}] -> level
+      [] -> :normal
+    end
+  end
+
+  defp monitored(pid), do: {pid, Process.monitor(pid)}
 end

@@ -19,6 +19,8 @@ defmodule OOM.Tables do
     {OOM.Steps, [:ordered_set]},
     # {pid, asked_ms}: who wants a word before the kill; see OOM.Asker
     {OOM.Asker, [:set]},
+    # {pid}: who subscribed; {:told, level}; see OOM.Notifier
+    {OOM.Notifier, [:set]},
     # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
     # {pid, kind, parent, options, facts}: the supervisors below; see OOM.Tree

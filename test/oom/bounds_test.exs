@@ -136,8 +136,9 @@ defmodule OOM.BoundsTest do
     assert monitors(Notifier) == elem(before, 1) + @subscribers
     assert kept(OOM.Guard) < guard + 100_000
 
-    Notifier.level(:normal, report)
+    Notifier.level(:normal, %{report | level: :elevated})
     :sys.get_state(Notifier)
+    on_exit(fn -> Notifier.level(:elevated, %{report | level: :normal}) end)
 
     for pid <- pids do
       {:messages, messages} = Process.info(pid, :messages)

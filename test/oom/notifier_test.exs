@@ -7,7 +7,13 @@ defmodule OOM.NotifierTest do
   alias OOM.{Notifier, Snapshot}
 
   setup do
-    on_exit(fn -> OOM.Level.put(:normal) end)
+    # Whatever others have told.
+    change(:high, :normal)
+
+    on_exit(fn ->
+      OOM.Level.put(:normal)
+      change(:high, :normal)
+    end)
   end
 
   test "a subscriber is told each change, with what is known" do
@@ -82,6 +88,45 @@ defmodule OOM.NotifierTest do
     for pid <- pids, do: assert_receive({:subscribed, ^pid}, 5_000)
     change(:normal, :elevated)
     for pid <- pids, do: assert_receive({:told, ^pid, :elevated}, 5_000)
+  end
+
+  test "what has not changed is told nobody" do
+    :ok = OOM.subscribe()
+    change(:high, :normal)
+    settled()
+    refute_received {:oom, _, _}
+  end
+
+  test "a crash loses no subscriber, and no change meanwhile" do
+    :ok = OOM.subscribe()
+    {gone, ref} = spawn_monitor(fn -> OOM.subscribe() end)
+    assert_receive {:DOWN, ^ref, _, _, :normal}, 5_000
+    change(:normal, :elevated)
+    assert_receive {:oom, :elevated, _}, 5_000
+    OOM.Level.put(:elevated)
+    crash()
+    refute_received {:oom, _, _}
+    refute is_map_key(:sys.get_state(Notifier), gone)
+
+    # As the guard does, whose word nobody hears then.
+    OOM.Level.put(:high)
+    crash()
+    assert_receive {:oom, :high, %Snapshot{level: :high}}, 5_000
+    change(:high, :normal)
+    assert_receive {:oom, :normal, _}, 5_000
+    refute_received {:oom, _, _}
+    :ok = OOM.unsubscribe()
+    crash()
+    refute is_map_key(:sys.get_state(Notifier), self())
+  end
+
+  defp crash do
+    before = Process.whereis(Notifier)
+    ref = Process.monitor(before)
+    Process.exit(before, :kill)
+    assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
+    eventually(fn -> Process.whereis(Notifier) not in [nil, before] end)
+    settled()
   end
 
   # As the guard does on a change.

@@ -82,6 +82,9 @@ defmodule OOM.RecoveryTest do
     OOM.subscribe()
     OOM.Level.put(:critical)
     # As the guard told it.
+    report = OOM.Native.watcher_report(eventually(&Tables.watcher/0))
+    OOM.Notifier.level(:normal, %{report | level: :critical})
+    assert_receive {:oom, :critical, _}, 5_000
     OOM.Accountant.pressure(:critical, 0)
     assert :sys.get_state(OOM.Accountant).level == :critical
     crash(OOM.Guard)
