@@ -4,7 +4,7 @@ defmodule OOM.Child do
   # says, and registers the result. Works under any supervisor.
 
   alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Workers}
-  alias OOM.Supervisor.{Children, Starts}
+  alias OOM.Supervisor.{Callback, Children, Starts}
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
@@ -199,7 +199,8 @@ defmodule OOM.Child do
 
   defp registered(result, id, options) do
     with pid when is_pid(pid) <- started(result) do
-      Children.put(pid, id, options)
+      # A plain supervisor would never take it back.
+      if Callback.here?(), do: Children.put(pid, id, options)
 
       # What is in a unit dies with it.
       unless Tree.here()[:inside_unit], do: register(pid, id, options)

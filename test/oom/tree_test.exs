@@ -296,6 +296,22 @@ defmodule OOM.TreeTest do
       end
     end
 
+    test "a plain supervisor keeps nothing of children that have ended" do
+      {_, supervisor} = below(dynamic())
+      entries = fn -> supervisor |> Process.info(:dictionary) |> elem(1) |> length() end
+
+      [first | _] =
+        counts =
+        for n <- 1..5 do
+          child = OOM.child_spec(worker({:connection, n}, restart: :temporary), priority: :low)
+          {:ok, pid} = DynamicSupervisor.start_child(supervisor, child)
+          :ok = DynamicSupervisor.terminate_child(supervisor, pid)
+          entries.()
+        end
+
+      assert List.last(counts) == first
+    end
+
     test "one that takes long to leave is not started again before it has" do
       test = self()
 
