@@ -41,7 +41,21 @@ defmodule OOM.Tree do
   def put_kind(pid, kind), do: :ets.update_element(__MODULE__, pid, {2, kind})
 
   @spec put_facts(pid(), facts()) :: boolean()
-  def put_facts(pid, facts), do: :ets.update_element(__MODULE__, pid, {5, facts})
+  def put_facts(pid, facts) do
+    :ets.delete(__MODULE__, {:busy, pid})
+    :ets.update_element(__MODULE__, pid, {5, facts})
+  end
+
+  @doc "It was asked for its facts and did not answer."
+  @spec put_busy(pid()) :: true
+  def put_busy(pid), do: :ets.insert(__MODULE__, {{:busy, pid}, []})
+
+  @spec busy?(pid()) :: boolean()
+  def busy?(pid), do: :ets.member(__MODULE__, {:busy, pid})
+
+  @doc "All that did not answer when they were asked last."
+  @spec all_busy() :: [pid()]
+  def all_busy, do: :ets.select(__MODULE__, [{{{:busy, :"$1"}, :_}, [], [:"$1"]}])
 
   @spec lookup(pid()) :: row() | nil
   def lookup(pid) do
@@ -86,6 +100,7 @@ defmodule OOM.Tree do
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, pid)
 
+    for pid <- all_busy(), not Process.alive?(pid), do: :ets.delete(__MODULE__, {:busy, pid})
     :ok
   end
 
@@ -137,22 +152,22 @@ defmodule OOM.Tree do
   # Further up nobody looks.
   @generations 16
 
-  @doc "Whether a process is below a unit, or below one that is just being started."
-  @spec in_unit?(pid()) :: boolean()
-  def in_unit?(pid), do: in_unit?(parent(pid), pid, @generations)
+  @doc "Whether a process is below a unit, or one that is just being started; else below whom we know."
+  @spec above(pid()) :: :unit | :known | :nobody
+  def above(pid), do: above(parent(pid), pid, @generations)
 
-  defp in_unit?(parent, pid, generations) when parent != nil and generations > 0 do
+  defp above(parent, pid, generations) when parent != nil and generations > 0 do
     # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
     starting = generations < @generations and lookup(pid) == nil and note(parent)[:inside_unit]
 
     case lookup(parent) do
-      _ when starting -> true
-      {_, _, _, options, _} -> Keyword.get(options, :inside_unit, false)
-      nil -> in_unit?(parent(parent), parent, generations - 1)
+      _ when starting -> :unit
+      {_, _, _, options, _} -> if options[:inside_unit], do: :unit, else: :known
+      nil -> above(parent(parent), parent, generations - 1)
     end
   end
 
-  defp in_unit?(_parent, _pid, _generations), do: false
+  defp above(_parent, _pid, _generations), do: :nobody
 
   @doc """
   A worker that this process has started tells of itself. Where it is a supervisor below an

@@ -45,7 +45,8 @@ defmodule OOM.Units do
 
   @doc """
   Whether this child of a supervisor must be left alone now: one that would go down with it is
-  protected; or nobody has looked yet who would, since it or its supervisor was started.
+  protected; or nobody has looked yet who would, since it or its supervisor was started. A supervisor
+  that is too busy to tell keeps nobody from being killed.
   """
   @spec spared?(pid() | nil, pid()) :: boolean()
   def spared?(nil, _pid), do: false
@@ -53,7 +54,7 @@ defmodule OOM.Units do
   def spared?(supervisor, pid) do
     case Tree.lookup(supervisor) do
       {_, kind, _, _, nil} ->
-        kind in [:oom, :supervisor, :unknown]
+        kind in [:oom, :supervisor, :unknown] and not Tree.busy?(supervisor)
 
       {_, _, _, _, {_, _, [_ | _]} = facts} = row ->
         depends?(row) and spared?(pid, supervisor, facts)
@@ -65,7 +66,7 @@ defmodule OOM.Units do
 
   defp spared?(pid, supervisor, {_, _, children} = facts) do
     case Enum.find(children, &(&1.pid == pid)) do
-      nil -> true
+      nil -> not Tree.busy?(supervisor)
       child -> child |> with_it(supervisor, facts) |> Enum.any?(&protected?/1)
     end
   end

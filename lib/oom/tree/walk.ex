@@ -204,13 +204,18 @@ defmodule OOM.Tree.Walk do
   defp changed(_pid, _kind, state), do: state
 
   defp ask(pid, state) do
-    with facts when facts != nil <- Visit.facts(pid, @facts_ms), do: Tree.put_facts(pid, facts)
+    case Visit.facts(pid, @facts_ms) do
+      nil -> Tree.put_busy(pid)
+      facts -> Tree.put_facts(pid, facts)
+    end
+
     %{state | asked: Map.put(state.asked, pid, :asked)}
   end
 
   # And OOM.Supervisors, whose children come without us.
   defp ask_changed(state) do
     for {pid, :again} <- state.asked, do: ask(pid, state)
+    for pid <- Tree.all_busy(), not is_map_key(state.asked, pid), do: ask(pid, state)
 
     for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: ask(pid, state)
     :ok
