@@ -12,7 +12,6 @@ defmodule OOM.Asker do
   @again_ms 1_000
   # No more than the guard would kill at once.
   @batch 64
-  @fresh_ms 100
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
@@ -72,7 +71,8 @@ defmodule OOM.Asker do
   defp ask(level, snapshot) do
     now = System.monotonic_time(:millisecond)
     need = Pressure.need_bytes(snapshot)
-    asked = for victim <- next(need, now), ask?(victim.pid, now), do: victim
+    next = Plan.pick(Plan.limits(need, @batch, now))
+    asked = for victim <- next, ask?(victim.pid, now), do: victim
 
     for %{pid: pid, bytes: bytes} <- asked do
       :ets.update_element(__MODULE__, pid, {2, now})
@@ -84,21 +84,6 @@ defmodule OOM.Asker do
     # What they let go is cached by the VM; at :critical the guard sees to that.
     if level == :high and listening?(now) and Trim.enabled?(Tables.config().trim),
       do: Trim.start()
-  end
-
-  # As the guard would pick them.
-  defp next(need, now) do
-    Plan.pick(%{
-      need_bytes: need,
-      count: @batch,
-      min_bytes: Tables.config().min_victim_bytes,
-      fresh_ms: @fresh_ms,
-      unknown: :take,
-      busy: :spare,
-      ceiling: 1000,
-      now_ms: now,
-      growth_bytes_per_ms: 0
-    })
   end
 
   defp ask?(pid, now) do

@@ -193,7 +193,8 @@ defmodule OOM.Child do
   defp unit?(options), do: options[:unit] == true
 
   defp registered(pid, id, options, bytes) do
-    Children.put(pid, id, options)
+    # A plain supervisor would never take it back.
+    if Callback.here?(), do: Children.put(pid, id, options)
 
     # What is in a unit dies with it.
     unless Tree.here()[:inside_unit], do: register(pid, id, options)

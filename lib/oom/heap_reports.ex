@@ -4,19 +4,11 @@ defmodule OOM.HeapReports do
   # such an end from any other `:killed`. This filter sees it pass, marks the victim for its
   # supervisor, and lets it go on unchanged.
 
-  @filter :oom_heap_reports
-
   @spec install() :: :ok
-  def install do
-    _ = :logger.remove_primary_filter(@filter)
-    :ok = :logger.add_primary_filter(@filter, {&__MODULE__.filter/2, nil})
-  end
+  def install, do: OOM.LogFilter.install(__MODULE__)
 
   @spec uninstall() :: :ok
-  def uninstall do
-    _ = :logger.remove_primary_filter(@filter)
-    :ok
-  end
+  def uninstall, do: OOM.LogFilter.uninstall(__MODULE__)
 
   @doc false
   @spec filter(:logger.log_event(), term()) :: :ignore

@@ -4,7 +4,7 @@ defmodule OOM.Plan do
   # probes, so that the reaction reads the next victim off the front, whatever the number of
   # workers is.
 
-  alias OOM.{Units, Workers}
+  alias OOM.{Tables, Units, Workers}
 
   @type figure :: {OOM.Priority.rank(), non_neg_integer()}
   @type victim :: %{
@@ -79,6 +79,25 @@ defmodule OOM.Plan do
           now_ms: integer(),
           growth_bytes_per_ms: non_neg_integer()
         }
+
+  # Of a small worker, by others than the guard.
+  @fresh_ms 100
+
+  @doc "Whom the guard would pick to free so many bytes, at most `count`, for who acts beside it."
+  @spec limits(integer(), pos_integer(), integer()) :: limits()
+  def limits(need_bytes, count, now_ms) do
+    %{
+      need_bytes: need_bytes,
+      count: count,
+      min_bytes: Tables.config().min_victim_bytes,
+      fresh_ms: @fresh_ms,
+      unknown: :take,
+      busy: :spare,
+      ceiling: 1000,
+      now_ms: now_ms,
+      growth_bytes_per_ms: 0
+    }
+  end
 
   @doc """
   Victims of one priority that together hold `need_bytes`: of the lowest priority that has any, the

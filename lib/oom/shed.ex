@@ -20,7 +20,6 @@ defmodule OOM.Shed do
   @again_ms 1_000
   # Among so many of the next victims its children are looked for.
   @batch 64
-  @fresh_ms 100
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
@@ -72,7 +71,9 @@ defmodule OOM.Shed do
            Native.watcher_report(watcher),
          need when need > 0 <- Pressure.need_bytes(Snapshot.from_report(report)) do
       now = System.monotonic_time(:millisecond)
-      victims = Plan.pick(limits(need, now))
+
+      # Nobody leaves here on a figure that is too old to know: an idle one would for each that is.
+      victims = Plan.pick(%{Plan.limits(need, @batch, now) | unknown: :wait})
 
       for {supervisor, rank} <- victims |> Enum.map(&{&1.supervisor, &1.rank}) |> Enum.uniq(),
           share = share(supervisor),
@@ -99,20 +100,4 @@ defmodule OOM.Shed do
   end
 
   defp sum(victims), do: victims |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-
-  # As the guard would pick them, who is in more of a hurry: nobody leaves here on a figure that is
-  # too old to know, and an idle one would for each that is.
-  defp limits(need, now) do
-    %{
-      need_bytes: need,
-      count: @batch,
-      min_bytes: Tables.config().min_victim_bytes,
-      fresh_ms: @fresh_ms,
-      unknown: :wait,
-      busy: :spare,
-      ceiling: 1000,
-      now_ms: now,
-      growth_bytes_per_ms: 0
-    }
-  end
 end

@@ -22,7 +22,7 @@ defmodule OOM.Tree do
   @typedoc "The nearest declaration above."
   @type options :: keyword()
   @typedoc "Of a supervisor whose children depend on one another; see OOM.Visit.facts/2."
-  @type facts :: OOM.Visit.facts() | :unanswered | nil
+  @type facts :: OOM.Visit.facts() | nil
   @type row :: {pid(), kind(), parent :: pid() | nil, options(), facts()}
 
   @inherited [:priority, :backoff, :max_kills, :max_heap_size, :shed, :inside_unit]
@@ -43,7 +43,21 @@ defmodule OOM.Tree do
   def put_kind(pid, kind), do: :ets.update_element(__MODULE__, pid, {2, kind})
 
   @spec put_facts(pid(), facts()) :: boolean()
-  def put_facts(pid, facts), do: :ets.update_element(__MODULE__, pid, {5, facts})
+  def put_facts(pid, facts) do
+    :ets.delete(__MODULE__, {:busy, pid})
+    :ets.update_element(__MODULE__, pid, {5, facts})
+  end
+
+  @doc "It was asked for its facts and did not answer."
+  @spec put_busy(pid()) :: true
+  def put_busy(pid), do: :ets.insert(__MODULE__, {{:busy, pid}, []})
+
+  @spec busy?(pid()) :: boolean()
+  def busy?(pid), do: :ets.member(__MODULE__, {:busy, pid})
+
+  @doc "All that did not answer when they were asked last."
+  @spec all_busy() :: [pid()]
+  def all_busy, do: :ets.select(__MODULE__, [{{{:busy, :"$1"}, :_}, [], [:"$1"]}])
 
   @spec lookup(pid()) :: row() | nil
   def lookup(pid) do
@@ -153,6 +167,7 @@ defmodule OOM.Tree do
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, {:no_supervisor, pid})
 
+    for pid <- all_busy(), not Process.alive?(pid), do: :ets.delete(__MODULE__, {:busy, pid})
     :ok
   end
 
@@ -205,22 +220,22 @@ defmodule OOM.Tree do
   # Further up nobody looks.
   @generations 16
 
-  @doc "Whether a process is below a unit, or below one that is just being started."
-  @spec in_unit?(pid()) :: boolean()
-  def in_unit?(pid), do: in_unit?(parent(pid), pid, @generations)
+  @doc "Whether a process is below a unit, or one that is just being started; else below whom we know."
+  @spec above(pid()) :: :unit | :known | :nobody
+  def above(pid), do: above(parent(pid), pid, @generations)
 
-  defp in_unit?(parent, pid, generations) when parent != nil and generations > 0 do
+  defp above(parent, pid, generations) when parent != nil and generations > 0 do
     # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
     starting = generations < @generations and lookup(pid) == nil and note(parent)[:inside_unit]
 
     case lookup(parent) do
-      _ when starting -> true
-      {_, _, _, options, _} -> Keyword.get(options, :inside_unit, false)
-      nil -> in_unit?(parent(parent), parent, generations - 1)
+      _ when starting -> :unit
+      {_, _, _, options, _} -> if options[:inside_unit], do: :unit, else: :known
+      nil -> above(parent(parent), parent, generations - 1)
     end
   end
 
-  defp in_unit?(_parent, _pid, _generations), do: false
+  defp above(_parent, _pid, _generations), do: :nobody
 
   @doc """
   A worker that this process has started tells of itself. Where it is a supervisor that no walk has

@@ -59,7 +59,8 @@ defmodule OOM.Units do
 
   @doc """
   Whether this child of a supervisor must be left alone now: one that would go down with it is
-  protected; or nobody has looked yet who would, since it or its supervisor was started.
+  protected; or nobody has looked yet who would, since it or its supervisor was started. A supervisor
+  that is too busy to tell keeps nobody from being killed.
   """
   @spec spared?(pid() | nil, pid()) :: boolean()
   def spared?(nil, _pid), do: false
@@ -68,7 +69,7 @@ defmodule OOM.Units do
     # Asked by the guard of each victim: of most, all there is to know is the strategy.
     case Tree.dependence(supervisor) do
       :none -> false
-      :unknown -> true
+      :unknown -> not Tree.busy?(supervisor)
       :some -> spared?(pid, supervisor, Tree.lookup(supervisor))
     end
   end
@@ -80,7 +81,7 @@ defmodule OOM.Units do
 
   defp together_spared?(pid, supervisor, {_, _, children} = facts) do
     case Enum.find(children, &(&1.pid == pid)) do
-      nil -> true
+      nil -> not Tree.busy?(supervisor)
       child -> child |> with_it(supervisor, facts) |> Enum.any?(&protected?/1)
     end
   end

@@ -31,18 +31,19 @@ defmodule OOM.Workers do
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    cond do
-      member?(pid) -> declare_again(pid, rank)
-      # What is in a unit lives and dies with it, and is no worker.
-      Tree.in_unit?(pid) -> :ok
-      declare_new(pid, rank, supervisor(pid)) -> appeared(pid, rank)
-      true -> declare_again(pid, rank)
-    end
+    if member?(pid), do: declare_again(pid, rank), else: declare_new(pid, rank, Tree.above(pid))
   end
 
-  defp declare_new(pid, rank, supervisor) do
-    Tree.met(supervisor)
-    :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil})
+  # What is in a unit lives and dies with it, and is no worker.
+  defp declare_new(_pid, _rank, :unit), do: :ok
+
+  defp declare_new(pid, rank, above) do
+    supervisor = supervisor(pid)
+    if above == :known, do: Tree.met(supervisor)
+
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil}),
+      do: appeared(pid, rank),
+      else: declare_again(pid, rank)
   end
 
   defp declare_again(pid, rank) do

@@ -134,7 +134,7 @@ defmodule OOM.HeapReportsTest do
       :ok = HeapReports.install()
       :ok = HeapReports.install()
       filters = :logger.get_primary_config().filters
-      assert [_] = for({:oom_heap_reports, filter} <- filters, do: filter)
+      assert [_] = for({OOM.HeapReports, filter} <- filters, do: filter)
     end
   end
 

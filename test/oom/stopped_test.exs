@@ -47,6 +47,6 @@ defmodule OOM.StoppedTest do
 
   test "nothing is left in the logger" do
     filters = :logger.get_primary_config().filters
-    refute List.keymember?(filters, :oom_heap_reports, 0)
+    refute List.keymember?(filters, OOM.HeapReports, 0)
   end
 end

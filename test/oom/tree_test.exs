@@ -380,6 +380,22 @@ defmodule OOM.TreeTest do
       end
     end
 
+    test "a plain supervisor keeps nothing of children that have ended" do
+      {_, supervisor} = below(dynamic())
+      entries = fn -> supervisor |> Process.info(:dictionary) |> elem(1) |> length() end
+
+      [first | _] =
+        counts =
+        for n <- 1..5 do
+          child = OOM.child_spec(worker({:connection, n}, restart: :temporary), priority: :low)
+          {:ok, pid} = DynamicSupervisor.start_child(supervisor, child)
+          :ok = DynamicSupervisor.terminate_child(supervisor, pid)
+          entries.()
+        end
+
+      assert List.last(counts) == first
+    end
+
     test "one that takes long to leave is not started again before it has" do
       test = self()
 
@@ -619,6 +635,31 @@ defmodule OOM.TreeTest do
       refute Units.spared?(one, d)
       walk()
       refute Units.spared?(plain, a) or Units.spared?(oom, c)
+    end
+
+    test "but where a supervisor is too busy to tell" do
+      children = [OOM.child_spec(worker(:a), priority: :low), worker(:b)]
+      {_, supervisor} = below(plain(children, strategy: :one_for_all))
+      {a, _} = {started(:a), started(:b)}
+      :ok = :sys.suspend(supervisor)
+      test = self()
+      # Suspended it would answer; in a call of its own it does not.
+      spawn(fn ->
+        :sys.replace_state(
+          supervisor,
+          &(send(test, :busy) && receive(do: (:go -> &1))),
+          :infinity
+        )
+      end)
+
+      assert_receive :busy
+      walk()
+      refute Units.spared?(supervisor, a)
+      send(supervisor, :go)
+      :ok = :sys.resume(supervisor)
+      walk()
+      assert {:one_for_all, :never, [_, _]} = elem(Tree.lookup(supervisor), 4)
+      refute Units.spared?(supervisor, a)
     end
 
     defp one_for_one(children),

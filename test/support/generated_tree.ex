@@ -94,7 +94,7 @@ defmodule OOM.Test.GeneratedTree do
   end
 
   defp filled(%{kind: kind, path: path} = node) when kind in [:oom, :plain] do
-    auto = one_in(4, Enum.random([:any_significant, :all_significant])) || :never
+    auto = one_in(3, Enum.random([:any_significant, :all_significant])) || :never
     node = %{node | strategy: strategy(), auto: auto, inner: inner(kind)}
     %{node | children: for(n <- 1..Enum.random(1..4), do: child(:static, path ++ [n], auto))}
   end
@@ -130,10 +130,13 @@ defmodule OOM.Test.GeneratedTree do
     }
   end
 
-  defp lasting(node, auto) do
-    restart = if node.kind == :worker, do: restart(), else: restart_of_supervisor()
-    significant = auto != :never and restart != :permanent and chance(2)
-    %{node | restart: restart, significant: significant}
+  defp lasting(node, :never),
+    do: %{node | restart: if(node.kind == :worker, do: restart(), else: restart_of_supervisor())}
+
+  # Where one may be significant, some are.
+  defp lasting(node, _auto) do
+    restart = Enum.random([:permanent, :transient, :temporary, :temporary])
+    %{node | restart: restart, significant: restart != :permanent and not chance(3)}
   end
 
   defp restart, do: Enum.random([:permanent, :permanent, :permanent, :transient, :temporary])

@@ -35,6 +35,29 @@ defmodule OOM.Test.HeldTree do
   @spec worker(term(), keyword()) :: map()
   def worker(id, options \\ []), do: Worker.child_spec([id: id, owner: self()] ++ options)
 
+  @doc """
+  For a worker's `start`: tells the caller `{:starting, supervisor}` at its start of this number, and
+  goes on when the supervisor is sent `:go`. With it, the counter of its starts.
+  """
+  @spec waits_at_start(pos_integer()) :: {(() -> :ok), :counters.counters_ref()}
+  def waits_at_start(number) do
+    test = self()
+    starts = :counters.new(1, [])
+
+    start = fn ->
+      :counters.add(starts, 1, 1)
+
+      if :counters.get(starts, 1) == number do
+        send(test, {:starting, self()})
+        receive(do: (:go -> :ok))
+      end
+
+      :ok
+    end
+
+    {start, starts}
+  end
+
   @doc "The next start of this child."
   @spec started(term()) :: pid()
   def started(id) do

@@ -72,6 +72,10 @@ defmodule OOM.Supervisor.Callback do
   @spec noted() :: noted()
   def noted, do: Process.get(__MODULE__, {:one_for_one, []})
 
+  @doc "Whether the calling process is an OOM.Supervisor."
+  @spec here?() :: boolean()
+  def here?, do: Process.get(__MODULE__) != nil
+
   @doc "Also to go back to what it was, where OTP refuses what a code change has brought."
   @spec note(noted()) :: :ok
   def note(noted) do

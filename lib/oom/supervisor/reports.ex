@@ -6,19 +6,11 @@ defmodule OOM.Supervisor.Reports do
 
   alias OOM.Child
 
-  @filter :oom_supervisor_reports
-
   @spec install() :: :ok
-  def install do
-    _ = :logger.remove_primary_filter(@filter)
-    :ok = :logger.add_primary_filter(@filter, {&__MODULE__.filter/2, nil})
-  end
+  def install, do: OOM.LogFilter.install(__MODULE__)
 
   @spec uninstall() :: :ok
-  def uninstall do
-    _ = :logger.remove_primary_filter(@filter)
-    :ok
-  end
+  def uninstall, do: OOM.LogFilter.uninstall(__MODULE__)
 
   @doc false
   @spec filter(:logger.log_event(), term()) :: :logger.filter_return()

@@ -231,11 +231,9 @@ defmodule OOM.Tree.Walk do
   defp changed(_pid, _kind, state), do: state
 
   defp ask(pid, state) do
-    case {Visit.facts(pid, @facts_ms), facts(pid)} do
-      # It is busy with a start. Its children cannot be spared for as long as that takes.
-      {nil, nil} -> Tree.put_facts(pid, :unanswered)
-      {nil, _older} -> :ok
-      {facts, _older} -> Tree.put_facts(pid, facts)
+    case Visit.facts(pid, @facts_ms) do
+      nil -> Tree.put_busy(pid)
+      facts -> Tree.put_facts(pid, facts)
     end
 
     %{state | asked: Map.put(state.asked, pid, :asked)}
@@ -245,9 +243,8 @@ defmodule OOM.Tree.Walk do
   defp ask_changed(state) do
     for {pid, :again} <- state.asked, do: _ = ask(pid, state)
 
-    for {pid, kind, _, _, facts} <- Tree.all(),
-        facts == :unanswered or (kind == :oom and depends?(facts)),
-        do: _ = ask(pid, state)
+    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: _ = ask(pid, state)
+    for pid <- Tree.all_busy(), not is_map_key(state.asked, pid), do: _ = ask(pid, state)
 
     :ok
   end

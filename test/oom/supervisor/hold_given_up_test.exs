@@ -168,19 +168,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
     end
 
     test "of one that is on its way waits for that, and starts it once" do
-      test = self()
-      starts = :counters.new(1, [])
-
-      start = fn ->
-        :counters.add(starts, 1, 1)
-
-        if :counters.get(starts, 1) == 2 do
-          send(test, {:starting, self()})
-          receive(do: (:go -> :ok))
-        end
-
-        :ok
-      end
+      {start, starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:long, [worker(:a, start: start)])
       hold(sup, :a, a)

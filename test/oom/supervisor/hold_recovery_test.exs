@@ -27,19 +27,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
 
     test "when that process crashes while it does so" do
-      test = self()
-      starts = :counters.new(1, [])
-
-      start = fn ->
-        :counters.add(starts, 1, 1)
-
-        if :counters.get(starts, 1) == 2 do
-          send(test, {:starting, self()})
-          receive(do: (:go -> :ok))
-        end
-
-        :ok
-      end
+      {start, starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:short, [worker(:a, start: start)])
       kill(a)
@@ -199,19 +187,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
 
     test "a supervisor that is busy does not keep it from that" do
-      test = self()
-      starts = :counters.new(1, [])
-
-      start = fn ->
-        :counters.add(starts, 1, 1)
-
-        if :counters.get(starts, 1) == 2 do
-          send(test, {:starting, self()})
-          receive(do: (:go -> :ok))
-        end
-
-        :ok
-      end
+      {start, _starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:long, [worker(:a, start: start)])
       {other, %{b: b}} = start(:long, [:b])
@@ -336,19 +312,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   end
 
   test "one that is started anew is not started twice, whatever crashes meanwhile" do
-    test = self()
-    starts = :counters.new(1, [])
-
-    start = fn ->
-      :counters.add(starts, 1, 1)
-
-      if :counters.get(starts, 1) == 1 do
-        send(test, {:starting, self()})
-        receive(do: (:go -> :ok))
-      end
-
-      :ok
-    end
+    {start, starts} = waits_at_start(1)
 
     sup = start_supervised!(DynamicSupervisor)
     %{start: mfa} = worker(:a, start: start)

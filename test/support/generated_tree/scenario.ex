@@ -86,7 +86,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
 
   defp step(:round, state) do
     # In some rounds nobody has looked since the last ones came back.
-    walked? = not state.settled? or :rand.uniform(3) > 1
+    walked? = not state.settled? or :rand.uniform(5) > 2
     if walked?, do: Census.walk()
     seen = look(state)
     ranks = Model.ranks(state.model, seen.pids)
