@@ -136,5 +136,15 @@ defmodule OOM.Heap do
   end
 
   defp flag(nil), do: %{size: 0}
-  defp flag(bytes), do: %{size: max(div(bytes, @word), 1), kill: true, error_logger: true}
+
+  # With binaries, where the VM can count them: a worker that makes large ones leaves hardly any time
+  # to others, and nothing else stops it (the arena's `zeros`).
+  defp flag(bytes) do
+    %{
+      size: max(div(bytes, @word), 1),
+      kill: true,
+      error_logger: true,
+      include_shared_binaries: VM.shared_binaries?()
+    }
+  end
 end
