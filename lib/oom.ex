@@ -86,10 +86,8 @@ defmodule OOM do
   What the heap of one process may grow to: bytes, a percentage of the limit that binds when it is
   set, or no bound. The VM checks it at each garbage collection and kills the process that would
   pass it, before the memory is taken. It counts the heap and, during a collection, its copy;
-  a process can so hold about half of it. Messages that wait do not count: workers' mailboxes are kept
-  off their heaps. Binaries of more than 64 bytes count from OTP 27 on, once for each message or table
-  a reference to them came from, even if others hold them, too; a worker that may hold many needs a
-  higher bound, or none. Before OTP 27 they do not count.
+  a process can so hold about half of it. Off-heap binaries do not count, nor do messages that wait:
+  workers' mailboxes are kept off their heaps.
   """
   @type max_heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 

@@ -28,7 +28,6 @@ defmodule Arena.Shape do
     append: Shapes.Append,
     binaries: Shapes.Binaries,
     subs: Shapes.SubBinaries,
-    zeros: Shapes.Zeros,
     ets: Shapes.OwnTable,
     ets_shared: Shapes.SharedTable,
     mailbox: Shapes.Mailbox,

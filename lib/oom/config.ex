@@ -37,7 +37,7 @@ defmodule OOM.Config do
       {:percent_of_limit, 35},
       :max_heap_size,
       "the default `max_heap_size` of workers under an `OOM.Supervisor`: bytes, " <>
-        "`{:percent_of_limit, p}` or `:infinity`; from OTP 27 on binaries count, too"
+        "`{:percent_of_limit, p}` or `:infinity`"
     },
     backoff: {
       [initial_ms: 1_000, max_ms: 60_000],

@@ -6,7 +6,8 @@ defmodule OOM.VM do
   # Left aside, because it brings nothing here: process iterators (OTP 28), as a walk sorts the whole
   # list in order to pass by whom it knows, and a fold over 100,000 processes makes no more than
   # 1.6 MB of a list in a process that is thrown away; and trace sessions (OTP 27), as nothing here
-  # traces.
+  # traces. Nor do heap caps count shared binaries (OTP 27): the VM counts one once for each message
+  # or table it came from, so workers that share a large one would be killed for what is there once.
 
   @doc "The release, such as 27."
   @spec otp_release() :: pos_integer()
@@ -44,11 +45,4 @@ defmodule OOM.VM do
       end
     end
   end
-
-  # From OTP 27 on; before, the VM takes the option and does nothing.
-  @shared_binaries is_map_key(:erlang.system_info(:max_heap_size), :include_shared_binaries)
-
-  @doc "Whether the VM can count binaries for a heap cap."
-  @spec shared_binaries?() :: boolean()
-  def shared_binaries?, do: @shared_binaries
 end

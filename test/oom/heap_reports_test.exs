@@ -18,26 +18,6 @@ defmodule OOM.HeapReportsTest do
     assert Victims.bytes(pid) > 1_000_000
   end
 
-  test "binaries count for the cap where the VM can count them, and for what was held" do
-    {pid, ref} =
-      spawn_monitor(fn ->
-        OOM.set_priority(:low, max_heap_size: 8_000_000)
-        held = for _ <- 1..100, do: :binary.copy(<<0>>, 1_000_000)
-        :erlang.garbage_collect()
-        exit({:held, length(held)})
-      end)
-
-    assert_receive {:DOWN, ^ref, _, _, reason}, 5_000
-
-    if OOM.VM.shared_binaries?() do
-      assert reason == :killed
-      eventually(fn -> Victims.marked?(pid) end)
-      assert Victims.bytes(pid) >= 8_000_000
-    else
-      assert reason == {:held, 100}
-    end
-  end
-
   test "a :kill by hand marks nobody" do
     {:ok, pid} = Agent.start(fn -> [] end)
     ref = Process.monitor(pid)

@@ -41,17 +41,3 @@ defmodule Arena.Shapes.SubBinaries do
     {@request_bytes, [binary_part(request, 10, 100) | held]}
   end
 end
-
-defmodule Arena.Shapes.Zeros do
-  @moduledoc false
-  # 10 MiB in one step, which costs almost no reductions, so that hardly anybody else gets to run.
-  @behaviour Arena.Shape
-
-  @bytes 10_485_760
-
-  @impl true
-  def new(_id, _job), do: []
-
-  @impl true
-  def step(held), do: {@bytes, [<<0::size(@bytes)-unit(8)>> | held]}
-end
