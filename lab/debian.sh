@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016
 # Debian releases in directories of the cache, for those who source this: made when missing, with
 # this machine's mirror, proxy and trust, and entered with chroot.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2016,SC2034
 # What the guest starts from, for lab/v2/run: a kernel, an initramfs and the system's image, each
 # kept in the cache once made, and an image of this repository, made each time.
 
@@ -9,12 +10,12 @@ v2_modules=(virtio_pci virtio_blk ext4)
 # v2_kernel DIRECTORY: Debian's kernel for clouds, without what its package would install beside it.
 v2_kernel() {
   local tree=$1/tree boot=$1/boot
-  [ ! -e "$boot/initrd" ] || return 0
+  [ ! "$boot/vmlinuz" -nt "$tree.packages" ] || return 0
   rm -rf "$boot" && mkdir -p "$boot"
   lab_in "$tree" bash -ec '
     cd "$(mktemp -d)"
     name=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: \(linux-image-[^ ]*\)/\1/p" | head -n 1)
-    # As root: the directory is nobody else’s.
+    # As root: nobody else may write there.
     apt-get -q -o APT::Sandbox::User=root download "$name"
     dpkg-deb -x "$name"_*.deb kernel
     mkdir -p /lib/modules
@@ -24,11 +25,11 @@ v2_kernel() {
     cp "kernel/boot/vmlinuz-$version" /boot/vmlinuz' >"$boot/kernel.log" 2>&1 ||
     { cat "$boot/kernel.log" >&2; lab_fail "found no kernel"; }
   cp "$tree/boot/vmlinuz" "$boot/vmlinuz"
-  v2_initrd "$tree" "$boot"
 }
 
+# v2_initrd DIRECTORY: what finds the disks. It takes a second, and is made each time.
 v2_initrd() {
-  local tree=$1 boot=$2 root module version path
+  local tree=$1/tree boot=$1/boot root module version path
   root=$(mktemp -d)
   version=$(basename "$tree"/lib/modules/*)
   mkdir -p "$root"/{bin,dev,proc,root}
@@ -43,15 +44,14 @@ v2_initrd() {
     echo "$path"
   done >"$root/modules"
   cp lab/v2/guest/initramfs "$root/init"
-  (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$boot/initrd.new"
-  mv "$boot/initrd.new" "$boot/initrd"
+  (cd "$root" && find . | cpio --quiet -o -H newc | gzip -1) >"$boot/initrd"
   rm -rf "$root"
 }
 
 # v2_system DIRECTORY: the system without what only the compiler needs.
 v2_system() {
   local tree=$1/tree image=$1/system.ext4 root=$1/root
-  [ ! -e "$image" ] || return 0
+  [ ! "$image" -nt "$1/boot/vmlinuz" ] || return 0
   rm -rf "$root" "$image.new" && mkdir "$root"
   # Links, so that nothing is copied twice.
   cp -al "$tree"/{bin,sbin,lib,lib64,usr,etc,root,var} "$root/"
