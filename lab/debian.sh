@@ -100,7 +100,7 @@ lab_make_tree() {
   for name in "$@"; do
     # Where a release has the compiler twice, the newer one (see script/setup).
     case $name in
-      cargo | rustc) lab_in "$tree" apt-cache show "$name-web" >/dev/null 2>&1 && name=$name-web ;;
+      cargo | rustc) ! lab_in "$tree" apt-cache policy "$name-web" | grep -q 'Candidate: [0-9]' || name=$name-web ;;
     esac
     packages+=("$name")
   done

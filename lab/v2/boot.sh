@@ -13,16 +13,20 @@ v2_kernel() {
   [ ! "$boot/vmlinuz" -nt "$tree.packages" ] || return 0
   rm -rf "$boot" && mkdir -p "$boot"
   lab_in "$tree" bash -ec '
-    cd "$(mktemp -d)"
-    name=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: \(linux-image-[^ ]*\)/\1/p" | head -n 1)
+    directory=$(mktemp -d)
+    cd "$directory"
+    # From Debian 14 on it is in several packages.
+    names=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks \
+      --no-replaces --no-enhances linux-image-cloud-amd64 | grep -E "^linux-.*[0-9].*-cloud-" | sort -u)
     # As root: nobody else may write there.
-    apt-get -q -o APT::Sandbox::User=root download "$name"
-    dpkg-deb -x "$name"_*.deb kernel
-    mkdir -p /lib/modules
-    cp -a kernel/*/modules/* kernel/*/*/modules/* /lib/modules/ 2>/dev/null || true
+    apt-get -q -o APT::Sandbox::User=root download $names
+    for package in *.deb; do dpkg-deb -x "$package" kernel; done
+    cp "$(find kernel -name "vmlinuz*" -type f | head -n 1)" /boot/vmlinuz
+    rm -rf /lib/modules
+    if [ -d kernel/usr/lib/modules ]; then mv kernel/usr/lib/modules /lib/; else mv kernel/lib/modules /lib/; fi
     version=$(basename /lib/modules/*)
     depmod "$version"
-    cp "kernel/boot/vmlinuz-$version" /boot/vmlinuz' >"$boot/kernel.log" 2>&1 ||
+    rm -rf "$directory"' >"$boot/kernel.log" 2>&1 ||
     { cat "$boot/kernel.log" >&2; lab_fail "found no kernel"; }
   cp "$tree/boot/vmlinuz" "$boot/vmlinuz"
 }
