@@ -99,6 +99,16 @@ defmodule OOM.Real.V2Test do
     survives(vm, "private namespace")
   end
 
+  test "the namespace of the host, and a mount that shows the limit's group alone" do
+    group = group(@limit)
+    mount = ~s(mount --bind "#{group.path}" /sys/fs/cgroup && exec "$@")
+    vm = LimitedVM.start!(group, @config, "unshare --mount sh -c '#{mount}' sh")
+    snapshot = LimitedVM.call(vm, OOM, :snapshot, [])
+    assert %{source: :cgroup_v2, limit_bytes: @limit, cgroup: "/"} = snapshot
+    assert snapshot.file == "/sys/fs/cgroup/memory.max"
+    survives(vm, "bind mount")
+  end
+
   test "a read-only cgroup mount" do
     vm = LimitedVM.start!(@limit, @config, @read_only)
     assert {:error, :erofs} = LimitedVM.call(vm, File, :mkdir, [Path.join(vm.cgroup.path, "no")])
