@@ -7,5 +7,9 @@ defmodule OOM.Test.Patience do
   @spec times(pos_integer()) :: pos_integer()
   def times(number), do: number * factor()
 
+  @doc "How many of so many it gets to in the same time."
+  @spec share(pos_integer()) :: pos_integer()
+  def share(number), do: max(div(number, factor()), 1)
+
   defp factor, do: "OOM_TEST_PATIENCE" |> System.get_env("1") |> String.to_integer()
 end
