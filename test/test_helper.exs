@@ -5,4 +5,4 @@ if reason = OOM.Test.Cgroup.unavailable(),
 for path <- Path.wildcard("#{:code.root_dir()}/lib/sasl-*/ebin"),
     do: :code.add_pathz(String.to_charlist(path))
 
-ExUnit.start(assert_receive_timeout: 5_000, capture_log: true)
+ExUnit.start(assert_receive_timeout: OOM.Test.Patience.times(5_000), capture_log: true)

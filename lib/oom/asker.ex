@@ -10,6 +10,9 @@ defmodule OOM.Asker do
   # How often to look while the level is high, and how often one worker is asked.
   @look_ms 50
   @again_ms 1_000
+  # How long what was asked for counts as on its way: its owner has to run and to collect, the
+  # segments to go back, and a sample to see it.
+  @coming_ms 500
   # No more than the guard would kill at once.
   @batch 64
 
@@ -43,36 +46,46 @@ defmodule OOM.Asker do
     :ok
   end
 
-  # The level may have changed while nobody was here.
+  # The timer of the next look, and what was asked for lately: `{at_ms, bytes}`. The level may have
+  # changed while nobody was here.
   @impl true
-  def init(nil), do: {:ok, look(nil)}
+  def init(nil), do: {:ok, look([])}
 
   @impl true
-  def handle_info(:look, timer) do
+  def handle_info(:look, {timer, lately}) do
     _ = if timer, do: Process.cancel_timer(timer)
-    {:noreply, look(nil)}
+    {:noreply, look(lately)}
   end
 
-  def handle_info(_other, timer), do: {:noreply, timer}
+  def handle_info(_other, state), do: {:noreply, state}
 
   # Where nobody listens there is nothing to do, until the level changes again.
-  defp look(nil) do
+  defp look(lately) do
     level = OOM.level()
 
     if Level.number(level) >= Level.number(:high) and :ets.info(__MODULE__, :size) > 0 do
-      with watcher when watcher != nil <- Tables.watcher(),
-           report when is_map(report) <- Native.watcher_report(watcher),
-           do: ask(level, Snapshot.from_report(report))
+      lately =
+        with watcher when watcher != nil <- Tables.watcher(),
+             report when is_map(report) <- Native.watcher_report(watcher) do
+          ask(level, Snapshot.from_report(report), lately)
+        else
+          _ -> lately
+        end
 
-      Process.send_after(self(), :look, @look_ms)
+      {Process.send_after(self(), :look, @look_ms), lately}
+    else
+      {nil, lately}
     end
   end
 
-  defp ask(level, snapshot) do
+  defp ask(level, snapshot, lately) do
     now = System.monotonic_time(:millisecond)
     need = Pressure.need_bytes(snapshot)
     next = Plan.pick(Plan.limits(need, @batch, now))
     asked = for victim <- next, ask?(victim.pid, now), do: victim
+    lately = for {at, bytes} <- lately, now - at < @again_ms, do: {at, bytes}
+    # At :critical there is no time to see what comes of it.
+    asked = if level == :high and coming(lately, now) >= need, do: [], else: asked
 
     for %{pid: pid, bytes: bytes} <- asked do
       :ets.update_element(__MODULE__, pid, {2, now})
@@ -81,21 +94,25 @@ defmodule OOM.Asker do
       send(pid, {:oom_pressure, pressure})
     end
 
+    lately = if asked == [], do: lately, else: [{now, sum(asked)} | lately]
+
     # What they let go is cached by the VM; at :critical the guard sees to that.
-    if level == :high and listening?(now) and Trim.enabled?(Tables.config().trim),
-      do: Trim.start()
+    _ =
+      if level == :high and lately != [] and Trim.enabled?(Tables.config().trim),
+        do: Trim.start()
+
+    lately
   end
+
+  defp coming(lately, now),
+    do: Enum.sum(for {at, bytes} <- lately, now - at < @coming_ms, do: bytes)
+
+  defp sum(victims), do: victims |> Enum.map(& &1.bytes) |> Enum.sum()
 
   defp ask?(pid, now) do
     case :ets.lookup(__MODULE__, pid) do
       [{_, asked}] -> asked == nil or now - asked >= @again_ms
       [] -> false
     end
-  end
-
-  # Whether somebody was asked a moment ago.
-  defp listening?(now) do
-    recent = [{{:_, :"$1"}, [{:is_integer, :"$1"}, {:>, :"$1", now - @again_ms}], [true]}]
-    :ets.select(__MODULE__, recent, 1) != :"$end_of_table"
   end
 end

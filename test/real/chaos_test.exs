@@ -47,7 +47,7 @@ defmodule OOM.Real.ChaosTest do
     seed = String.to_integer(System.get_env("OOM_CHAOS_SEED", "#{System.os_time(:second)}"))
     :rand.seed(:exsss, seed)
     config = [backoff: [initial_ms: 50, max_ms: 1_000], max_kills: 10]
-    vm = LimitedVM.start!(@limit, config, prefix: Outside.prefix(dir))
+    vm = LimitedVM.start!(@limit, config, Outside.through(dir))
     LimitedVM.call(vm, Chaos, :setup, [])
     if path = System.get_env("OOM_CHAOS_TRACE"), do: LimitedVM.call(vm, Chaos, :trace, [path])
     node = distribute(vm)

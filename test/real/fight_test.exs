@@ -6,7 +6,7 @@ defmodule OOM.Real.FightTest do
   #   OOM_FIGHT_SECONDS=60 mix test test/real/fight_test.exs
   use ExUnit.Case, async: false
 
-  alias OOM.Test.{Cgroup, Fight, LimitedVM}
+  alias OOM.Test.{Cgroup, Fight, LimitedVM, Workload}
 
   @moduletag :cgroup
   @moduletag skip: Cgroup.unavailable()
@@ -34,6 +34,7 @@ defmodule OOM.Real.FightTest do
     # It is the time that is asked about.
     refute_receive {:DOWN, ^ref, :process, _, _}, @seconds * 1_000
 
+    assert LimitedVM.call(vm, Workload, :await_process, [Fight.Supervisor])
     report = LimitedVM.call(vm, Fight, :report, [])
 
     minutes =

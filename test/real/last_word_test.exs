@@ -4,7 +4,7 @@ defmodule OOM.Real.LastWordTest do
 
   use ExUnit.Case, async: false
 
-  alias OOM.Test.{Cgroup, LimitedVM, Workload}
+  alias OOM.Test.{Cgroup, LimitedVM, Patience, Workload}
 
   @moduletag :cgroup
   @moduletag skip: Cgroup.unavailable()
@@ -71,7 +71,7 @@ defmodule OOM.Real.LastWordTest do
 
     [critical] = for({:level, :critical, _, at} <- events, do: at)
     [ended] = for({:ended, _, _, at} <- events, do: at)
-    assert ended - critical < 100
+    assert ended - critical < Patience.times(100)
     assert Cgroup.oom_kills(vm.cgroup) == 0
   end
 end

@@ -4,7 +4,7 @@ defmodule OOM.Real.LimitsTest do
 
   use ExUnit.Case, async: false
 
-  alias OOM.Test.{Cgroup, LimitedVM, Workload}
+  alias OOM.Test.{Cgroup, LimitedVM, Patience, Workload}
 
   @moduletag :cgroup
   @moduletag skip: Cgroup.unavailable()
@@ -62,13 +62,15 @@ defmodule OOM.Real.LimitsTest do
         do: :ok = LimitedVM.call(vm, :application, :set_env, [:oom, key, value])
 
     {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:oom])
-    workers = for i <- 1..200, do: {{:low, i}, [priority: :low]}
+    # Near the end only what was gathered a moment ago is known of a worker, and it takes time.
+    count = Patience.share(200)
+    workers = for i <- 1..count, do: {{:low, i}, [priority: :low]}
     supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
 
     args = [supervisor, :none, :binary, 1, 20, :exhausted]
     assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
     assert Enum.filter(events, &match?({:ended, _, _, _}, &1)) == []
-    assert length(LimitedVM.call(vm, Workload, :pids, [supervisor, :low])) == 200
+    assert length(LimitedVM.call(vm, Workload, :pids, [supervisor, :low])) == count
   end
 
   test "growth in a protected worker kills no protected one, and on_exhausted runs once" do

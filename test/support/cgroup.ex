@@ -24,14 +24,26 @@ defmodule OOM.Test.Cgroup do
     end
   end
 
+  @spec version() :: 1 | 2 | nil
+  def version, do: with({version, _root} <- mount(), do: version)
+
   @spec create!(pos_integer()) :: t()
   def create!(limit_bytes) do
     {version, root} = mount()
-    name = "oom_test_#{System.pid()}_#{System.unique_integer([:positive])}"
-    if version == 2, do: File.write(Path.join(root, "cgroup.subtree_control"), "+memory")
-    cgroup = %__MODULE__{path: Path.join(root, name), version: version}
-    File.mkdir!(cgroup.path)
+    cgroup = make!(%__MODULE__{path: root, version: version})
     limit!(cgroup, limit_bytes)
+    cgroup
+  end
+
+  @doc "One inside another, which has no processes of its own; without a limit."
+  @spec below!(t()) :: t()
+  def below!(parent), do: make!(parent)
+
+  defp make!(parent) do
+    name = "oom_test_#{System.pid()}_#{System.unique_integer([:positive])}"
+    if parent.version == 2, do: File.write(file(parent, "cgroup.subtree_control"), "+memory")
+    cgroup = %{parent | path: file(parent, name)}
+    File.mkdir!(cgroup.path)
     cgroup
   end
 
@@ -64,8 +76,21 @@ defmodule OOM.Test.Cgroup do
 
   @doc "How many processes the kernel has killed in it."
   @spec oom_kills(t()) :: non_neg_integer()
-  def oom_kills(%{version: 1} = cgroup), do: counter(cgroup, "memory.oom_control")
-  def oom_kills(%{version: 2} = cgroup), do: counter(cgroup, "memory.events")
+  def oom_kills(%{version: 1} = cgroup), do: counter(cgroup, "memory.oom_control", "oom_kill")
+  def oom_kills(%{version: 2} = cgroup), do: event(cgroup, "oom_kill")
+
+  @doc "How often something happened in it, by the name `memory.events` has for it."
+  @spec event(t(), String.t()) :: non_neg_integer()
+  def event(%{version: 2} = cgroup, name), do: counter(cgroup, "memory.events", name)
+
+  @doc "One of its files that holds a number; `nil` where the kernel has none."
+  @spec number(t(), String.t()) :: non_neg_integer() | nil
+  def number(cgroup, name) do
+    with {:ok, text} <- File.read(file(cgroup, name)),
+         {number, "\n"} <- Integer.parse(text),
+         do: number,
+         else: (_ -> nil)
+  end
 
   @doc "Removes it, once the processes in it are gone."
   @spec destroy(t(), non_neg_integer()) :: :ok
@@ -78,8 +103,8 @@ defmodule OOM.Test.Cgroup do
     end
   end
 
-  defp counter(cgroup, name) do
-    [_, count] = Regex.run(~r/^oom_kill (\d+)$/m, File.read!(file(cgroup, name)))
+  defp counter(cgroup, name, key) do
+    [_, count] = Regex.run(~r/^#{key} (\d+)$/m, File.read!(file(cgroup, name)))
     String.to_integer(count)
   end
 
@@ -92,7 +117,8 @@ defmodule OOM.Test.Cgroup do
     fun.()
   end
 
-  defp write!(cgroup, name, value), do: File.write!(file(cgroup, name), to_string(value))
+  @spec write!(t(), String.t(), term()) :: :ok
+  def write!(cgroup, name, value), do: File.write!(file(cgroup, name), to_string(value))
   defp file(cgroup, name), do: Path.join(cgroup.path, name)
 
   defp mount do

@@ -2,12 +2,14 @@ defmodule OOM.Test.Eventually do
   @moduledoc false
   # For what no message tells: asks again until it is so. The deadline is only for failures.
 
+  alias OOM.Test.Patience
+
   @deadline_ms 10_000
   @pause_ms 2
 
   @doc "Waits until `fun` gives something truthy, and returns it."
   @spec eventually((() -> result)) :: result when result: term()
-  def eventually(fun), do: poll(fun, now() + @deadline_ms)
+  def eventually(fun), do: poll(fun, now() + Patience.times(@deadline_ms))
 
   defp poll(fun, deadline) do
     cond do
@@ -15,7 +17,9 @@ defmodule OOM.Test.Eventually do
         result
 
       now() > deadline ->
-        ExUnit.Assertions.flunk("not so within #{@deadline_ms} ms: #{inspect(fun)}")
+        ExUnit.Assertions.flunk(
+          "not so within #{Patience.times(@deadline_ms)} ms: #{inspect(fun)}"
+        )
 
       true ->
         Process.sleep(@pause_ms)

@@ -12,7 +12,9 @@ defmodule OOM.Test.Fight do
     @impl true
     def init(bytes) do
       :ets.insert(OOM.Test.Fight, {System.unique_integer([:monotonic]), now()})
-      {:ok, for(_ <- 1..div(bytes, 1_048_576), do: :binary.copy(<<1>>, 1_048_576))}
+      # Of whole chunks: byte by byte takes an emulator longer than a fight may.
+      chunk = :binary.copy(<<1>>, 1_024)
+      {:ok, for(_ <- 1..div(bytes, 1_048_576), do: :binary.copy(chunk, 1_024))}
     end
 
     @impl true

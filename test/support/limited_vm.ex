@@ -3,22 +3,28 @@ defmodule OOM.Test.LimitedVM do
   # A VM of its own inside a real cgroup, controlled over its standard input and output, so that
   # it may die without taking the tests along.
 
-  alias OOM.Test.Cgroup
+  alias OOM.Test.{Cgroup, Patience}
 
   defstruct [:peer, :cgroup, :os_pid]
 
   @type t :: %__MODULE__{}
 
   @doc """
-  Starts a VM under `limit_bytes` with the `:oom` application running on `config`; `config: nil`
-  leaves OOM out. Ends with the test. Options: `:prefix`, shell words before `erl`.
+  Starts a VM under `limit_bytes`, or in the cgroup given, with the `:oom` application running on
+  `config`; `config: nil` leaves OOM out. `through` is a command that starts the one that follows it.
+  Ends with the test.
   """
-  @spec start!(pos_integer(), keyword() | nil, keyword()) :: t()
-  def start!(limit_bytes, config, options \\ []) do
+  @spec start!(pos_integer() | Cgroup.t(), keyword() | nil, String.t()) :: t()
+  def start!(limit, config, through \\ "")
+
+  def start!(limit_bytes, config, through) when is_integer(limit_bytes) do
     cgroup = Cgroup.create!(limit_bytes)
     ExUnit.Callbacks.on_exit(fn -> Cgroup.destroy(cgroup) end)
+    start!(cgroup, config, through)
+  end
 
-    script = ~s(echo $$ > "#{Cgroup.procs(cgroup)}" && #{options[:prefix] || "exec"} erl "$@")
+  def start!(cgroup, config, through) do
+    script = ~s(echo $$ > "#{Cgroup.procs(cgroup)}" && exec #{through} erl "$@")
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
 
     {:ok, peer, _node} =
@@ -26,7 +32,7 @@ defmodule OOM.Test.LimitedVM do
         connection: :standard_io,
         exec: {~c"/bin/sh", [~c"-c", to_charlist(script), ~c"sh"]},
         args: paths ++ [~c"-env", ~c"ERL_CRASH_DUMP_BYTES", ~c"0"],
-        wait_boot: 60_000
+        wait_boot: Patience.times(60_000)
       })
 
     ExUnit.Callbacks.on_exit(fn -> stop(%{peer: peer}) end)
@@ -47,9 +53,9 @@ defmodule OOM.Test.LimitedVM do
     %{vm | os_pid: call(vm, System, :pid, [])}
   end
 
-  @spec call(t(), module(), atom(), [term()], timeout()) :: term()
+  @spec call(t(), module(), atom(), [term()], pos_integer()) :: term()
   def call(vm, module, function, args, timeout \\ 120_000),
-    do: :peer.call(vm.peer, module, function, args, timeout)
+    do: :peer.call(vm.peer, module, function, args, Patience.times(timeout))
 
   @doc "Whether the VM still answers."
   @spec alive?(t()) :: boolean()

@@ -244,7 +244,7 @@ defmodule OOM.Test.TreeWorkload do
   defp same?(true, fun), do: eventually(fun)
   defp same?(false, fun), do: not eventually(fn -> not fun.() end)
 
-  defp eventually(fun, tries \\ 3_000) do
+  defp eventually(fun, tries \\ OOM.Test.Patience.times(3_000)) do
     cond do
       fun.() -> true
       tries == 0 -> false

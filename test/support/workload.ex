@@ -3,6 +3,8 @@ defmodule OOM.Test.Workload do
   # Runs inside a limited VM: workers that grow when told to, and a recorder that notes, in order,
   # who started, who ended and why, and each message about the level.
 
+  alias OOM.Test.Patience
+
   defmodule Worker do
     @moduledoc false
     use GenServer
@@ -23,6 +25,10 @@ defmodule OOM.Test.Workload do
 
     defp mib(n), do: :binary.copy(<<n>>, 1_048_576)
 
+    # Of whole chunks: byte by byte takes an emulator longer than a leak may.
+    @chunk :binary.copy(<<1>>, 1_024)
+    defp binary(bytes), do: :binary.copy(@chunk, max(div(bytes, 1_024), 1))
+
     @impl true
     def handle_call(:ping, _from, state), do: {:reply, :pong, state}
     def handle_call(:state, _from, {_, data} = state), do: {:reply, length(data), state}
@@ -32,7 +38,7 @@ defmodule OOM.Test.Workload do
       do: {:noreply, {options, [Enum.to_list(1..div(bytes, 16)) | data]}}
 
     def handle_cast({:grow, :binary, bytes}, {options, data}),
-      do: {:noreply, {options, [:binary.copy(<<1>>, bytes) | data]}}
+      do: {:noreply, {options, [binary(bytes) | data]}}
 
     def handle_cast({:grow, :table, bytes}, {options, data}) do
       table = Process.get(:table) || :ets.new(:table, [:private])
@@ -182,7 +188,7 @@ defmodule OOM.Test.Workload do
   @spec grow_until(pid(), atom(), atom(), pos_integer(), pos_integer(), tuple(), pos_integer()) ::
           {:done | :timeout, list()}
   def grow_until(supervisor, group, kind, bytes, every_ms, done, timeout_ms \\ 30_000) do
-    deadline = System.monotonic_time(:millisecond) + timeout_ms
+    deadline = System.monotonic_time(:millisecond) + Patience.times(timeout_ms)
     do_grow_until(supervisor, group, kind, bytes, every_ms, done, deadline)
   end
 
@@ -223,7 +229,7 @@ defmodule OOM.Test.Workload do
   @spec settle(pid(), pos_integer()) :: {:done | :timeout, list()}
   def settle(supervisor, timeout_ms \\ 60_000) do
     for pid <- pids(supervisor, :any), do: GenServer.cast(pid, :drop)
-    do_settle(supervisor, System.monotonic_time(:millisecond) + timeout_ms)
+    do_settle(supervisor, System.monotonic_time(:millisecond) + Patience.times(timeout_ms))
   end
 
   defp do_settle(supervisor, deadline) do
@@ -253,7 +259,7 @@ defmodule OOM.Test.Workload do
 
   @doc "Waits until the level is one of these, and returns it."
   @spec await([:level], [OOM.level()]) :: OOM.level() | :timeout
-  def await([:level], levels, attempts \\ 2_000) do
+  def await([:level], levels, attempts \\ Patience.times(2_000)) do
     cond do
       OOM.level() in levels -> OOM.level()
       attempts == 0 -> :timeout
@@ -316,7 +322,7 @@ defmodule OOM.Test.Workload do
 
   @doc "Waits until a process of this name is there."
   @spec await_process(atom(), non_neg_integer()) :: pid() | nil
-  def await_process(name, attempts \\ 2_000) do
+  def await_process(name, attempts \\ Patience.times(2_000)) do
     case Process.whereis(name) do
       nil when attempts > 0 -> Process.sleep(10) && await_process(name, attempts - 1)
       found -> found

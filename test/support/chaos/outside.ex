@@ -10,10 +10,10 @@ defmodule OOM.Test.Chaos.Outside do
   @wall_file "chaos_wall_clock"
 
   @doc "The command before `erl`: mounts of its own, and a clock that can be moved where there is one."
-  @spec prefix(Path.t()) :: String.t()
-  def prefix(dir) do
+  @spec through(Path.t()) :: String.t()
+  def through(dir) do
     # Moved to where nothing else of this machine is, so that files can vanish for this VM alone.
-    own = "exec unshare --mount --propagation private env"
+    own = "unshare --mount --propagation private env"
 
     case faketime() do
       nil ->
