@@ -246,10 +246,11 @@ defmodule OOM.Tree do
   def met(pid) do
     if pid != nil and kind(pid) == nil and not :ets.member(__MODULE__, {:no_supervisor, pid}) do
       # It waits for its child to start, so it answers at once.
-      case InitialCall.of(pid) do
-        {:supervisor, _, _} -> find(pid, @generations) || put_new(pid, :aside, parent(pid), [])
-        _ -> :ets.insert(__MODULE__, {{:no_supervisor, pid}})
-      end
+      _ =
+        case InitialCall.of(pid) do
+          {:supervisor, _, _} -> find(pid, @generations) || put_new(pid, :aside, parent(pid), [])
+          _ -> :ets.insert(__MODULE__, {{:no_supervisor, pid}})
+        end
     end
 
     :ok

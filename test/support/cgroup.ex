@@ -108,9 +108,6 @@ defmodule OOM.Test.Cgroup do
     String.to_integer(count)
   end
 
-  defp number(cgroup, name),
-    do: cgroup |> file(name) |> File.read!() |> String.trim() |> String.to_integer()
-
   # A dead process leaves its cgroup a moment after its parent is told.
   defp pause(fun) do
     Process.sleep(10)
