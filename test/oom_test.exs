@@ -93,13 +93,17 @@ defmodule OOMTest do
 
     # The VM takes neither less than a process begins with, nor what is no word.
     test "takes any size" do
-      in_process(fn ->
+      check = fn ->
         assert :ok = OOM.set_priority(:low, max_heap_size: 1)
         {_, gc} = Process.info(self(), :garbage_collection)
         assert cap().size == gc[:min_heap_size]
         assert :ok = OOM.set_priority(:low, max_heap_size: Integer.pow(2, 80))
         assert cap().size > 1_000_000_000
-      end)
+      end
+
+      # With room enough to begin with, or the first collection is its end.
+      {_pid, ref} = :erlang.spawn_opt(check, [:monitor, min_heap_size: 100_000])
+      assert_receive {:DOWN, ^ref, _, _, :normal}
     end
 
     test "refused, registers nobody" do

@@ -244,16 +244,17 @@ defmodule OOM.Tree do
   """
   @spec met(pid() | nil) :: :ok
   def met(pid) do
-    if pid != nil and kind(pid) == nil and not :ets.member(__MODULE__, {:no_supervisor, pid}) do
-      # It waits for its child to start, so it answers at once.
-      _ =
-        case InitialCall.of(pid) do
-          {:supervisor, _, _} -> find(pid, @generations) || put_new(pid, :aside, parent(pid), [])
-          _ -> :ets.insert(__MODULE__, {{:no_supervisor, pid}})
-        end
-    end
-
+    new? = pid != nil and kind(pid) == nil and not :ets.member(__MODULE__, {:no_supervisor, pid})
+    _ = if new?, do: meet(pid)
     :ok
+  end
+
+  # It waits for its child to start, so it answers at once.
+  defp meet(pid) do
+    case InitialCall.of(pid) do
+      {:supervisor, _, _} -> find(pid, @generations) || put_new(pid, :aside, parent(pid), [])
+      _ -> :ets.insert(__MODULE__, {{:no_supervisor, pid}})
+    end
   end
 
   # The options that hold below it, or nil.

@@ -38,14 +38,16 @@ defmodule OOM.Units do
   end
 
   @doc """
-  One that has just been started below a strategy that takes others along: until somebody has looked
-  with whom it goes, it goes last.
+  One that has just been started below a strategy that takes others along, and is worth `rank` unless it
+  has said so itself: until somebody has looked with whom it goes, it goes last.
   """
   @spec started(pid(), Priority.rank()) :: Priority.rank()
   def started(pid, rank) do
-    :ets.insert(__MODULE__, {pid, rank, @last})
+    own = Workers.declared(pid) || rank
+    :ets.insert(__MODULE__, {pid, own, @last})
+    Workers.rerank(pid, highest(own, @last))
     Census.changed()
-    highest(rank, @last)
+    highest(own, @last)
   end
 
   @doc "The rank it has by itself."

@@ -176,6 +176,16 @@ defmodule OOM.Workers do
     ArgumentError -> nil
   end
 
+  @doc "The rank it has declared, or that was declared for it; `nil` for one that was only found."
+  @spec declared(pid()) :: OOM.Priority.rank() | nil
+  def declared(pid) do
+    case lookup(pid) do
+      nil -> nil
+      row when elem(row, 7) == @found -> nil
+      row -> elem(row, 1)
+    end
+  end
+
   @spec count() :: non_neg_integer()
   def count, do: :ets.info(__MODULE__, :size)
 
