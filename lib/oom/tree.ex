@@ -177,8 +177,17 @@ defmodule OOM.Tree do
   through.
   """
   @spec starting(options()) :: true
-  def starting(options),
-    do: :ets.insert(__MODULE__, {{:starting, self()}, Keyword.take(options, @inherited)})
+  def starting(options) do
+    note = {options[:type], Keyword.take(options, @inherited), others(options[:type])}
+    :ets.insert(__MODULE__, {{:starting, self()}, note})
+  end
+
+  # Of whom this is not said, though nobody has told of them yet. An OOM.Supervisor tells of all.
+  defp others(:supervisor) do
+    if kind(self()) == :oom, do: [], else: :erlang.process_info(self(), :links) |> elem(1)
+  end
+
+  defp others(_worker), do: []
 
   @spec started() :: true
   def started, do: :ets.delete(__MODULE__, {:starting, self()})
@@ -210,10 +219,12 @@ defmodule OOM.Tree do
 
   defp inherited(_none, _below), do: []
 
-  defp note(pid) do
+  defp note(pid), do: pid |> noted() |> elem(1)
+
+  defp noted(pid) do
     case :ets.lookup(__MODULE__, {:starting, pid}) do
-      [{_, starting}] -> starting
-      [] -> []
+      [{_, note}] -> note
+      [] -> {nil, [], []}
     end
   end
 
@@ -271,7 +282,10 @@ defmodule OOM.Tree do
   defp find_new(pid, parent, generations) do
     with options when options != nil <- find(parent, generations),
          {:supervisor, _, _} <- InitialCall.of(pid) do
-      options = Keyword.merge(options, note(parent))
+      # What is said of a sibling that its parent starts just now is not said of it.
+      {type, said, others} = noted(parent)
+      its_own? = type == :supervisor and pid not in others
+      options = if its_own?, do: Keyword.merge(options, said), else: options
       if put_new(pid, :supervisor, parent, options), do: Census.changed()
       # Somebody else may have been first, and have known more.
       options(pid)

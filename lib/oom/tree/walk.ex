@@ -16,8 +16,9 @@ defmodule OOM.Tree.Walk do
   @linked [Registry.Partition]
   # Further up nobody looks, whoever started or awaits whom.
   @generations 16
-  # Longer than a supervisor that is not starting a child takes to answer.
-  @facts_ms 50
+  # Longer than a supervisor that is not starting a child takes to answer, on a busy machine, too: one
+  # that has not answered cannot keep its children from being killed beside a protected one.
+  @facts_ms 250
 
   @typedoc """
   How many processes there are, how many of them were new workers, and whom the next walk can pass

@@ -201,7 +201,15 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   defp await(victims) do
     for pid <- victims do
       ref = Process.monitor(pid)
-      receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
+
+      receive do
+        {:DOWN, ^ref, _, _, _} -> :ok
+      after
+        10_000 ->
+          flunk(
+            "#{inspect(pid)} was marked, and lives on: #{inspect(Process.info(pid))}, #{inspect(OOM.Tree.lookup(pid))}, #{inspect(OOM.Workers.lookup(pid))}"
+          )
+      end
     end
   end
 
