@@ -380,7 +380,7 @@ defmodule OOM.Test.Workload do
   end
 
   defp grow(0, data), do: length(data)
-  defp grow(n, data), do: grow(n - 1, [:binary.copy(<<1>>, 100_000) | data])
+  defp grow(n, data), do: grow(n - 1, [:binary.copy(<<0::800>>, 1_000) | data])
 
   @spec events() :: list()
   def events, do: GenServer.call(Recorder, :events, :infinity)
