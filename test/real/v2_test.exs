@@ -126,6 +126,12 @@ defmodule OOM.Real.V2Test do
     assert %{source: :cgroup_v2, limit_bytes: @limit, swap_limit_bytes: 134_217_728} =
              snapshot(vm, group, "memory.max")
 
+    # The kernel would only swap at the limit, which OOM stays away from. It ends with an error
+    # where it has found less than it was told to.
+    File.write(Path.join(group.path, "memory.reclaim"), "32M")
+    await_samples(vm)
+    assert snapshot(vm, group, "memory.max").swap_usage_bytes > 8 * @mib
+
     survives(vm, "swap")
   end
 
@@ -179,9 +185,7 @@ defmodule OOM.Real.V2Test do
     assert snapshot(vm, vm.cgroup, "memory.max").limit_bytes == 1024 * @mib
     Cgroup.write!(group, "cgroup.procs", vm.os_pid)
 
-    LimitedVM.call(vm, Workload, :await_samples, [
-      LimitedVM.call(vm, OOM, :snapshot, []).samples + 2
-    ])
+    await_samples(vm)
 
     assert snapshot(vm, group, "memory.max").limit_bytes == @limit
   end
@@ -198,9 +202,7 @@ defmodule OOM.Real.V2Test do
       "head -c #{100 * @mib} /dev/zero > #{file}; sync #{file}; cat #{file} > /dev/null"
     )
 
-    LimitedVM.call(vm, Workload, :await_samples, [
-      LimitedVM.call(vm, OOM, :snapshot, []).samples + 2
-    ])
+    await_samples(vm)
 
     later = snapshot(vm, vm.cgroup, "memory.max")
     assert later.usage_bytes - before.usage_bytes > 80 * @mib
@@ -230,6 +232,11 @@ defmodule OOM.Real.V2Test do
 
   defp inside(group, command),
     do: {_, 0} = System.cmd("sh", ["-c", ~s(echo $$ > "#{Cgroup.procs(group)}"; #{command})])
+
+  defp await_samples(vm) do
+    samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
+    LimitedVM.call(vm, Workload, :await_samples, [samples + 2])
+  end
 
   # As it is now, and of this file.
   defp snapshot(vm, group, file) do

@@ -375,12 +375,24 @@ defmodule OOM.Test.Workload do
   def unguarded(bytes) do
     share = div(bytes, 20)
 
-    for(_ <- 1..20, do: spawn_monitor(fn -> grow(div(share, 100_000), []) end))
-    |> Enum.each(fn {_, ref} -> receive(do: ({:DOWN, ^ref, _, _, _} -> :ok)) end)
+    parent = self()
+
+    # Each keeps what it has until all have theirs.
+    for _ <- 1..20 do
+      spawn(fn ->
+        data = grow(div(share, 100_000), [])
+        send(parent, :full)
+        Process.sleep(:infinity)
+        length(data)
+      end)
+    end
+
+    for _ <- 1..20, do: receive(do: (:full -> :ok))
+    :ok
   end
 
-  defp grow(0, data), do: length(data)
-  defp grow(n, data), do: grow(n - 1, [:binary.copy(<<1>>, 100_000) | data])
+  defp grow(0, data), do: data
+  defp grow(n, data), do: grow(n - 1, [:binary.copy(<<0::800>>, 1_000) | data])
 
   @spec events() :: list()
   def events, do: GenServer.call(Recorder, :events, :infinity)
