@@ -191,8 +191,7 @@ defmodule OOM do
   A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for all that is below it, unless something is said
   there, too.
 
-  The result can be used under any supervisor; under one that is not below an `OOM.Supervisor`, a
-  kill is a crash to it, and the child is not held.
+  The result can be used under any supervisor; under OTP's and Elixir's the child is held there, too.
 
       iex> %{id: Agent, restart: :transient} =
       ...>   OOM.child_spec({Agent, fn -> 0 end}, priority: :low, restart: :transient)

@@ -60,8 +60,8 @@ defmodule OOM.Supervisor do
   it meanwhile, which that supervisor tells nobody; `Supervisor.delete_child/2` keeps it away.
 
   `max_heap_size` is not set from outside for what is found so. A worker that calls
-  `OOM.set_priority/1` under a supervisor that is not below an `OOM.Supervisor` can be killed, and to
-  that supervisor it is a crash. With `:one_for_all` and `:rest_for_one`, a plain supervisor starts a
+  `OOM.set_priority/1` under a supervisor that is not below an `OOM.Supervisor` is killed with its
+  consent, too, and held; nobody looks for its siblings. With `:one_for_all` and `:rest_for_one`, a plain supervisor starts a
   held child again when a sibling's crash makes it restart them all.
 
   ## What goes together

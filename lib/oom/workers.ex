@@ -37,9 +37,9 @@ defmodule OOM.Workers do
   # What is in a unit lives and dies with it, and is no worker.
   defp declare_new(_pid, _rank, :unit), do: :ok
 
-  defp declare_new(pid, rank, above) do
+  defp declare_new(pid, rank, _above) do
     supervisor = supervisor(pid)
-    if above == :known, do: Tree.met(supervisor)
+    Tree.met(supervisor)
 
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil}),
       do: appeared(pid, rank),

@@ -451,6 +451,26 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor)
     end
 
+    test "below no OOM.Supervisor: one that registered is held and back, the others are not ours" do
+      for register <- [:itself, :by_its_specification] do
+        low = [init: fn _ -> OOM.set_priority(:low) end]
+        a = if register == :itself, do: worker(:a, low), else: OOM.child_spec(worker(:a), [])
+        # Not taken for one that this test has started below something of ours.
+        options = [strategy: :one_for_one, max_restarts: 0]
+        {:ok, supervisor} = Supervisor.start_link([a, worker(:b)], options)
+        [a, b] = [started(:a), started(:b)]
+        walk()
+        assert Tree.kind(supervisor) == :aside
+        refute Workers.member?(b)
+        end_one(a)
+        eventually(fn -> OOM.release({supervisor, :a}) == :ok end)
+        assert started(:a) != a
+        assert Process.alive?(b)
+        assert Supervisor.count_children(supervisor).active == 2
+        Supervisor.stop(supervisor)
+      end
+    end
+
     test "a supervisor that is busy for long delays no kill, and restarts nothing after it" do
       for child <- [plain([worker(:a)], []), dynamic()] do
         {_, supervisor} = below(child, backoff: :long)
