@@ -5,7 +5,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
 
   import ExUnit.Assertions
 
-  alias OOM.{Priority, Workers}
+  alias OOM.{Priority, Tree, Victims, Workers}
   alias OOM.Test.{GeneratedTree, Pressure}
   alias OOM.Test.GeneratedTree.{Births, Model, Running}
   alias OOM.Tree.Census
@@ -157,7 +157,8 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   end
 
   defp figures(ranks, seen) do
-    for {path, _} <- ranks, pid = seen.pids[path], into: %{} do
+    # One that has come back since the walk is nobody's to pick yet.
+    for {path, _} <- ranks, pid = seen.pids[path], Workers.member?(pid), into: %{} do
       bytes = Enum.random([0, 1_000, 20_000, 50_000, 100_000, 300_000])
       Workers.sampled(pid, bytes, now(), :fresh)
       {pid, bytes}
@@ -206,9 +207,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
         {:DOWN, ^ref, _, _, _} -> :ok
       after
         10_000 ->
-          flunk(
-            "#{inspect(pid)} was marked, and lives on: #{inspect(Process.info(pid))}, #{inspect(OOM.Tree.lookup(pid))}, #{inspect(OOM.Workers.lookup(pid))}"
-          )
+          flunk("#{inspect(pid)} was marked, and lives on: #{inspect(Tree.lookup(pid))}")
       end
     end
   end
@@ -236,6 +235,8 @@ defmodule OOM.Test.GeneratedTree.Scenario do
           path not in chosen,
           Model.sure?(state.model, path),
           worth.(path, &Model.highest/2) < least,
+          # On its way already.
+          not Victims.marked?(pid),
           Process.alive?(pid) do
         flunk(
           "#{show(victim)} of #{Priority.name(least)} was killed, and #{show(path)} of " <>
