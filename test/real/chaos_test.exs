@@ -10,7 +10,7 @@ defmodule OOM.Real.ChaosTest do
   alias OOM.Test.{Cgroup, Chaos, LimitedVM}
   alias OOM.Test.Chaos.Outside
 
-  @moduletag :cgroup
+  @moduletag :chaos
   @moduletag skip: Cgroup.unavailable()
   @moduletag timeout: :infinity
   @moduletag :tmp_dir
