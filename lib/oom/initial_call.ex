@@ -5,10 +5,6 @@ defmodule OOM.InitialCall do
 
   alias OOM.VM
 
-  # An older VM copies all of a dictionary for one word of it. Of a process as large as this nobody
-  # asks: a cache that is kept there would be in memory twice.
-  @most_words 4_194_304
-
   @typedoc "`:unknown` of a process that is too large to ask."
   @type t :: {module(), atom(), arity() | atom()} | :unknown | nil
 
@@ -28,14 +24,20 @@ defmodule OOM.InitialCall do
   defp call(:unknown), do: :unknown
   defp call(_none), do: nil
 
-  defp word(pid, key) do
-    if VM.keyed_dictionary?() or not large?(pid), do: VM.dictionary(pid, key), else: :unknown
-  end
+  if VM.keyed_dictionary?() do
+    defp word(pid, key), do: VM.dictionary(pid, key)
+  else
+    # An older VM copies all of a dictionary for one word of it. Of a process as large as this nobody
+    # asks: a cache that is kept there would be in memory twice.
+    @most_words 4_194_304
 
-  defp large?(pid) do
-    case :erlang.process_info(pid, :garbage_collection_info) do
-      {_, gc} -> gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size] > @most_words
-      :undefined -> false
+    defp word(pid, key), do: if(large?(pid), do: :unknown, else: VM.dictionary(pid, key))
+
+    defp large?(pid) do
+      case :erlang.process_info(pid, :garbage_collection_info) do
+        {_, gc} -> gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size] > @most_words
+        :undefined -> false
+      end
     end
   end
 end
