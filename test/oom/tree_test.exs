@@ -300,7 +300,12 @@ defmodule OOM.TreeTest do
 
       # By way of another task.
       test = self()
-      nested = fn -> send(test, {:nested, awaits.()}) && idle() end
+
+      nested = fn ->
+        send(test, {:nested, awaits.()})
+        idle()
+      end
+
       caller.(:nested, 800, fn -> Task.Supervisor.async(tasks, nested).pid end)
       assert_receive {:nested, nested}
 
@@ -667,7 +672,7 @@ defmodule OOM.TreeTest do
       spawn(fn ->
         :sys.replace_state(
           supervisor,
-          &(send(test, :busy) && receive(do: (:go -> &1))),
+          &served(test, &1),
           :infinity
         )
       end)
@@ -805,7 +810,8 @@ defmodule OOM.TreeTest do
       test = self()
 
       init = fn ->
-        OOM.set_priority(:low, handle_pressure: true) && send(test, {:started, :self, self()})
+        :ok = OOM.set_priority(:low, handle_pressure: true)
+        send(test, {:started, :self, self()})
       end
 
       agent = %{id: :self, start: {Agent, :start_link, [init]}}
@@ -919,5 +925,11 @@ defmodule OOM.TreeTest do
           loop(parent, [{pid, reason} | ended])
       end
     end
+  end
+
+  # Tells that it has begun, and goes on when it is told to.
+  defp served(test, answer) do
+    send(test, :busy)
+    receive(do: (:go -> answer))
   end
 end

@@ -175,7 +175,12 @@ defmodule OOM.Real.ChaosTest do
   # Without files nobody knows what is growing: so this is done while nothing does.
   defp perform(:hide, state) do
     Outside.hide(state.vm, state.dir, Enum.random([:nothing, :garbage]))
-    for _ <- 1..4, do: call(state, :crash, [OOM.Guard]) && Process.sleep(300)
+
+    for _ <- 1..4 do
+      call(state, :crash, [OOM.Guard])
+      Process.sleep(300)
+    end
+
     Outside.show(state.vm)
     await_limit(state)
   end
