@@ -4,7 +4,15 @@ defmodule Arena.Table do
 
   alias Arena.{Readme, Run}
 
-  @head ["shape", "survived", "canary, worst", "relief, median / worst", "innocents", "peak"]
+  @head [
+    "shape",
+    "survived",
+    "canary, median / worst",
+    "before",
+    "relief, median / worst",
+    "innocents",
+    "peak"
+  ]
 
   @spec markdown([Run.t()]) :: String.t()
   def markdown([%{job: job} | _] = runs) do
@@ -15,9 +23,10 @@ defmodule Arena.Table do
     """
     #{length(runs)} runs of #{job.seconds} s on OTP #{System.otp_release()}, Elixir \
     #{System.version()}, #{System.schedulers_online()} cores, #{mib(job.limit_bytes)} MiB a VM, \
-    growth #{rate(job.bytes_per_s)}; in #{workers(runs)} workers, as many runs of each. Relief: \
-    from the first critical sample to usage below the target, in the runs that came to it. \
-    Innocents: how many of the 50 died in the worst run, and in how many runs any did.
+    growth #{rate(job.bytes_per_s)}; in #{workers(runs)} workers, as many runs of each. Canary: its \
+    worst answer in a run; before: the worst of all that came before a first critical sample, where \
+    OOM had no part in it. Relief: from the first critical sample to usage below the target, in the \
+    runs that came to it. Innocents: how many of the 50 died in the worst run, and in how many runs any did.
 
     #{Readme.table([@head | rows])}
     """
@@ -29,7 +38,8 @@ defmodule Arena.Table do
     [
       "#{shape}",
       "#{Enum.count(runs, &Run.survived?/1)} of #{length(runs)}",
-      "#{round(worst(runs, :worst_us) / 1_000)} ms",
+      "#{ms(median(runs, :worst_us))} / #{ms(worst(runs, :worst_us))} ms",
+      "#{ms(worst(runs, :calm_us))} ms",
       relief(Enum.filter(reliefs, &is_integer/1), Enum.count(reliefs, &(&1 == :never))),
       innocents(worst(runs, :normal_deaths), Enum.count(runs, &lost?/1)),
       "#{runs |> Enum.map(&(&1.peak || 0)) |> Enum.max() |> mib()} MiB"
@@ -51,6 +61,9 @@ defmodule Arena.Table do
   defp lost?(run), do: (run.facts[:normal_deaths] || 0) > 0
   defp worst(runs, key), do: runs |> Enum.map(&(&1.facts[key] || 0)) |> Enum.max()
 
+  defp median(runs, key),
+    do: runs |> Enum.map(&(&1.facts[key] || 0)) |> Enum.sort() |> Enum.at(div(length(runs), 2))
+
   defp workers(runs) do
     {last, others} = runs |> Enum.map(& &1.job.workers) |> Enum.uniq() |> List.pop_at(-1)
     if others == [], do: "#{last}", else: "#{Enum.join(others, ", ")} and #{last}"
@@ -59,5 +72,6 @@ defmodule Arena.Table do
   defp rate(:unlimited), do: "as fast as it can"
   defp rate(bytes), do: "at #{div(bytes, 1_000_000)} MB/s"
 
+  defp ms(us), do: round(us / 1_000)
   defp mib(bytes), do: div(bytes, 1_048_576)
 end
