@@ -250,8 +250,8 @@ defmodule OOM.Real.ChaosTest do
     """)
   end
 
-  # What grows from round to round. The first ones fill caches.
-  defp leaks(rounds) when length(rounds) < 6, do: :ok
+  # What grows from round to round. The first ones fill caches, and the least of a few is chance.
+  defp leaks(rounds) when length(rounds) < 12, do: :ok
 
   defp leaks(rounds) do
     {early, late} = rounds |> Enum.drop(1) |> Enum.split(div(length(rounds), 2))
@@ -259,9 +259,14 @@ defmodule OOM.Real.ChaosTest do
     for key <- [:processes, :tables, :ports, :rows, :files, :threads, :bytes, :rss] do
       [before, later] = for part <- [early, late], do: part |> Enum.map(& &1[key]) |> Enum.min()
       # The least of each half: growth lifts that, too, and what comes and goes does not.
-      assert later <= before * 1.1 + 2, "#{key} grows: #{inspect(Enum.map(rounds, & &1[key]))}"
+      assert later <= before * share(key) + 2,
+             "#{key} grows: #{inspect(Enum.map(rounds, & &1[key]))}"
     end
   end
+
+  # What allocators keep depends on what has died last, and where it was.
+  defp share(:rss), do: 1.25
+  defp share(_other), do: 1.1
 
   defp now, do: System.monotonic_time(:millisecond)
 end
