@@ -46,8 +46,8 @@ lab_trust() {
   fi
 }
 
-# lab_in TREE COMMAND...: runs it there, in mount and process namespaces that end with it; with
-# lab_env (NAME=VALUE...), and with lab_bind (HERE:THERE...) to be seen there.
+# lab_in TREE COMMAND...: runs it there, in lab_namespaces that end with it; with lab_env
+# (NAME=VALUE...), and with lab_bind (HERE:THERE...) to be seen there.
 lab_in() {
   local tree=$1 pass=(HOME=/root TERM=dumb LC_ALL=C.UTF-8 ELIXIR_ERL_OPTIONS=+fnu
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin) name
@@ -58,20 +58,20 @@ lab_in() {
   if [ -s "$tree/etc/ssl/certs/host.crt" ]; then
     pass+=(SSL_CERT_FILE=/etc/ssl/certs/host.crt CARGO_HTTP_CAINFO=/etc/ssl/certs/host.crt)
   fi
-  unshare --mount --pid --fork --kill-child bash -c '
+  unshare "${lab_namespaces[@]}" bash -c '
     set -e
     tree=$1; shift
     mount -t proc proc "$tree/proc"
     mount --rbind /dev "$tree/dev"
     while [ "$1" != -- ]; do
       mkdir -p "$tree/${1#*:}"
-      mount --bind "${1%%:*}" "$tree/${1#*:}"
+      mount --rbind "${1%%:*}" "$tree/${1#*:}"
       shift
     done
     shift
     exec chroot "$tree" "$@"' lab_in "$tree" "${lab_bind[@]}" -- /usr/bin/env -i "${pass[@]}" "${lab_env[@]}" "$@"
 }
-lab_env=() lab_bind=()
+lab_env=() lab_bind=() lab_namespaces=(--mount --pid --fork --kill-child)
 
 # lab_tree DIRECTORY RELEASE PACKAGES...: makes DIRECTORY/tree the release with these packages, and
 # makes it again when others are asked for.
