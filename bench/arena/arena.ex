@@ -2,7 +2,7 @@ defmodule Arena do
   @moduledoc false
   # Does a node with OOM survive growth at full speed? Started by script/arena.
 
-  alias Arena.{Arguments, Job, Readme, Report, Run, Shape, Table}
+  alias Arena.{Arguments, Job, Readme, Record, Report, Run, Shape, Table}
 
   @usage """
   usage: script/arena [OPTIONS]
@@ -17,6 +17,7 @@ defmodule Arena do
     --keep-logs    keep the logs of runs that survived, too
     --trace        a snapshot each 10 ms in the logs
     --write        put a row for each shape into README.md
+    --continue F   make only the runs that are missing in F, which one of this kind has written
     --quick        some of it, in less than a minute
 
   All shapes, 100 runs each, take about two hours:
@@ -32,6 +33,7 @@ defmodule Arena do
     runs: :integer,
     each: :integer,
     write: :boolean,
+    continue: :string,
     seconds: :integer,
     rate: :string,
     limit: :integer,
@@ -51,8 +53,9 @@ defmodule Arena do
   def main(arguments) do
     with {options, [], []} <- OptionParser.parse(arguments, strict: @switches),
          false <- options[:help] == true,
-         {:ok, jobs} <- jobs(options) do
-      System.halt(if run(jobs, options), do: 0, else: 1)
+         {:ok, rounds} <- rounds(options),
+         {:ok, made} <- made(options[:continue]) do
+      System.halt(if run(missing(rounds, made), made, options), do: 0, else: 1)
     else
       true -> stop(0, usage())
       {:error, what} -> stop(2, what <> "\n\n" <> usage())
@@ -60,14 +63,14 @@ defmodule Arena do
     end
   end
 
-  defp run(jobs, options) do
+  defp run(rounds, made, options) do
     path = "tmp/arena-#{System.os_time(:second)}.tsv"
 
     # What was measured stands if the rest is not waited for.
     runs =
-      Enum.reduce(jobs, [], fn round, before ->
+      Enum.reduce(rounds, made, fn round, before ->
         runs = before ++ Enum.map(round, &one(&1, options))
-        Report.write(runs, path)
+        Record.write(runs, path)
         if options[:write], do: Readme.put("README.md", "arena", Table.markdown(runs))
         runs
       end)
@@ -84,7 +87,19 @@ defmodule Arena do
     run
   end
 
-  defp jobs(options) do
+  defp made(nil), do: {:ok, []}
+  defp made(path), do: Record.read(path)
+
+  # Of each job, the first rounds are those that were made.
+  defp missing(rounds, made) do
+    counts = Enum.frequencies_by(made, & &1.job)
+
+    Enum.map(rounds, fn round ->
+      Enum.reject(round, fn {job, n} -> n <= (counts[job] || 0) end)
+    end)
+  end
+
+  defp rounds(options) do
     with {:ok, shapes} <- Arguments.shapes(options[:shapes] || "all"),
          {:ok, workers} <- Arguments.counts("--workers", options[:workers] || "1,4,20,200"),
          {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited") do
@@ -102,7 +117,7 @@ defmodule Arena do
       counts = for {shape, workers} <- cases, do: {shape, workers, count(shape, cases, options)}
       most = counts |> Enum.map(&elem(&1, 2)) |> Enum.max()
 
-      # Round by round, so that what disturbs a while of it does not fall upon one shape.
+      # A round after the other, so that what disturbs a while of it does not fall upon one shape.
       {:ok,
        for n <- 1..most do
          for {shape, workers, count} <- counts, n <= count do

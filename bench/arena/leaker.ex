@@ -1,7 +1,8 @@
 defmodule Arena.Leaker do
   @moduledoc false
-  # A worker that grows the way its shape says from its first moment on. A GenServer like any
-  # other: after each step it comes back to its loop. It knows nothing of OOM.
+  # A worker that grows the way its shape says: once all are there, and when it comes back later,
+  # from its first moment on. A GenServer like any other: after each step it comes back to its loop.
+  # It knows nothing of OOM.
 
   use GenServer
 
@@ -14,7 +15,13 @@ defmodule Arena.Leaker do
 
   def start_link({kind, id, job}), do: GenServer.start_link(__MODULE__, {kind, id, job})
 
-  @doc "The present incarnation; it may be dead already."
+  @doc "All are there."
+  def begin do
+    :ets.insert(@table, {:begun})
+    for [pid] <- :ets.match(@table, {{:waits, :_}, :"$1"}), do: send(pid, :begin)
+  end
+
+  @doc "The present incarnation, if it grows; it may be dead already."
   @spec whereis(pos_integer()) :: pid() | nil
   def whereis(id) do
     case :ets.lookup(@table, id) do
@@ -26,12 +33,20 @@ defmodule Arena.Leaker do
   @impl true
   def init({kind, id, job}) do
     Witness.up(kind, id)
-    :ets.insert(@table, {id, self()})
-    {:ok, {Shape.module(job.shape), id, job}, {:continue, :begin}}
+    state = {Shape.module(job.shape), id, job}
+
+    if :ets.member(@table, :begun) do
+      {:ok, state, {:continue, :begin}}
+    else
+      :ets.insert(@table, {{:waits, id}, self()})
+      {:ok, state}
+    end
   end
 
   @impl true
   def handle_continue(:begin, {module, id, job}) do
+    :ets.insert(@table, {id, self()})
+
     case module.new(id, job) do
       nil ->
         {:noreply, nil}
@@ -43,6 +58,8 @@ defmodule Arena.Leaker do
   end
 
   @impl true
+  def handle_info(:begin, state), do: {:noreply, state, {:continue, :begin}}
+
   def handle_info(:step, {module, data, pace}) do
     {bytes, data} = module.step(data)
     send(self(), :step)

@@ -75,28 +75,6 @@ defmodule Arena.Report do
     dead == []
   end
 
-  @keys ~w(ms low_kills low_caps normal_deaths inversions other_deaths exhausted critical
-           relief_ms victims_bytes deficit_bytes calm_us worst_us)a
-
-  @doc "Tab-separated, a line for each run; figures as they were seen."
-  @spec write([Run.t()], Path.t()) :: :ok
-  def write(runs, path) do
-    head = ~w(shape workers limit_bytes bytes_per_s seconds status hung oom_kills peak_bytes)
-
-    lines =
-      for %{job: job} = run <- runs do
-        status = if is_integer(run.status), do: run.status, else: "-"
-
-        [job.shape, job.workers, job.limit_bytes, job.bytes_per_s, job.seconds] ++
-          [status, run.hung?, run.oom_kills || "-", run.peak || "-"] ++
-          Enum.map(@keys, &Keyword.get(run.facts, &1, "-"))
-      end
-
-    text = Enum.map_join([head ++ @keys | lines], "\n", &Enum.join(&1, "\t"))
-    File.mkdir_p!(Path.dirname(path))
-    File.write!(path, text <> "\n")
-  end
-
   # In the order in which they ran.
   defp grouped(runs) do
     key = &{&1.job.shape, &1.job.workers}

@@ -18,6 +18,7 @@ defmodule Arena.Tree do
     {:ok, _} = supervisor(job, innocents, priority: :normal)
     Shape.outside(job)
     workers(Shape.growers(job.shape), job)
+    Leaker.begin()
     :ok
   end
 

@@ -3,7 +3,7 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Asker, Config, Heap, Holds, Priority, Tables, Tree, Units, Workers}
+  alias OOM.{Asker, Config, Heap, Holds, Priority, Reporter, Tables, Tree, Units, Workers}
   alias OOM.Supervisor.{Callback, Children, Starts}
   alias OOM.Tree.Census
 
@@ -129,8 +129,34 @@ defmodule OOM.Child do
             do: [{:start, {module, function}} | options],
             else: options
 
-        if Starts.held?(id), do: :ignore, else: started(mfa, id, options, config)
+        cond do
+          Starts.held?(id) -> :ignore
+          turned_away?(options) -> turn_away(id, options)
+          true -> started(mfa, id, options, config)
+        end
     end
+  end
+
+  # What a supervisor would start by itself only for the guard to end it: where starts take long and
+  # what they start grows fast, each of them takes memory that is gone by the time it is dead. A start
+  # that somebody asked for is a start, and a temporary child would never come.
+  defp turned_away?(options) do
+    Starts.own?() and OOM.level() == :critical and options[:restart] != :temporary and
+      Callback.strategy() == :one_for_one and (worker?(options) or unit?(options)) and
+      not inside_unit?() and rank(options) <= Priority.rank!(:low)
+  end
+
+  defp turn_away(id, options) do
+    Holds.hold(
+      self(),
+      id,
+      [{id, true}],
+      self(),
+      [return: :restart_held, killed?: false] ++ options
+    )
+
+    Reporter.turned_away(self(), id)
+    :ignore
   end
 
   defp started(mfa, id, options, config) do
@@ -191,13 +217,14 @@ defmodule OOM.Child do
   defp inherit(options), do: Keyword.merge(Tree.here(), options)
 
   defp unit?(options), do: options[:unit] == true
+  defp inside_unit?, do: Tree.here()[:inside_unit] == true
 
   defp registered(pid, id, options, bytes) do
     # A plain supervisor would never take it back.
     if Callback.here?(), do: Children.put(pid, id, options)
 
     # What is in a unit dies with it.
-    unless Tree.here()[:inside_unit], do: register(pid, id, options)
+    unless inside_unit?(), do: register(pid, id, options)
 
     # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
     # priority, because one that floods its heap or mailbox may begin at once. A supervisor grows no

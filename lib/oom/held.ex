@@ -1,12 +1,12 @@
 defmodule OOM.Held do
   @moduledoc """
-  A child that is held: killed because of memory and not yet back. `OOM.held/0` lists them.
+  A child that is held: killed because of memory, or not started because of it, and not yet back. `OOM.held/0` lists them.
 
     * `:supervisor` - the pid of its supervisor
     * `:id` - its id there; where the supervisor gives none (`DynamicSupervisor`), the pid it had
     * `:ids` - all that are down and come back with it, in start order: itself, and what its
       supervisor's strategy restarts together with it
-    * `:bytes` - what it held when it was killed; 0 where that is not known
+    * `:bytes` - what it held when it was killed; 0 where that is not known, or it was not started
     * `:kills` - how often it was killed since it last lived for `stable_ms`
     * `:max_kills` - after how many it is given up, or `:infinity`
     * `:failures` - how often it could not be started since then

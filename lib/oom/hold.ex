@@ -74,7 +74,7 @@ defmodule OOM.Hold do
   @doc "Killed, for the first time or again; given up where that was once too often."
   @spec killed(t(), non_neg_integer(), integer(), (... -> float())) :: t()
   def killed(%__MODULE__{} = hold, bytes, now_ms, random) do
-    since = if hold.state == :running or hold.held_ms == nil, do: now_ms, else: hold.held_ms
+    since = since(hold, now_ms)
     hold = %{hold | kills: hold.kills + 1, bytes: bytes, held_ms: since, releaser: nil}
 
     # An atom is more than any number.
@@ -82,6 +82,14 @@ defmodule OOM.Hold do
       do: %{hold | state: :given_up, due_ms: nil},
       else: wait(hold, now_ms, random)
   end
+
+  defp since(%{state: state, held_ms: since}, now_ms),
+    do: if(state == :running or since == nil, do: now_ms, else: since)
+
+  @doc "Was not started, because memory is short: waits as one that could not be started."
+  @spec turned_away(t(), integer(), (... -> float())) :: t()
+  def turned_away(%__MODULE__{} = hold, now_ms, random),
+    do: failed(%{hold | held_ms: since(hold, now_ms)}, now_ms, random)
 
   @doc "Could not be started: waits again, longer. It is not given up for that."
   @spec failed(t(), integer(), (... -> float())) :: t()

@@ -36,7 +36,7 @@ defmodule OOM.Holds do
   Written into the table here and now, so that no crash of this module's process can lose it.
 
   Options: `:backoff` and `:max_kills`, by default those of the configuration; `:return`, see
-  `t:OOM.Hold.return/0`.
+  `t:OOM.Hold.return/0`; `:killed?`, `false` for one that was not started at all.
   """
   @spec hold(pid(), term(), unit(), pid(), keyword()) :: :ok
   def hold(supervisor, id, unit, pid, options) do
@@ -73,7 +73,7 @@ defmodule OOM.Holds do
             return: Keyword.get(options, :return, :restart_child)
         }
         |> Hold.absorb(others)
-        |> Hold.killed(bytes, now, &:rand.uniform/0)
+        |> down(Keyword.get(options, :killed?, true), bytes, now)
       end)
 
     hold
@@ -81,6 +81,9 @@ defmodule OOM.Holds do
     # The tables are gone by now.
     ArgumentError -> nil
   end
+
+  defp down(hold, true, bytes, now), do: Hold.killed(hold, bytes, now, &:rand.uniform/0)
+  defp down(hold, false, _bytes, now), do: Hold.turned_away(hold, now, &:rand.uniform/0)
 
   # The others of the same supervisor that share a child with the unit, which takes it over.
   defp absorb(_supervisor, _id, [_alone]), do: []

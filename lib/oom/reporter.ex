@@ -31,6 +31,10 @@ defmodule OOM.Reporter do
   def shed(supervisor, count, all, bytes, report),
     do: tell({:shed, supervisor, count, all, bytes, report})
 
+  @doc "The calling supervisor has not started this child."
+  @spec turned_away(pid(), term()) :: :ok
+  def turned_away(supervisor, id), do: tell({:turned_away, supervisor, id})
+
   @spec exhausted(map(), OOM.on_exhausted()) :: :ok
   def exhausted(report, callback), do: tell({:exhausted, report, callback})
 
@@ -38,7 +42,7 @@ defmodule OOM.Reporter do
   def problem(message), do: tell({:problem, message})
 
   @impl true
-  def init(nil), do: {:ok, %{round: nil, problems: MapSet.new()}}
+  def init(nil), do: {:ok, %{round: nil, away: {0, []}, problems: MapSet.new()}}
 
   @impl true
   def handle_cast({:started, report, config}, state) do
@@ -70,6 +74,12 @@ defmodule OOM.Reporter do
     {:noreply, state}
   end
 
+  def handle_cast({:turned_away, supervisor, id}, %{away: {count, named}} = state) do
+    if count == 0, do: Process.send_after(self(), :tell_away, @gather_ms)
+    named = if count < @named, do: [{supervisor, id} | named], else: named
+    {:noreply, %{state | away: {count + 1, named}}}
+  end
+
   def handle_cast({:exhausted, report, callback}, state) do
     snapshot = Snapshot.from_report(report)
 
@@ -98,6 +108,19 @@ defmodule OOM.Reporter do
     {:noreply, %{state | round: nil}}
   end
 
+  def handle_info(:tell_away, %{away: {count, named}} = state) do
+    names =
+      named
+      |> Enum.reverse()
+      |> Enum.map_join(", ", fn {supervisor, id} -> "#{id(id)} of #{name(supervisor)}" end)
+
+    Logger.warning(
+      "OOM: not started while memory is critical, and held: #{count} children, such as #{names}"
+    )
+
+    {:noreply, %{state | away: {0, []}}}
+  end
+
   def handle_info(_other, state), do: {:noreply, state}
 
   defp started_message(%{source: source} = report, _config) when source != nil,
@@ -123,8 +146,8 @@ defmodule OOM.Reporter do
 
   defp name(pid) do
     case Process.info(pid, :registered_name) do
-      {:registered_name, name} -> inspect(name)
-      _ -> inspect(pid)
+      {:registered_name, name} when is_atom(name) -> inspect(name)
+      _unnamed -> inspect(pid)
     end
   end
 
@@ -144,10 +167,12 @@ defmodule OOM.Reporter do
 
     "The largest: " <>
       Enum.map_join(largest, ", ", fn victim ->
-        id = if victim.id, do: " (#{inspect(victim.id, limit: 5, printable_limit: 80)})", else: ""
+        id = if victim.id, do: " (#{id(victim.id)})", else: ""
         "#{inspect(victim.pid)}#{id} #{mib(victim.bytes)}"
       end)
   end
+
+  defp id(id), do: inspect(id, limit: 5, printable_limit: 80)
 
   defp describe(%Snapshot{limit_bytes: nil}), do: "no limit known"
 

@@ -24,6 +24,9 @@ defmodule OOM.Supervisor do
       child that is ended while it starts is held, too, unless somebody asked for that start.
       Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
       ends the hold.
+    * While the level is `:critical`, a child of priority `:low` or less that the supervisor would
+      start by itself (at its own beginning, after a crash) is held from the start, unless it is
+      temporary or goes together with others. What somebody asks for is started.
     * One that is killed `max_kills` times without having lived for `stable_ms` in between is given
       up: it stays down until `OOM.release/1`. See `OOM.held/0`.
     * When the `:oom` application is stopped, what is held comes back at once, and the supervisor is

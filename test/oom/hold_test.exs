@@ -52,6 +52,13 @@ defmodule OOM.HoldTest do
     assert %{state: :held, kills: 1, failures: 1, bytes: 7, due_ms: 1_200} = failed
   end
 
+  test "turned_away/3 waits like one that failed, is no kill, and is held since" do
+    away = Hold.turned_away(hold(:a), 1_000, &one/0)
+    assert %{state: :held, kills: 0, failures: 1, held_ms: 1_000, due_ms: 1_100} = away
+    assert %{held_ms: 1_000, failures: 2} = Hold.turned_away(away, 2_000, &one/0)
+    assert %{held_ms: 4_000} = away |> Hold.released(3_000) |> Hold.turned_away(4_000, &one/0)
+  end
+
   describe "stable?/3" do
     test "once it has run for the time" do
       running = hold(:a) |> killed(7, 0) |> Hold.released(1_000)

@@ -1,0 +1,140 @@
+defmodule OOM.Supervisor.TurnedAwayTest do
+  # What a supervisor would start by itself while memory is critical. The level is set by hand.
+  use ExUnit.Case, async: false
+
+  import ExUnit.CaptureLog
+  import OOM.Test.Eventually
+  import OOM.Test.HeldTree
+
+  alias OOM.Level
+
+  @options [
+    strategy: :one_for_one,
+    max_restarts: 1,
+    oom: [priority: :low, backoff: [initial_ms: 10, max_ms: 50]]
+  ]
+
+  setup do
+    eventually(fn -> OOM.snapshot().headroom_bytes end)
+    told()
+    on_exit(fn -> Level.put(:normal) end)
+  end
+
+  defp start_critical(children, options \\ []) do
+    Level.put(:critical)
+    start = {OOM.Supervisor, :start_link, [children, Keyword.merge(@options, options)]}
+    start_supervised!(%{id: make_ref(), restart: :temporary, type: :supervisor, start: start})
+  end
+
+  defp child(id, options), do: id |> worker() |> OOM.child_spec(options)
+
+  test "at its beginning: those of priority :low or less are held, and come when it is over" do
+    children = [
+      :a |> child([]),
+      :b |> child(priority: 251),
+      :c |> child(priority: 249),
+      :d |> child(priority: :normal),
+      :e |> child(priority: :protected),
+      :f |> worker(restart: :temporary) |> OOM.child_spec([])
+    ]
+
+    log =
+      capture_log(fn ->
+        sup = start_critical(children)
+        assert running(sup) == [:b, :d, :e, :f]
+
+        assert [{:a, 0, 1}, {:c, 0, 1}] =
+                 Enum.sort(
+                   for %{supervisor: ^sup} = held <- OOM.held(),
+                       do: {held.id, held.kills, held.failures}
+                 )
+
+        Level.put(:normal)
+        assert is_pid(started(:a))
+        assert is_pid(started(:c))
+        eventually(fn -> held(sup, :a) == nil and held(sup, :c) == nil end)
+        assert Enum.sort(running(sup)) == [:a, :b, :c, :d, :e, :f]
+        told()
+      end)
+
+    assert log =~
+             "not started while memory is critical, and held: 2 children, such as :a of #PID<"
+  end
+
+  test "after a crash, which counts as ever" do
+    {sup, %{a: a, b: b}} =
+      start(:short, [child(:a, priority: :low), child(:b, priority: :normal)], max_restarts: 1)
+
+    Level.put(:critical)
+    crash(b)
+    assert is_pid(started(:b))
+    stopped = Process.monitor(sup)
+    crash(a)
+    # The second one was one too many.
+    assert_receive {:DOWN, ^stopped, _, _, :shutdown}, 10_000
+
+    Level.put(:normal)
+    {sup, %{c: c}} = start(:short, [child(:c, priority: :low)], max_restarts: 1)
+    Level.put(:critical)
+    crash(c)
+    assert %{kills: 0, failures: 1} = eventually(fn -> held(sup, :c) end)
+    assert running(sup) == []
+    Level.put(:normal)
+    assert started(:c) != c
+  end
+
+  test "what somebody asks for is started" do
+    sup = start_critical([child(:a, [])])
+    assert held(sup, :a)
+    assert {:ok, pid} = Supervisor.restart_child(sup, :a)
+    assert started(:a) == pid
+    assert held(sup, :a) == nil
+    assert {:ok, _} = Supervisor.start_child(sup, child(:b, priority: :low))
+    assert Enum.sort(running(sup)) == [:a, :b]
+  end
+
+  test "what goes together is not taken apart" do
+    for strategy <- [:one_for_all, :rest_for_one] do
+      sup = start_critical([child(:a, []), child(:b, priority: :normal)], strategy: strategy)
+      assert running(sup) == [:a, :b]
+    end
+  end
+
+  test "a supervisor is started, and holds its own; a unit is not" do
+    below = fn id, children ->
+      {OOM.Supervisor, :start_link, [children, [name: id] ++ @options]}
+    end
+
+    spec = fn id, children, options ->
+      OOM.child_spec(%{id: id, type: :supervisor, start: below.(id, children)}, options)
+    end
+
+    sup =
+      start_critical([
+        spec.(:turned_away_below, [child(:a, [])], []),
+        spec.(:turned_away_unit, [child(:b, [])], unit: true)
+      ])
+
+    assert running(sup) == [:turned_away_below]
+    assert running(Process.whereis(:turned_away_below)) == []
+    assert held(sup, :turned_away_unit)
+    Level.put(:normal)
+    assert is_pid(started(:a))
+    assert is_pid(started(:b))
+  end
+
+  test "high is not critical" do
+    Level.put(:high)
+    assert {sup, %{a: _}} = start(:short, [child(:a, priority: :low)])
+    assert held(sup, :a) == nil
+  end
+
+  # What is gathered for a moment has been said.
+  defp told, do: eventually(fn -> :sys.get_state(OOM.Reporter).away == {0, []} end)
+
+  defp crash(pid) do
+    ref = Process.monitor(pid)
+    Process.exit(pid, :crash)
+    assert_receive {:DOWN, ^ref, _, _, _}, 10_000
+  end
+end
