@@ -14,6 +14,7 @@ defmodule Arena do
     --seconds S    how long each lasts (default: 6)
     --rate R       MB/s of all workers together, or unlimited (default: unlimited)
     --limit M      MiB of the cgroup (default: 512)
+    --canary P     its priority with the VM's schedulers: normal or high (default: normal)
     --keep-logs    keep the logs of runs that survived, too
     --trace        a snapshot each 10 ms in the logs
     --write        put a row for each shape into README.md
@@ -37,6 +38,7 @@ defmodule Arena do
     seconds: :integer,
     rate: :string,
     limit: :integer,
+    canary: :string,
     keep_logs: :boolean,
     trace: :boolean,
     quick: :boolean,
@@ -102,13 +104,15 @@ defmodule Arena do
   defp rounds(options) do
     with {:ok, shapes} <- Arguments.shapes(options[:shapes] || "all"),
          {:ok, workers} <- Arguments.counts("--workers", options[:workers] || "1,4,20,200"),
-         {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited") do
+         {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited"),
+         {:ok, canary} <- Arguments.priority("--canary", options[:canary] || "normal") do
       job = %Job{
         shape: nil,
         workers: nil,
         seconds: options[:seconds] || if(options[:quick], do: @quick_seconds, else: 6),
         limit_bytes: (options[:limit] || 512) * 1_048_576,
         bytes_per_s: rate,
+        canary: canary,
         trace?: options[:trace] || false
       }
 

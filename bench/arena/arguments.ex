@@ -32,6 +32,14 @@ defmodule Arena.Arguments do
       else: {:error, "expected #{option} to be numbers like 1,20, got: #{text}"}
   end
 
+  @doc "Of a process, with the VM's schedulers."
+  @spec priority(String.t(), String.t()) :: result(:normal | :high)
+  def priority(_option, "normal"), do: {:ok, :normal}
+  def priority(_option, "high"), do: {:ok, :high}
+
+  def priority(option, other),
+    do: {:error, "expected #{option} to be normal or high, got: #{other}"}
+
   @spec rate(String.t()) :: result(pos_integer() | :unlimited)
   def rate("unlimited"), do: {:ok, :unlimited}
 

@@ -6,12 +6,13 @@ defmodule Arena.Canary do
 
   alias Arena.Witness
 
-  def start_link(_arg), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+  def start_link(priority), do: GenServer.start_link(__MODULE__, priority, name: __MODULE__)
 
   def ask(n), do: GenServer.call(__MODULE__, {:ask, n}, 60_000)
 
   @impl true
-  def init(nil) do
+  def init(priority) do
+    Process.flag(:priority, priority)
     Witness.up(:protected, 0)
     {:ok, 0}
   end
@@ -22,17 +23,18 @@ end
 
 defmodule Arena.Prober do
   @moduledoc false
-  # Asks the canary every 50 ms, at normal priority. The clock starts when the question is due:
+  # Asks the canary every 50 ms, at its priority. The clock starts when the question is due:
   # what the prober waits for a scheduler counts too, as it does for a client.
 
   alias Arena.Canary
 
   @every_ms 50
 
-  def start_link do
+  def start_link(priority) do
     worst = :atomics.new(1, signed: false)
     :persistent_term.put(__MODULE__, worst)
-    spawn_link(fn -> ask(0, now() + @every_ms * 1_000, worst) end)
+    first = now() + @every_ms * 1_000
+    :erlang.spawn_opt(fn -> ask(0, first, worst) end, [:link, priority: priority])
   end
 
   @doc "Worst answer so far, in microseconds."

@@ -14,6 +14,7 @@ defmodule Arena.Job do
     bytes_per_s: :unlimited,
     ballast_bytes: 0,
     guard: @quick,
+    canary: :normal,
     trace?: false
   ]
 
@@ -28,6 +29,8 @@ defmodule Arena.Job do
           ballast_bytes: non_neg_integer(),
           # an Arena.Guard and its argument
           guard: {module(), term()},
+          # at what priority of the scheduler it works, and who asks it
+          canary: :normal | :high,
           # snapshots each 10 ms, in the log
           trace?: boolean()
         }

@@ -5,7 +5,7 @@ defmodule Arena.Record do
 
   alias Arena.{Job, Run}
 
-  @outside ~w(shape workers limit_bytes bytes_per_s seconds status hung oom_kills peak_bytes)
+  @outside ~w(shape workers limit_bytes bytes_per_s seconds canary status hung oom_kills peak_bytes)
   @facts ~w(ms low_kills low_caps normal_deaths inversions other_deaths exhausted critical
             relief_ms victims_bytes deficit_bytes calm_us worst_us)a
 
@@ -15,7 +15,7 @@ defmodule Arena.Record do
       for %{job: job} = run <- runs do
         status = if is_integer(run.status), do: run.status, else: "-"
 
-        [job.shape, job.workers, job.limit_bytes, job.bytes_per_s, job.seconds] ++
+        [job.shape, job.workers, job.limit_bytes, job.bytes_per_s, job.seconds, job.canary] ++
           [status, run.hung?, run.oom_kills || "-", run.peak || "-"] ++
           Enum.map(@facts, &Keyword.get(run.facts, &1, "-"))
       end
@@ -39,14 +39,14 @@ defmodule Arena.Record do
     end
   end
 
-  defp run([shape, workers, limit, rate, seconds, status, hung, kills, peak | facts]) do
+  defp run([shape, workers, limit, rate, seconds, canary, status, hung, kills, peak | facts]) do
     job = %Job{
       shape: String.to_existing_atom(shape),
       workers: number(workers),
       limit_bytes: number(limit),
       bytes_per_s: if(rate == "unlimited", do: :unlimited, else: number(rate)),
       seconds: number(seconds),
-      trace?: false
+      canary: if(canary == "high", do: :high, else: :normal)
     }
 
     facts = for {key, text} <- Enum.zip(@facts, facts), text != "-", do: {key, number(text)}

@@ -12,8 +12,8 @@ defmodule Arena.Tree do
   @spec start(Arena.Job.t()) :: :ok
   def start(job) do
     Leaker.setup()
-    {:ok, _} = supervisor(job, [Canary | ballast(job)], priority: :protected)
-    Prober.start_link()
+    {:ok, _} = supervisor(job, [{Canary, job.canary} | ballast(job)], priority: :protected)
+    Prober.start_link(job.canary)
     innocents = for id <- 1..@innocents, do: innocent(:normal, id, @innocent_bytes)
     {:ok, _} = supervisor(job, innocents, priority: :normal)
     Shape.outside(job)
