@@ -32,18 +32,19 @@ defmodule OOM do
   | `:normal` | | held workers come back, one at a time |
   | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
   | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
-  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark |
+  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark; `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no `:low` child by itself |
 
   Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
-  suspended, for at most 0.5 s, so that there is time to do it: memory stands still, and a kill takes
-  effect at once. The `:critical` time to exhaustion, `time_to_exhaustion_ms: [critical: ms]`, is a
+  suspended (the 1,000 next in line at most, for about 0.5 s), so that there is time to do it: memory
+  stands still, and a kill takes effect at once. The `:critical` time to exhaustion, `time_to_exhaustion_ms: [critical: ms]`, is a
   third of that; 0 turns both off.
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
   restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,
   after a backoff, when they fit. One that is killed `max_kills` times without having lived for
   `stable_ms` in between is given up: it stays down, an error is logged and, where SASL runs, the
-  alarm `{:oom_given_up, {supervisor, id}}` is set until it is back or its supervisor ends.
+  alarm `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
+  it, or its supervisor or the application ends.
   `held/0` lists who is down, and `release/1` brings one back by hand.
 
   ## Configuration
@@ -91,7 +92,7 @@ defmodule OOM do
   """
   @type max_heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 
-  @typedoc "Run once when nothing is left that would help."
+  @typedoc "Run each time nothing is left that would help."
   @type on_exhausted :: (Snapshot.t() -> term()) | {module(), atom(), [term()]} | nil
 
   @doc """
@@ -173,14 +174,14 @@ defmodule OOM do
   Those of `Supervisor.child_spec/2`, and:
 
     * `:priority` - see `t:priority/0`. Default: what the supervisor says, else `:normal`
-    * `:max_heap_size` - see `t:max_heap_size/0`. Default: from `config :oom`
+    * `:max_heap_size` - see `t:max_heap_size/0`. Default: what the supervisor says, else from
+      `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`, how long the child is held at least when it was
-      killed. Default: from `config :oom`
+      killed. Default: the same
     * `:max_kills` - after how many kills it is given up: a positive integer or `:infinity`.
-      Default: from `config :oom`
+      Default: the same
     * `:handle_pressure` - whether it is sent `{:oom_pressure, %OOM.Pressure{}}` before it would be
-      killed, and may shrink; see `OOM.Pressure`. Default: `false`
-
+      killed, and may shrink; see `OOM.Pressure`. Default: what the supervisor says, else `false`
     * `:shed` - of a supervisor: the share of its children that it gives back at once from the level
       `:high` on, when one of them would be the next victim; once a second at most. `{:fraction, 0.5}`
       ends the newest half of those of the lowest priority, `{:fraction, 0.5, :largest}` the half
@@ -188,8 +189,8 @@ defmodule OOM do
     * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
       comes back as a whole. What is said of a priority inside it does not count. Default: `false`
 
-  A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for all that is below it, unless something is said
-  there, too.
+  A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for all that is below it, unless
+  something is said there, too.
 
   The result can be used under any supervisor; under OTP's and Elixir's the child is held there, too.
 
@@ -218,7 +219,7 @@ defmodule OOM do
   defdelegate level(), to: Level, as: :get
 
   @doc """
-  Whether new work of this class should be let in.
+  Whether new work of this class (by default `:normal`) should be let in.
 
   `:low` is turned away from the level `:high` on, `:normal` at `:critical`, `:high` never. Costs
   what `level/0` costs.
@@ -298,12 +299,13 @@ defmodule OOM do
   @spec subscribe() :: :ok
   defdelegate subscribe(), to: Notifier
 
-  @doc "Ends a subscription; there need not be one."
+  @doc "Ends a subscription; there need not be one. Exits where the `:oom` application does not run."
   @spec unsubscribe() :: :ok
   defdelegate unsubscribe(), to: Notifier
 
   @doc """
-  What is held: killed because of memory and not yet back, as `OOM.Held` tells of each. Those that
+  What is held: killed because of memory, or not started because of it, and not yet back, as `OOM.Held`
+  tells of each. Those that
   come back first are first, those that are given up last.
 
   Reads a table and asks nobody. Empty where the `:oom` application does not run.
@@ -325,12 +327,16 @@ defmodule OOM do
     * `{:error, reason}` - its supervisor could not start it, for this reason; it is held again and
       tried again after its backoff
 
-  Raises `ArgumentError` for anything else, and where the `:oom` application does not run.
+  Raises `ArgumentError` for anything else, for a supervisor of another node, and where the `:oom`
+  application does not run. Exits where what releases is just being started anew after a crash.
 
       iex> OOM.release({self(), :importer})
       {:error, :not_held}
   """
-  @spec release(OOM.Held.t() | {Supervisor.supervisor(), id :: term()}) :: :ok | {:error, term()}
+  @spec release(
+          OOM.Held.t()
+          | {pid() | atom() | {:global, term()} | {:via, module(), term()}, id :: term()}
+        ) :: :ok | {:error, term()}
   def release(held) do
     _ = running!()
     OOM.Holds.List.release(held)

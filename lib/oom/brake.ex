@@ -13,7 +13,7 @@ defmodule OOM.Brake do
 
   alias OOM.Plan
 
-  # No worker stands still longer than this at a stretch; then all go on for as long at least.
+  # After so long at a stretch, a lease more at most, all go on for about as long.
   @longest_ms 500
   # New ones come, and others turn out to be more likely.
   @again_ms 20

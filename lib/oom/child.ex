@@ -3,11 +3,27 @@ defmodule OOM.Child do
   # The start of a child, wrapped: runs in the supervisor, starts what the child specification
   # says, and registers the result. Works under any supervisor.
 
-  alias OOM.{Asker, Config, Heap, Holds, Priority, Reporter, Tables, Tree, Units, Workers}
+  alias OOM.{
+    Asker,
+    Config,
+    Heap,
+    Holds,
+    Priority,
+    Reporter,
+    Tables,
+    Tree,
+    Units,
+    Victims,
+    Workers
+  }
+
   alias OOM.Supervisor.{Callback, Children, Starts}
   alias OOM.Tree.Census
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
+
+  # The guard has killed so short a time ago that it is at it.
+  @killing_ms 1_000
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -131,19 +147,23 @@ defmodule OOM.Child do
 
         cond do
           Starts.held?(id) -> :ignore
-          turned_away?(options) -> turn_away(id, options)
+          turned_away?(options, config) -> turn_away(id, options)
           true -> started(mfa, id, options, config)
         end
     end
   end
 
   # What a supervisor would start by itself only for the guard to end it: where starts take long and
-  # what they start grows fast, each of them takes memory that is gone by the time it is dead. A start
-  # that somebody asked for is a start, and a temporary child would never come.
-  defp turned_away?(options) do
-    Starts.own?() and OOM.level() == :critical and options[:restart] != :temporary and
+  # what they start grows fast, each of them takes memory that is gone by the time it is dead. So only
+  # while the guard kills: where it may not, or has given up, what wants to run runs. A start that
+  # somebody asked for is a start, and a temporary child would never come; the end of a significant
+  # one has a meaning that its absence must not have.
+  defp turned_away?(options, config) do
+    config.kill and Starts.own?() and OOM.level() == :critical and
+      options[:restart] != :temporary and not Keyword.get(options, :significant, false) and
       Callback.strategy() == :one_for_one and (worker?(options) or unit?(options)) and
-      not inside_unit?() and rank(options) <= Priority.rank!(:low)
+      not inside_unit?() and rank(options) <= Priority.rank!(:low) and
+      Victims.since?(System.monotonic_time(:millisecond) - @killing_ms)
   end
 
   defp turn_away(id, options) do
@@ -174,8 +194,11 @@ defmodule OOM.Child do
     |> kept(id, options)
   end
 
-  defp cap(options, config),
-    do: options |> Keyword.get(:max_heap_size, config.max_heap_size) |> Heap.bytes()
+  # Where nobody may be killed, the VM does it only where that was asked for.
+  defp cap(options, config) do
+    default = if config.kill, do: config.max_heap_size, else: :infinity
+    options |> Keyword.get(:max_heap_size, default) |> Heap.bytes()
+  end
 
   # One that is ended by memory while it starts is a victim like any other: held, and no reason
   # for its supervisor to fail.
@@ -265,7 +288,8 @@ defmodule OOM.Child do
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
 
-  defp facts(spec), do: spec |> Map.take([:type, :shutdown, :restart]) |> Map.to_list()
+  defp facts(spec),
+    do: spec |> Map.take([:type, :shutdown, :restart, :significant]) |> Map.to_list()
 
   defp pid({:ok, pid}) when is_pid(pid), do: pid
   defp pid({:ok, pid, _info}) when is_pid(pid), do: pid

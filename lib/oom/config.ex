@@ -77,13 +77,15 @@ defmodule OOM.Config do
     kill: {
       true,
       {:in, [true, false]},
-      "`false` watches, trims and reports, and kills nobody"
+      "`false` watches, trims and reports, and kills nobody; `max_heap_size` is then `:infinity` by " <>
+        "default, and workers are neither suspended nor kept from starting"
     },
     on_exhausted: {
       nil,
       :callback,
-      "called once with an `OOM.Snapshot` when nothing is left that would help: a function of " <>
-        "one argument or `{module, function, args}` (the snapshot is put first)"
+      "called with an `OOM.Snapshot` each time nothing is left that would help, and again when the " <>
+        "headroom has halved since: a function of one argument or `{module, function, args}` (the " <>
+        "snapshot is put first)"
     }
   ]
 

@@ -9,7 +9,8 @@ defmodule OOM.Held do
     * `:bytes` - what it held when it was killed; 0 where that is not known, or it was not started
     * `:kills` - how often it was killed since it last lived for `stable_ms`
     * `:max_kills` - after how many it is given up, or `:infinity`
-    * `:failures` - how often it could not be started since then
+    * `:failures` - how often it could not be started, or was not because memory was critical, since
+      then
     * `:state` - `:waiting` for its backoff to pass; `:due`, waiting for the level to be `:normal`
       and for room; `:returning`, being started; `:given_up`, until `OOM.release/1`
     * `:due_in_ms` - until its backoff has passed; 0 for one that is due, `nil` for others

@@ -26,7 +26,7 @@ defmodule OOM.Pressure do
     * `:bytes` - what the worker is known to hold
     * `:need_bytes` - what is missing in all
     * `:deadline_ms` - when the level will be `:critical` at the present growth, as
-      `System.monotonic_time(:millisecond)` tells time; a second from now where memory does not grow
+      `System.monotonic_time(:millisecond)` tells time; a second from now at most
   """
 
   @enforce_keys [:level, :bytes, :need_bytes, :deadline_ms]

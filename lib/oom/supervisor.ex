@@ -24,9 +24,12 @@ defmodule OOM.Supervisor do
       child that is ended while it starts is held, too, unless somebody asked for that start.
       Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
       ends the hold.
-    * While the level is `:critical`, a child of priority `:low` or less that the supervisor would
-      start by itself (at its own beginning, after a crash) is held from the start, unless it is
-      temporary or goes together with others. What somebody asks for is started.
+    * While the level is `:critical` and the guard kills, a worker (or a unit) of priority `:low` or
+      less that a `:one_for_one` supervisor would start by itself, at its own beginning or after a
+      crash, is held from the start. What its specification or its supervisor says counts; what it
+      would say itself in `init/1` is not known yet. Temporary and significant children are started,
+      and so is what somebody asks for. A supervisor is always started, and does the same with its own.
+      So nothing that has to be there when others start should be `:low`.
     * One that is killed `max_kills` times without having lived for `stable_ms` in between is given
       up: it stays down until `OOM.release/1`. See `OOM.held/0`.
     * When the `:oom` application is stopped, what is held comes back at once, and the supervisor is
@@ -74,8 +77,9 @@ defmodule OOM.Supervisor do
   they are (looked for in the background, as what is below). A temporary child takes nobody along. A
   significant child that is transient is held, which ends no supervisor (see `auto_shutdown`). The end
   of a temporary one may, so it is worth as much as the most important of those below that supervisor.
-  A permanent supervisor that ends so is held by its own, and no restart is counted; and none ends
-  while another significant child of it is held.
+  A permanent supervisor that ends so is held by its own, and no restart is counted; and with
+  `:all_significant` none ends while another significant child of it is held (a plain one does where the
+  last of those that run ends of itself).
 
   `OOM.child_spec(sup, unit: true)` makes a subtree one worker with one priority: what is below it
   counts for it, it is told to leave in order, ended by force after `grace_ms`, held, and comes back
@@ -84,7 +88,7 @@ defmodule OOM.Supervisor do
   ## Options under `:oom`
 
   Defaults for the children, which `OOM.child_spec/2` and the worker's own `OOM.set_priority/2`
-  override:
+  override. Where nothing is said, the nearest supervisor above that says it counts, and then:
 
     * `:priority` - see `t:OOM.priority/0`. Default: `:normal`
     * `:max_heap_size` - see `t:OOM.max_heap_size/0`. Default: from `config :oom`

@@ -25,6 +25,15 @@ defmodule OOM.Victims do
     end
   end
 
+  @doc "Whether anybody was told to leave since this time. Asked only while memory is critical."
+  @spec since?(integer()) :: boolean()
+  def since?(ms) do
+    match = [{{:_, :"$1", :_}, [{:>=, :"$1", ms}], [true]}]
+    match?({[true], _more}, :ets.select(__MODULE__, match, 1))
+  rescue
+    ArgumentError -> false
+  end
+
   @doc "Drops the marks no supervisor can be waiting for any more."
   @spec sweep(integer()) :: non_neg_integer()
   def sweep(now_ms),

@@ -65,6 +65,10 @@ defmodule OOM.Visit do
     end
   end
 
+  @doc "Whether it ends when all its significant children have."
+  @spec ends_with_all?(tuple()) :: boolean()
+  def ends_with_all?(state), do: auto(state) == :all_significant
+
   defp fate(others) do
     {down, left} = Enum.split_with(others, &(&1.pid == nil or Victims.marked?(&1.pid)))
     held = Holds.ids(self())

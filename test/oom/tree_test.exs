@@ -789,6 +789,40 @@ defmodule OOM.TreeTest do
     end
   end
 
+  describe "an OOM.Supervisor whose last significant child ends in order" do
+    test "does not end while another is held" do
+      significant = [restart: :transient, significant: true]
+
+      children = [
+        worker(:a, significant),
+        worker(:b, significant),
+        worker(:c, restart: :temporary)
+      ]
+
+      oom =
+        {OOM.Supervisor, :start_link,
+         [children, [strategy: :one_for_one, auto_shutdown: :all_significant]]}
+
+      {_, supervisor} = below(%{id: :oom, type: :supervisor, start: oom}, backoff: :long)
+      {a, b, c} = {started(:a), started(:b), started(:c)}
+      walk()
+      end_one(a)
+      eventually(fn -> match?([%{state: :held}], held_under(supervisor)) end)
+      GenServer.stop(c)
+      GenServer.stop(b)
+
+      assert [{:b, :undefined, _, _}, {:a, :undefined, _, _}] =
+               Supervisor.which_children(supervisor)
+
+      assert OOM.release({supervisor, :a}) == :ok
+      a2 = started(:a)
+      # Now nobody else is to come back.
+      ref = Process.monitor(supervisor)
+      GenServer.stop(a2)
+      assert_receive {:DOWN, ^ref, _, _, :shutdown}, 10_000
+    end
+  end
+
   describe "unit: true" do
     defp unit(children, options \\ []),
       do:

@@ -154,10 +154,28 @@ defmodule OOM.Supervisor.Server do
             idle(state)
 
           :other ->
-            exited(pid, reason, state)
+            left(pid, child, reason, state)
         end
     end
   end
+
+  # The last significant child that runs may end in order while another is held, which is to come
+  # back: OTP would take the absence of that for its end, and end this supervisor.
+  defp left(pid, {id, _options}, reason, state) do
+    with true <- Visit.ends_with_all?(state),
+         spec = childspec(id, state),
+         true <- for_good?(spec.restart, reason),
+         :waits <- Visit.fate(id, spec, state) do
+      pid |> end_quietly(spec, state) |> idle()
+    else
+      _ -> exited(pid, reason, state)
+    end
+  end
+
+  defp for_good?(:temporary, _reason), do: true
+  defp for_good?(:transient, reason) when reason in [:normal, :shutdown], do: true
+  defp for_good?(:transient, {:shutdown, _}), do: true
+  defp for_good?(_restart, _reason), do: false
 
   # `:killed` says nothing of who killed. While memory is short it is taken for what the VM does
   # at a max_heap_size. Otherwise, if it was the VM, its report is on the way and marks the victim

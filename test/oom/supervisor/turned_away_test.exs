@@ -6,7 +6,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
   import OOM.Test.Eventually
   import OOM.Test.HeldTree
 
-  alias OOM.Level
+  alias OOM.{Level, Tables, Victims}
 
   @options [
     strategy: :one_for_one,
@@ -17,6 +17,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
   setup do
     eventually(fn -> OOM.snapshot().headroom_bytes end)
     told()
+    killed(0)
     on_exit(fn -> Level.put(:normal) end)
   end
 
@@ -123,6 +124,27 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     assert is_pid(started(:b))
   end
 
+  test "where nobody is killed, all are started: kills are over, or not allowed" do
+    killed(2_000)
+    assert running(start_critical([child(:a, [])])) == [:a]
+    killed(0)
+    watching_only()
+    assert running(start_critical([child(:a, [])])) == [:a]
+  end
+
+  test "where nobody may be killed, heaps have a bound only where that was asked for" do
+    watching_only()
+    {_, %{a: a, b: b}} = start(:short, [child(:a, []), child(:b, max_heap_size: 80_000_000)])
+    for pid <- [a, b], do: eventually(fn -> mailbox(pid) == :off_heap end)
+    assert {0, 10_000_000} == {max_words(a), max_words(b)}
+  end
+
+  test "a significant child is started: it would be missed as one that has ended" do
+    children = [:a |> worker(restart: :transient, significant: true) |> OOM.child_spec([])]
+    sup = start_critical(children, auto_shutdown: :any_significant)
+    assert running(sup) == [:a]
+  end
+
   test "high is not critical" do
     Level.put(:high)
     assert {sup, %{a: _}} = start(:short, [child(:a, priority: :low)])
@@ -131,6 +153,26 @@ defmodule OOM.Supervisor.TurnedAwayTest do
 
   # What is gathered for a moment has been said.
   defp told, do: eventually(fn -> :sys.get_state(OOM.Reporter).away == {0, []} end)
+
+  defp watching_only do
+    config = Tables.config()
+    :ets.insert(OOM.State, {:config, %{config | kill: false}})
+    on_exit(fn -> :ets.insert(OOM.State, {:config, config}) end)
+  end
+
+  defp mailbox(pid), do: pid |> Process.info(:message_queue_data) |> elem(1)
+
+  defp max_words(pid) do
+    {_, gc} = Process.info(pid, :garbage_collection)
+    gc[:max_heap_size].size
+  end
+
+  # As after a kill of so long ago, the only one.
+  defp killed(ago_ms) do
+    :ets.delete_all_objects(Victims)
+    pid = spawn(fn -> nil end)
+    Victims.mark(pid, System.monotonic_time(:millisecond) - ago_ms, 0)
+  end
 
   defp crash(pid) do
     ref = Process.monitor(pid)
