@@ -61,6 +61,16 @@ defmodule Arena.Report do
 
     IO.puts("\nworst of all runs: canary, normal, inverted, peak; median / worst: relief")
     IO.puts("before: median of the canary's worst answer before the first critical sample")
+    overkill(runs |> Enum.map(&Run.overkill/1) |> Enum.reject(&is_nil/1) |> Enum.sort())
+  end
+
+  defp overkill([]), do: :ok
+
+  defp overkill([least | _] = all) do
+    IO.puts(
+      "overkill, all #{length(all)} runs that tell it: median #{ratio(median(all))} " <>
+        "(#{ratio(least)} to #{ratio(List.last(all))})"
+    )
   end
 
   @doc "The deaths, each with its log; `true` where there are none."
