@@ -21,7 +21,7 @@ defmodule Arena do
     --continue F   make only the runs that are missing in F, which one of this kind has written
     --quick        some of it, in less than a minute
 
-  All shapes, 100 runs each, take about two hours:
+  All shapes, 100 runs each, take 80 minutes:
 
     script/arena --each 100 --seconds 2 --write
 
