@@ -6,14 +6,33 @@ defmodule Declare.Node do
 
   @doc "The mean of a first call in each of `count` processes, which live on, and of as many more in one."
   def calls(how, count) do
+    # As workers are: OTP's processes, somewhere below an OOM.Supervisor.
+    me = self()
+    task = {Task, fn -> send(me, {:calls, do_calls(how, count)}) end}
+    {:ok, supervisor} = OOM.Supervisor.start_link([task], strategy: :one_for_one)
+    calls = receive(do: ({:calls, calls} -> calls))
+    Supervisor.stop(supervisor)
+    all_gone()
+    calls
+  end
+
+  defp do_calls(how, count) do
     setup(how)
+    # Whose children they are is asked once.
+    me = self()
+
+    :proc_lib.spawn(fn ->
+      call(how)
+      send(me, :called)
+    end)
+
+    receive(do: (:called -> :ok))
     :erlang.garbage_collect()
-    parent = self()
 
     pids =
       for _ <- 1..count do
-        spawn(fn ->
-          send(parent, {:ns, timed(how)})
+        :proc_lib.spawn(fn ->
+          send(me, {:ns, timed(how)})
           receive(do: (:stop -> :ok))
         end)
       end
@@ -25,7 +44,7 @@ defmodule Declare.Node do
         call(how)
         began = now()
         again(how, count)
-        send(parent, {:ns, now() - began})
+        send(me, {:ns, now() - began})
       end)
 
     again = receive(do: ({:ns, ns} -> ns))
@@ -85,7 +104,7 @@ defmodule Declare.Node do
 
     us = receive(do: ({:us, us} -> us))
     receive(do: ({:DOWN, ^ref, _, ^pid, _} -> :ok))
-    teardown(:children)
+    all_gone()
     us
   end
 
@@ -112,8 +131,10 @@ defmodule Declare.Node do
 
   defp teardown(:ets), do: :ets.delete(Declare)
   defp teardown(:registry), do: Supervisor.stop(Declare.Registry)
+  defp teardown(_), do: :ok
+
   # Until the accountant has seen them all go.
-  defp teardown(_), do: OOM.Workers.count() == 0 || (Process.sleep(5) && teardown(:other))
+  defp all_gone, do: OOM.Workers.count() == 0 || (Process.sleep(5) && all_gone())
 
   defp timed(how) do
     began = now()

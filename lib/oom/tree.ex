@@ -233,20 +233,44 @@ defmodule OOM.Tree do
 
   @doc "Whether a process is below a unit, or one that is just being started; else below whom we know."
   @spec above(pid()) :: :unit | :known | :nobody
-  def above(pid), do: above(parent(pid), pid, @generations)
+  def above(pid) do
+    parent = parent(pid)
+    above(parent, pid, if(pid == self(), do: beyond(parent), else: []), @generations)
+  end
 
-  defp above(parent, pid, generations) when parent != nil and generations > 0 do
+  defp above(parent, pid, ancestors, generations) when parent != nil and generations > 0 do
     # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
     starting = generations < @generations and lookup(pid) == nil and note(parent)[:inside_unit]
 
     case lookup(parent) do
       _ when starting -> :unit
       {_, _, _, options, _} -> if options[:inside_unit], do: :unit, else: :known
-      nil -> above(parent(parent), parent, generations - 1)
+      nil -> next(parent, ancestors, generations - 1)
     end
   end
 
-  defp above(_parent, _pid, _generations), do: :nobody
+  defp above(_parent, _pid, _ancestors, _generations), do: :nobody
+
+  # What proc_lib has noted costs nothing. Whoever else is asked for its parent answers when its turn
+  # comes, and the caller waits for that.
+  defp next(pid, [], generations), do: above(parent(pid), pid, [], generations)
+
+  defp next(pid, [ancestor | beyond], generations) do
+    case whereis(ancestor) do
+      next when is_pid(next) and node(next) == node() -> above(next, pid, beyond, generations)
+      _gone -> :nobody
+    end
+  end
+
+  # Those of the calling process, beyond its parent.
+  defp beyond(parent) do
+    with [first | beyond] <- Process.get(:"$ancestors"),
+         ^parent <- whereis(first) do
+      beyond
+    else
+      _ -> []
+    end
+  end
 
   @doc """
   A worker that this process has started tells of itself. Where it is a supervisor that no walk has
