@@ -75,7 +75,7 @@ defmodule OOM.Reporter do
   end
 
   def handle_cast({:turned_away, supervisor, id}, %{away: {count, named}} = state) do
-    if count == 0, do: Process.send_after(self(), :tell_away, @gather_ms)
+    _ = if count == 0, do: Process.send_after(self(), :tell_away, @gather_ms)
     named = if count < @named, do: [{supervisor, id} | named], else: named
     {:noreply, %{state | away: {count + 1, named}}}
   end
