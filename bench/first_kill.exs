@@ -1,4 +1,4 @@
-# How long from the watcher's message to the first kill, with 1,000 to 1,000,000 workers?
+# How long from the message that begins it to the first kill, with 1,000 to 1,000,000 workers?
 #
 #     script/bench first_kill [--workers N,N,...] [--crossings K] [--short]
 #
@@ -48,8 +48,8 @@ defmodule FirstKill do
       end)
 
     Table.row("#{workers} workers", ["us"])
-    tell("tick to the kill's process", turns, :spawned_us)
-    tell("tick to the victim's DOWN", turns, :down_us)
+    tell("message to the kill's process", turns, :spawned_us)
+    tell("message to the victim's DOWN", turns, :down_us)
     tell("critical to the victim's DOWN", turns, :critical_us)
     tell("picking the victim, alone", turns, :pick_us)
     tell("victims in a crossing", turns, :victims)

@@ -122,6 +122,11 @@ defmodule FirstKill.Node do
         critical = if critical?, do: seen.critical_ns || ns(at), else: seen.critical_ns
         observe(guard, %{seen | message_ns: ns(at), critical_ns: critical})
 
+      # It has measured what is free inside the VM, and looks again: no message of the watcher's began
+      # what comes of that.
+      {:trace_ts, ^guard, :receive, :look, at} ->
+        observe(guard, %{seen | message_ns: ns(at)})
+
       {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, :run, [victim | _]}, at} ->
         observe(guard, put_in(seen.spawned[victim], {seen.message_ns, ns(at)}))
 
