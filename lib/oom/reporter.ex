@@ -8,7 +8,7 @@ defmodule OOM.Reporter do
 
   require Logger
 
-  alias OOM.{Priority, Snapshot}
+  alias OOM.{Priority, Snapshot, Usage}
 
   # Long enough for a round to end and its memory to be back.
   @gather_ms 200
@@ -144,12 +144,7 @@ defmodule OOM.Reporter do
       "; resident memory has since #{freed}. " <> names(victims)
   end
 
-  defp name(pid) do
-    case Process.info(pid, :registered_name) do
-      {:registered_name, name} when is_atom(name) -> inspect(name)
-      _unnamed -> inspect(pid)
-    end
-  end
+  defp name(pid), do: inspect(Usage.name(pid) || pid)
 
   defp freed(before, now) when is_integer(before) and is_integer(now) and now <= before,
     do: "fallen by #{mib(before - now)}"
