@@ -233,10 +233,7 @@ defmodule OOM.Tree do
 
   @doc "Whether a process is below a unit, or one that is just being started; else below whom we know."
   @spec above(pid()) :: :unit | :known | :nobody
-  def above(pid) do
-    parent = parent(pid)
-    above(parent, pid, if(pid == self(), do: beyond(parent), else: []), @generations)
-  end
+  def above(pid), do: above(parent(pid), pid, :unread, @generations)
 
   defp above(parent, pid, ancestors, generations) when parent != nil and generations > 0 do
     # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
@@ -245,6 +242,7 @@ defmodule OOM.Tree do
     case lookup(parent) do
       _ when starting -> :unit
       {_, _, _, options, _} -> if options[:inside_unit], do: :unit, else: :known
+      nil when ancestors == :unread -> next(parent, beyond(parent, pid), generations - 1)
       nil -> next(parent, ancestors, generations - 1)
     end
   end
@@ -262,9 +260,10 @@ defmodule OOM.Tree do
     end
   end
 
-  # Those of the calling process, beyond its parent.
-  defp beyond(parent) do
-    with [first | beyond] <- Process.get(:"$ancestors"),
+  # Those beyond its parent, of the calling process: of no other they are known here.
+  defp beyond(parent, pid) do
+    with true <- pid == self(),
+         [first | beyond] <- Process.get(:"$ancestors"),
          ^parent <- whereis(first) do
       beyond
     else
