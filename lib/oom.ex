@@ -185,7 +185,8 @@ defmodule OOM do
     * `:shed` - of a supervisor: the share of its children that it gives back at once from the level
       `:high` on, when one of them would be the next victim; once a second at most. `{:fraction, 0.5}`
       ends the newest half of those of the lowest priority, `{:fraction, 0.5, :largest}` the half
-      that holds most. Default: `nil`, one victim after the other at `:critical`
+      that holds most; nobody, where these hold less than `min_victim_bytes` each on average.
+      Default: `nil`, one victim after the other at `:critical`
     * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
       comes back as a whole. What is said of a priority inside it does not count. Default: `false`
 

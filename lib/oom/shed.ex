@@ -40,6 +40,15 @@ defmodule OOM.Shed do
     workers |> sort(order) |> Enum.take(ceil(length(workers) * fraction))
   end
 
+  @doc """
+  Whether it frees anything that they leave: as for a single victim, but on average. Of one that has
+  just started nothing is known, and it counts for nothing: that one sibling was large for a moment
+  while it started must not cost half of all.
+  """
+  @spec worth?([{pid(), non_neg_integer()}], non_neg_integer()) :: boolean()
+  def worth?([], _min_victim_bytes), do: false
+  def worth?(victims, min_victim_bytes), do: sum(victims) >= length(victims) * min_victim_bytes
+
   # The VM numbers processes in the order of their start, from 1 again after hundreds of millions.
   defp sort(workers, :newest), do: Enum.sort_by(workers, &elem(&1, 0), :desc)
   defp sort(workers, :largest), do: Enum.sort_by(workers, &elem(&1, 1), :desc)
@@ -78,9 +87,12 @@ defmodule OOM.Shed do
       for {supervisor, rank} <- victims |> Enum.map(&{&1.supervisor, &1.rank}) |> Enum.uniq(),
           share = share(supervisor),
           now - Map.get(state.asked, supervisor, now - @again_ms) >= @again_ms,
+          workers = Workers.of(supervisor, rank),
+          leaving = choose(workers, share),
+          worth?(leaving, Tables.config().min_victim_bytes),
           reduce: state do
         state ->
-          shed(supervisor, rank, share, report, now)
+          shed(supervisor, leaving, length(workers), report, now)
           put_in(state.asked[supervisor], now)
       end
     else
@@ -91,12 +103,10 @@ defmodule OOM.Shed do
   defp share(nil), do: nil
   defp share(supervisor), do: Tree.options(supervisor)[:shed]
 
-  defp shed(supervisor, rank, share, report, now) do
-    workers = Workers.of(supervisor, rank)
-    victims = choose(workers, share)
+  defp shed(supervisor, leaving, of, report, now) do
     grace_ms = Tables.config().grace_ms
-    for {pid, bytes} <- victims, do: Kill.begin(pid, supervisor, bytes, now, grace_ms)
-    Reporter.shed(supervisor, length(victims), length(workers), sum(victims), report)
+    for {pid, bytes} <- leaving, do: Kill.begin(pid, supervisor, bytes, now, grace_ms)
+    Reporter.shed(supervisor, length(leaving), of, sum(leaving), report)
   end
 
   defp sum(victims), do: victims |> Enum.map(&elem(&1, 1)) |> Enum.sum()

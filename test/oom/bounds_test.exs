@@ -1,13 +1,17 @@
 defmodule OOM.BoundsTest do
   # What OOM takes for itself is bounded by what there is, and nothing of it is open to outside.
+  # With a million workers and a hundred thousand subscribers:
+  #
+  #   OOM_BOUNDS_FACTOR=50 ELIXIR_ERL_OPTIONS="+fnu +P 4000000" mix test test/oom/bounds_test.exs
   use ExUnit.Case, async: false
 
   import OOM.Test.Eventually
 
   alias OOM.{Accountant, Asker, Notifier, Plan, Steps, Units, Victims, Workers}
 
-  @workers 20_000
-  @subscribers 2_000
+  @factor String.to_integer(System.get_env("OOM_BOUNDS_FACTOR", "1"))
+  @workers 20_000 * @factor
+  @subscribers 2_000 * @factor
   @mib 1_048_576
 
   defp rows, do: for(table <- [Workers, Plan, Asker, Steps, Units], do: :ets.info(table, :size))
@@ -40,7 +44,7 @@ defmodule OOM.BoundsTest do
         end)
       end
 
-    for _ <- 1..count, do: assert_receive(:up, 10_000)
+    for _ <- 1..count, do: assert_receive(:up, 10_000 * @factor)
     pids
   end
 

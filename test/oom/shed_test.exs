@@ -19,6 +19,19 @@ defmodule OOM.ShedTest do
     assert Shed.choose([], {:fraction, 1.0, :newest}) == []
   end
 
+  test "they stay where their leaving would free nothing" do
+    [a, b, c, d] = for _ <- 1..4, do: spawn(fn -> :ok end)
+    # One was large while it started; of those after it nothing is known yet.
+    workers = [{a, 20_000}, {b, 2_700}, {c, 0}, {d, 0}]
+    refute workers |> Shed.choose({:fraction, 0.5, :newest}) |> Shed.worth?(16_384)
+    refute workers |> Shed.choose({:fraction, 1.0, :newest}) |> Shed.worth?(16_384)
+    refute Shed.worth?([], 16_384)
+
+    # One newcomer among them does not keep the others.
+    workers = [{a, 50_000}, {b, 50_000}, {c, 50_000}, {d, 0}]
+    assert workers |> Shed.choose({:fraction, 0.5, :newest}) |> Shed.worth?(16_384)
+  end
+
   test "the option is checked, and its order filled in" do
     assert Config.shed!({:fraction, 1}) == {:fraction, 1.0, :newest}
     assert Config.shed!({:fraction, 0.5, :largest}) == {:fraction, 0.5, :largest}
