@@ -67,6 +67,7 @@ defmodule OOM.Application do
     :ets,
     :gen,
     :gen_server,
+    :inet,
     :lists,
     :maps,
     :ordsets,

@@ -13,6 +13,7 @@ defmodule OOM.BoundsTest do
   @workers 20_000 * @factor
   @subscribers 2_000 * @factor
   @mib 1_048_576
+  @moduletag timeout: 60_000 * @factor
 
   defp rows, do: for(table <- [Workers, Plan, Asker, Steps, Units], do: :ets.info(table, :size))
   defp memory(name), do: elem(Process.info(Process.whereis(name), :memory), 1)
@@ -193,7 +194,10 @@ defmodule OOM.BoundsTest do
       network = [:gen_tcp, :gen_udp, :gen_sctp, :socket, :ssl, :inet, :inets, :httpd, :httpc]
       nodes = [:rpc, :erpc, :net_kernel, :pg, :slave, :peer, Node, :os, System.Shell]
 
-      for {module, m, f} <- calls() do
+      # Of a socket that is another's, before its owner is killed.
+      allowed = [{:inet, :setopts}]
+
+      for {module, m, f} <- calls(), {m, f} not in allowed do
         where = "#{inspect(module)} calls #{inspect(m)}.#{f}"
         refute m in network, where
         refute m in nodes, where

@@ -29,7 +29,7 @@ defmodule OOM.OwnedTest do
   end
 
   describe "ports" do
-    test "with output that waits count for their owner, and are killed with it" do
+    test "with output that waits count for their owner" do
       pid = worker(&unread_port/0)
       port = Agent.get(pid, & &1)
 
@@ -40,10 +40,22 @@ defmodule OOM.OwnedTest do
       end)
 
       assert Owned.ports(pid) == [port]
+    end
 
-      # The port would wait for its output to be written.
-      Kill.run(pid, nil, 100)
-      eventually(fn -> Port.info(port) == nil end)
+    test "that are sockets drop what waits with their owner, whoever ends first" do
+      for kill <- [&Kill.run(&1, nil, 100), &ended_before_its_ports/1] do
+        {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, recbuf: 4_096])
+        {:ok, number} = :inet.port(listener)
+        pid = worker(fn -> unread_socket(number) end)
+        {:ok, unread} = :gen_tcp.accept(listener)
+        socket = Agent.get(pid, & &1)
+        Owned.read(:ports)
+        assert Owned.ports(pid) == [socket]
+
+        kill.(pid)
+        eventually(fn -> Port.info(socket) == nil end)
+        for open <- [unread, listener], do: :gen_tcp.close(open)
+      end
     end
 
     test "that have nothing to write do not" do
@@ -108,6 +120,23 @@ defmodule OOM.OwnedTest do
     pid = start_supervised!({Agent, fun}, id: make_ref(), restart: :temporary)
     :ok = Workers.declare(pid, 500)
     pid
+  end
+
+  # What is left of a kill where the worker is quicker.
+  defp ended_before_its_ports(pid) do
+    :ok = Owned.Ports.drop_at_end(Owned.ports(pid))
+    ref = Process.monitor(pid)
+    Process.exit(pid, {:shutdown, :memory_pressure})
+    assert_receive {:DOWN, ^ref, _, _, _}
+  end
+
+  # To one that reads nothing.
+  defp unread_socket(number) do
+    options = [:binary, active: false, sndbuf: 4_096]
+    {:ok, socket} = :gen_tcp.connect(~c"127.0.0.1", number, options)
+    # What the kernel's buffers hold does not wait.
+    :ok = :gen_tcp.send(socket, :binary.copy(<<1>>, 16_000_000))
+    socket
   end
 
   # A program that reads nothing.

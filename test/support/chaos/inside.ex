@@ -249,10 +249,13 @@ defmodule OOM.Test.Chaos do
   @doc "What must not become more and more, with no tree running."
   @spec holdings() :: %{atom() => non_neg_integer()}
   def holdings do
-    for scheduler <- 1..System.schedulers_online(),
-        do: :erlang.spawn_opt(&OOM.Native.trim/0, scheduler: scheduler)
-
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
+
+    # What that has freed is kept by each scheduler for the next who asks.
+    for scheduler <- 1..System.schedulers_online() do
+      {_, ref} = :erlang.spawn_opt(&OOM.Native.trim/0, [:monitor, scheduler: scheduler])
+      receive do: ({:DOWN, ^ref, _, _, _} -> :ok)
+    end
 
     %{
       processes: length(Process.list()),
@@ -260,9 +263,25 @@ defmodule OOM.Test.Chaos do
       atoms: :erlang.system_info(:atom_count),
       ports: length(Port.list()),
       bytes: :erlang.memory(:total),
+      carriers: carriers(),
       rows: rows(20)
     }
   end
+
+  # What the VM's allocators have from the system, in use or not.
+  defp carriers do
+    for allocator <- :erlang.system_info(:alloc_util_allocators),
+        {:instance, _, kinds} <- sizes(:erlang.system_info({:allocator_sizes, allocator})),
+        {kind, figures} when kind in [:mbcs, :sbcs, :mbcs_pool] <- kinds,
+        figure <- figures,
+        elem(figure, 0) == :carriers_size,
+        reduce: 0,
+        do: (sum -> sum + elem(figure, 1))
+  end
+
+  # Of one that is off nothing is told.
+  defp sizes(instances) when is_list(instances), do: instances
+  defp sizes(_off), do: []
 
   # The rows about processes that no longer are, once the library has had time to see to them.
   defp rows(tries) do
