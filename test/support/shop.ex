@@ -91,7 +91,8 @@ defmodule OOM.Test.Shop do
     env = [
       {"MIX_ENV", "prod"},
       {"MIX_BUILD_PATH", build(shop)},
-      {"OOM_NATIVE_PATH", nil} | env
+      # Where there is no compiler (script/lab v2), it is built elsewhere.
+      {"OOM_NATIVE_PATH", System.get_env("OOM_TEST_PREBUILT")} | env
     ]
 
     cd = cd || Path.join(shop.sources, "shop")
