@@ -111,7 +111,8 @@ defmodule OOM.Plan do
 
   @doc """
   Whether all that may be killed, of whatever priority, hold `least_bytes` together. One whose
-  figure is not known may have taken all growth since it was.
+  figure is not known may have taken all growth since it was; but where such figures are waited for
+  it is not killed now, and nobody else is for what it may hold.
   """
   @spec worth?(integer(), limits()) :: boolean()
   def worth?(least_bytes, limits),
@@ -125,8 +126,11 @@ defmodule OOM.Plan do
       :take when -minus >= limits.min_bytes ->
         worth?(:ets.next(__MODULE__, key), least + minus, many - 1, limits)
 
-      unknown when unknown in [:take, :wait] ->
+      :take ->
         worth?(:ets.next(__MODULE__, key), least - unknown_bytes(pid, limits), many - 1, limits)
+
+      :wait ->
+        worth?(:ets.next(__MODULE__, key), least, many - 1, limits)
 
       :rest_is_small ->
         next = :ets.next(__MODULE__, {rank, [], []})

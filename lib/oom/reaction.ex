@@ -27,11 +27,13 @@ defmodule OOM.Reaction do
   # goes back to the system at this speed (a heap, or an array).
   @leave_ms 50
   @return_bytes_per_ms 4_194_304
-  # In this time after the level became critical, fresh figures of thousands of workers come in.
-  @figures_ms 100
   # At full speed a worker takes tens of MB in one turn of its own; but figures that are newer than
-  # a pass takes are not to be had.
+  # a pass takes are not to be had. In 100 ms fresh figures of thousands of workers come in. Where
+  # the end is not near, a figure holds for the time in which growth takes a tenth of what is left,
+  # and is waited for as long: on a slow machine, or one that gets little of its CPUs, idle workers
+  # would die for figures that are late.
   @fresh_ms 100
+  @fresh_calm_ms 400
   @fresh_urgent_ms 40
   # What victims that have not left after this long would free is not counted on.
   @stuck_ms 150
@@ -135,14 +137,14 @@ defmodule OOM.Reaction do
   """
   @spec unknown(t(), map(), integer()) :: :take | :wait
   def unknown(%{since_ms: since}, report, now_ms) do
-    if desperate?(report) or (since != nil and now_ms - since > @figures_ms),
+    if desperate?(report) or (since != nil and now_ms - since > calm_ms(report)),
       do: :take,
       else: :wait
   end
 
   @doc "How old the figure of a small worker may be, to be believed."
   @spec fresh_ms(map()) :: pos_integer()
-  def fresh_ms(report), do: if(urgent?(report), do: @fresh_urgent_ms, else: @fresh_ms)
+  def fresh_ms(report), do: if(urgent?(report), do: @fresh_urgent_ms, else: calm_ms(report))
 
   @doc """
   What to do about workers that read small and work hard: near the end, when memory grows and
@@ -345,6 +347,11 @@ defmodule OOM.Reaction do
 
   defp trim_settling?(%{trimmed_ms: nil}, _now_ms), do: false
   defp trim_settling?(%{trimmed_ms: last}, now_ms), do: now_ms - last < @trim_settle_ms
+
+  defp calm_ms(%{time_to_exhaustion_ms: nil}), do: @fresh_calm_ms
+
+  defp calm_ms(%{time_to_exhaustion_ms: ms}),
+    do: ms |> div(10) |> max(@fresh_ms) |> min(@fresh_calm_ms)
 
   # Those in line stand still by now or have nothing to do with it, and half of the room is gone.
   defp desperate?(report),

@@ -180,7 +180,6 @@ defmodule OOM.PlanTest do
       worker(250, 5)
       old = [min_bytes: 10, now_ms: 1_000, growth_bytes_per_ms: 3]
       assert Plan.worth?(3_005, limits(old))
-      assert Plan.worth?(3_005, limits([unknown: :wait] ++ old))
       refute Plan.worth?(3_006, limits(old))
       refute Plan.worth?(3_005, limits([now_ms: 99] ++ Keyword.delete(old, :now_ms)))
     end
@@ -188,6 +187,15 @@ defmodule OOM.PlanTest do
     test "assumes so where one has never been looked at" do
       :ok = Workers.declare(idle(), 250)
       assert Plan.worth?(1_000, limits(need_bytes: 1_000, min_bytes: 10))
+    end
+
+    test "counts nothing of those whose figures are waited for: they are not killed now" do
+      worker(250, 5)
+      worker(250, 20)
+      :ok = Workers.declare(idle(), 250)
+      wait = [min_bytes: 10, now_ms: 1_000, growth_bytes_per_ms: 3, unknown: :wait]
+      assert Plan.worth?(20, limits(wait))
+      refute Plan.worth?(21, limits(wait))
     end
 
     test "assumes so of more than it would take long to count" do

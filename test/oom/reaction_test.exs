@@ -218,7 +218,22 @@ defmodule OOM.ReactionTest do
       {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 1_000)
       assert Reaction.unknown(reaction, report(190), 1_050) == :wait
       assert Reaction.unknown(reaction, report(100, time_to_exhaustion_ms: 10), 1_050) == :take
-      assert Reaction.unknown(reaction, report(190), 1_101) == :take
+      near = report(190, time_to_exhaustion_ms: 900)
+      assert Reaction.unknown(reaction, near, 1_100) == :wait
+      assert Reaction.unknown(reaction, near, 1_101) == :take
+    end
+
+    test "waits longer where growth is slow, and not until nobody is said to be there" do
+      {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 1_000)
+      slow = report(190, time_to_exhaustion_ms: 2_500)
+      assert Reaction.unknown(reaction, slow, 1_250) == :wait
+      assert Reaction.unknown(reaction, slow, 1_251) == :take
+
+      for still <- [report(190), report(190, time_to_exhaustion_ms: 60_000)] do
+        assert Reaction.unknown(reaction, still, 1_400) == :wait
+        assert Reaction.unknown(reaction, still, 1_401) == :take
+        assert Reaction.fresh_ms(still) == 400
+      end
     end
   end
 
