@@ -14,7 +14,9 @@ defmodule OOM.Test.Cgroup do
         "no memory cgroup is mounted"
 
       {_version, root} ->
-        probe = Path.join(root, "oom_test_probe_#{System.pid()}")
+        # The files of tests are compiled side by side, and each asks.
+        name = "oom_test_probe_#{System.pid()}_#{System.unique_integer([:positive])}"
+        probe = Path.join(root, name)
 
         with :ok <- File.mkdir(probe), :ok <- File.rmdir(probe) do
           nil
