@@ -87,12 +87,9 @@ defmodule OOM.Shed do
       for {supervisor, rank} <- victims |> Enum.map(&{&1.supervisor, &1.rank}) |> Enum.uniq(),
           share = share(supervisor),
           now - Map.get(state.asked, supervisor, now - @again_ms) >= @again_ms,
-          workers = Workers.of(supervisor, rank),
-          leaving = choose(workers, share),
-          worth?(leaving, Tables.config().min_victim_bytes),
           reduce: state do
         state ->
-          shed(supervisor, leaving, length(workers), report, now)
+          shed(supervisor, rank, share, report, now)
           put_in(state.asked[supervisor], now)
       end
     else
@@ -103,10 +100,17 @@ defmodule OOM.Shed do
   defp share(nil), do: nil
   defp share(supervisor), do: Tree.options(supervisor)[:shed]
 
-  defp shed(supervisor, leaving, of, report, now) do
-    grace_ms = Tables.config().grace_ms
-    for {pid, bytes} <- leaving, do: Kill.begin(pid, supervisor, bytes, now, grace_ms)
-    Reporter.shed(supervisor, length(leaving), of, sum(leaving), report)
+  # It goes through all workers to find who leaves, so also where nobody does it is not asked again
+  # at the next look.
+  defp shed(supervisor, rank, share, report, now) do
+    %{grace_ms: grace_ms, min_victim_bytes: min_victim_bytes} = Tables.config()
+    workers = Workers.of(supervisor, rank)
+    leaving = choose(workers, share)
+
+    if worth?(leaving, min_victim_bytes) do
+      for {pid, bytes} <- leaving, do: Kill.begin(pid, supervisor, bytes, now, grace_ms)
+      Reporter.shed(supervisor, length(leaving), length(workers), sum(leaving), report)
+    end
   end
 
   defp sum(victims), do: victims |> Enum.map(&elem(&1, 1)) |> Enum.sum()
