@@ -29,8 +29,14 @@ defmodule OOM.OwnedTest do
   end
 
   describe "ports" do
-    test "with output that waits count for their owner" do
-      pid = worker(&unread_port/0)
+    test "with output that waits count for their owner, and are killed with it" do
+      # One that traps exits does not end before its port is killed.
+      pid =
+        worker(fn ->
+          Process.flag(:trap_exit, true)
+          unread_port()
+        end)
+
       port = Agent.get(pid, & &1)
 
       # The port takes the command in its own time.
@@ -40,6 +46,10 @@ defmodule OOM.OwnedTest do
       end)
 
       assert Owned.ports(pid) == [port]
+
+      # The port would wait for its output to be written.
+      Kill.run(pid, nil, 100)
+      eventually(fn -> Port.info(port) == nil end)
     end
 
     test "that are sockets drop what waits with their owner, whoever ends first" do
