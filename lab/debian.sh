@@ -4,6 +4,9 @@
 
 lab_cache=${XDG_CACHE_HOME:-$HOME/.cache}/oom-lab
 
+# What ExUnit says at its end; since Elixir 1.19 that begins with Result.
+lab_closing='^([0-9]+ (doctests?|properties|property|tests?), .*failure|Result: )'
+
 lab_fail() {
   echo "lab: $*" >&2
   exit 1
