@@ -56,7 +56,7 @@ defmodule OOM.Accountant do
     tell({:pressure, level, growth_bytes_per_s})
   end
 
-  @doc "Runs one pass now and returns when it is through; for tests and tools."
+  @doc "Runs one whole pass from now on and returns when it is through; for tests and tools."
   @spec pass() :: :ok
   def pass, do: GenServer.call(__MODULE__, :pass, :infinity)
 
@@ -83,6 +83,8 @@ defmodule OOM.Accountant do
       # by monitor: the workers that probes wait for
       waiting: %{},
       callers: [],
+      # those that called while a pass was under way: it may be past what they ask for
+      next_callers: [],
       passes: 0,
       timer: nil
     }
@@ -91,8 +93,11 @@ defmodule OOM.Accountant do
   end
 
   @impl true
+  def handle_call(:pass, from, %{rest: nil} = state),
+    do: {:noreply, begin_pass(%{state | callers: [from]})}
+
   def handle_call(:pass, from, state),
-    do: {:noreply, begin_pass(%{state | callers: [from | state.callers]})}
+    do: {:noreply, %{state | next_callers: [from | state.next_callers]}}
 
   @impl true
   def handle_info({:watch, pid}, state) do
@@ -155,8 +160,8 @@ defmodule OOM.Accountant do
 
   defp valid?(_state, _snapshot), do: false
 
-  # A pass that is under way is fresh enough.
-  defp begin_pass(%{chunk: nil} = state) do
+  # For pressure a pass that is under way is fresh enough.
+  defp begin_pass(%{rest: nil} = state) do
     now = now()
     Victims.sweep(now)
     working_set = OOM.snapshot().working_set_bytes
@@ -256,9 +261,13 @@ defmodule OOM.Accountant do
     if passes == 0 or Plan.size() > Workers.count(), do: Plan.sweep()
     if state.level != :normal, do: Guard.look()
     for from <- state.callers, do: GenServer.reply(from, :ok)
-    state = %{state | rest: nil, callers: [], passes: passes}
+    took_ms = now - state.started_ms
+    state = %{state | rest: nil, callers: state.next_callers, next_callers: [], passes: passes}
     {least, times} = @pace[state.level]
-    next_pass(state, max(least, times * (now - state.started_ms)))
+
+    if state.callers == [],
+      do: next_pass(state, max(least, times * took_ms)),
+      else: begin_pass(state)
   end
 
   defp next_pass(state, delay_ms),

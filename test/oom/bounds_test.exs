@@ -172,6 +172,21 @@ defmodule OOM.BoundsTest do
     refute :ets.member(Victims, {:none, 1_000})
   end
 
+  test "a pass that is asked for while one is under way is a whole one" do
+    pids = spawn_all(1_000, fn -> OOM.set_priority(:low) end)
+    on_exit(fn -> Accountant.pressure(:normal, 0) end)
+
+    for n <- 1..100 do
+      Accountant.pressure(:high, 0)
+      :sys.get_state(Accountant)
+      Victims.mark({:none, n}, System.monotonic_time(:millisecond) - 61_000, 1)
+      Accountant.pass()
+      refute :ets.member(Victims, {:none, n})
+    end
+
+    end_all(pids)
+  end
+
   test "what others make up fills no memory: each problem is said once, and no more than a hundred" do
     before = :sys.get_state(OOM.Reporter).problems
 
