@@ -58,18 +58,21 @@ defmodule OOM.NativeCompilerTest do
     System.cmd(System.find_executable("mix"), args, env: env, cd: cd, stderr_to_stdout: true)
   end
 
-  # Runs the compiler alone, at the top level: what it said, its status and its diagnostics.
+  # Runs the compiler alone, at the top level: what it said, its status and its diagnostics. These come
+  # by a file: what it says is stdout and stderr, which keep no order among them.
   defp compile(context, opts \\ []) do
+    result = Path.join(context.dir, "result")
+
     code = ~S"""
     {status, diagnostics} = Mix.Task.run("compile.oom_native")
     diagnostics = Enum.map(diagnostics, &{&1.severity, &1.file, &1.position, &1.message})
-    IO.puts("\n=>" <> inspect({status, diagnostics}, limit: :infinity, printable_limit: :infinity))
+    File.write!(System.fetch_env!("RESULT"), :erlang.term_to_binary({status, diagnostics}))
     """
 
     args = ["run", "--no-start", "--no-compile", "--no-deps-check", "-e", code]
-    {output, 0} = mix(args, context, opts)
-    [said, result] = String.split(output, "\n=>")
-    {{status, diagnostics}, _} = Code.eval_string(result)
+    opts = Keyword.update(opts, :env, [{"RESULT", result}], &[{"RESULT", result} | &1])
+    {said, 0} = mix(args, context, opts)
+    {status, diagnostics} = :erlang.binary_to_term(File.read!(result))
     {String.trim(said), status, diagnostics}
   end
 
