@@ -5,11 +5,11 @@
 pub mod error;
 pub mod reading;
 
-// sources (one developer)
+// Where figures come from.
 pub mod parse;
 pub mod source;
 
-// decisions and the thread (another)
+// What follows from them, and the thread.
 pub mod growth;
 pub mod level;
 pub mod pace;

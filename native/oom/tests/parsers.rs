@@ -10,20 +10,17 @@
 use oom::parse::{self, Limit};
 use proptest::prelude::*;
 
+// Where the fuzzer begins, too.
 const SAMPLES: [&[u8]; 9] = [
-    b"9223372036854771712\n",
-    b"max\n",
-    b"anon 4096\nfile 8192\ninactive_file 135512064\ntotal_inactive_file 77\n",
-    b"MemTotal:       24684084 kB\nMemAvailable:   24292376 kB\nSwapTotal:  5 kB\n\
-      SwapFree: 4 kB\nCommitLimit:    12342040 kB\nCommitted_AS:      52820 kB\n",
-    b"765 422 394 5 0 123 0\n",
-    b"some avg10=12.34 avg60=1.00 avg300=0.10 total=123456\n\
-      full avg10=0.05 avg60=0.00 avg300=0.00 total=99\n",
-    b"9:name=systemd:/\n4:cpu,memory:/a:b\n0::/../..\n",
-    b"35 31 0:32 /a\\040b /sys/fs/cgroup/memory rw shared:1 - cgroup cgroup rw,memory\n\
-      41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
-    b"Max data size             unlimited            unlimited            bytes     \n\
-      Max address space         1073741824           unlimited            bytes     \n",
+    include_bytes!("../fuzz/seeds/limit/v1_unlimited"),
+    include_bytes!("../fuzz/seeds/limit/v2_unlimited"),
+    include_bytes!("../fuzz/seeds/stat/both"),
+    include_bytes!("../fuzz/seeds/meminfo/machine"),
+    include_bytes!("../fuzz/seeds/statm/process"),
+    include_bytes!("../fuzz/seeds/psi/both"),
+    include_bytes!("../fuzz/seeds/memberships/hybrid"),
+    include_bytes!("../fuzz/seeds/mounts/hybrid"),
+    include_bytes!("../fuzz/seeds/soft_limit/process"),
 ];
 
 fn run_all(bytes: &[u8]) {
