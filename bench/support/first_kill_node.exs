@@ -101,7 +101,7 @@ defmodule FirstKill.Node do
     }
 
     began = now()
-    [_ | _] = OOM.Plan.pick(limits)
+    {[_ | _], _late?} = OOM.Plan.pick(limits)
     (now() - began) / 1_000
   end
 

@@ -81,7 +81,7 @@ defmodule OOM.Asker do
   defp ask(level, snapshot, lately) do
     now = System.monotonic_time(:millisecond)
     need = Pressure.need_bytes(snapshot)
-    next = Plan.pick(Plan.limits(need, @batch, now))
+    {next, _late?} = Plan.pick(Plan.limits(need, @batch, now))
     asked = for victim <- next, ask?(victim.pid, now), do: victim
     lately = for {at, bytes} <- lately, now - at < @again_ms, do: {at, bytes}
     # At :critical there is no time to see what comes of it.

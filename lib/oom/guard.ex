@@ -195,8 +195,10 @@ defmodule OOM.Guard do
   defp kill(need, report, %{reaction: reaction, config: config} = state) do
     now = now()
     limits = limits(need, report, state)
-    worth? = Plan.worth?(Reaction.worth_bytes(reaction, report), limits)
-    victims = if worth?, do: Plan.pick(limits), else: []
+    {picked, late?} = Plan.pick(limits)
+    worth? = picked != [] and Plan.worth?(Reaction.worth_bytes(reaction, report), limits)
+    victims = if worth?, do: picked, else: []
+    reaction = Reaction.late(reaction, late?, now)
 
     for victim <- victims do
       Process.monitor(victim.pid)

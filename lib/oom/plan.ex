@@ -101,13 +101,14 @@ defmodule OOM.Plan do
 
   @doc """
   Victims of one priority that together hold `need_bytes`: of the lowest priority that has any, the
-  largest first.
+  largest first. And whether one was met whose figure is too old to know, and was taken or is waited
+  for.
   """
-  @spec pick(limits()) :: [victim()]
+  @spec pick(limits()) :: {[victim()], late? :: boolean()}
   def pick(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0,
-    do: walk(:ets.first(__MODULE__), Map.put(limits, :looks, count), [])
+    do: walk(:ets.first(__MODULE__), Map.put(limits, :looks, count), [], false)
 
-  def pick(_limits), do: []
+  def pick(_limits), do: {[], false}
 
   @doc """
   Whether all that may be killed, of whatever priority, hold `least_bytes` together. One whose
@@ -126,11 +127,11 @@ defmodule OOM.Plan do
       :take when -minus >= limits.min_bytes ->
         worth?(:ets.next(__MODULE__, key), least + minus, many - 1, limits)
 
-      :take ->
-        worth?(:ets.next(__MODULE__, key), least - unknown_bytes(pid, limits), many - 1, limits)
-
-      :wait ->
+      :late when limits.unknown == :wait ->
         worth?(:ets.next(__MODULE__, key), least, many - 1, limits)
+
+      may_hold_it when may_hold_it in [:take, :late] ->
+        worth?(:ets.next(__MODULE__, key), least - unknown_bytes(pid, limits), many - 1, limits)
 
       :rest_is_small ->
         next = :ets.next(__MODULE__, {rank, [], []})
@@ -174,7 +175,7 @@ defmodule OOM.Plan do
 
   defp lowest({rank, _, pid} = key, limits) do
     case judge(key, Workers.lookup(pid), limits) do
-      found when found in [:take, :wait] ->
+      found when found in [:take, :late] ->
         rank
 
       :rest_is_small ->
@@ -196,45 +197,47 @@ defmodule OOM.Plan do
 
   defp line(_key, _rank, _count), do: []
 
-  defp walk(:"$end_of_table", _limits, victims), do: Enum.reverse(victims)
+  defp walk(:"$end_of_table", _limits, victims, late?), do: {Enum.reverse(victims), late?}
 
-  defp walk({rank, _, _}, %{need_bytes: need, count: count, ceiling: ceiling}, victims)
+  defp walk({rank, _, _}, %{need_bytes: need, count: count, ceiling: ceiling}, victims, late?)
        when need <= 0 or count == 0 or rank > ceiling,
-       do: Enum.reverse(victims)
+       do: {Enum.reverse(victims), late?}
 
-  defp walk({rank, minus, pid} = key, limits, victims) do
+  defp walk({rank, minus, pid} = key, limits, victims, late?) do
     row = Workers.lookup(pid)
 
     case allowed(judge(key, row, limits), row) do
-      :take ->
+      :late when limits.unknown == :wait ->
+        {Enum.reverse(victims), true}
+
+      found when found in [:take, :late] ->
         next = :ets.next(__MODULE__, key)
         left = %{limits | need_bytes: limits.need_bytes + minus, count: limits.count - 1}
         # None of a higher rank with these.
-        walk(next, %{left | ceiling: rank}, [victim(row) | victims])
-
-      :wait ->
-        Enum.reverse(victims)
+        walk(next, %{left | ceiling: rank}, [victim(row) | victims], late? or found == :late)
 
       :rest_is_small ->
-        walk(:ets.next(__MODULE__, {rank, [], []}), %{limits | looks: limits.count}, victims)
+        rest = :ets.next(__MODULE__, {rank, [], []})
+        walk(rest, %{limits | looks: limits.count}, victims, late?)
 
       :small ->
-        walk(:ets.next(__MODULE__, key), %{limits | looks: limits.looks - 1}, victims)
+        next = :ets.next(__MODULE__, key)
+        walk(next, %{limits | looks: limits.looks - 1}, victims, late?)
 
       :changed ->
-        walk(:ets.next(__MODULE__, key), limits, victims)
+        walk(:ets.next(__MODULE__, key), limits, victims, late?)
 
       :gone ->
         next = :ets.next(__MODULE__, key)
         :ets.delete(__MODULE__, key)
-        walk(next, limits, victims)
+        walk(next, limits, victims, late?)
     end
   end
 
   # One that would take a protected one along has a rank for it, but that may be late, or not be
   # known yet.
-  defp allowed(:take, {pid, _, _, _, _, supervisor, _, _, _}),
-    do: if(Units.spared?(supervisor, pid), do: :changed, else: :take)
+  defp allowed(found, {pid, _, _, _, _, supervisor, _, _, _}) when found in [:take, :late],
+    do: if(Units.spared?(supervisor, pid), do: :changed, else: found)
 
   defp allowed(judgement, _row), do: judgement
 
@@ -255,7 +258,7 @@ defmodule OOM.Plan do
       bytes >= limits.min_bytes -> :take
       state == :busy and limits.busy == :take -> :take
       state in [:fresh, :busy] and limits.now_ms - sampled_ms < limits.fresh_ms -> :small
-      true -> limits.unknown
+      true -> :late
     end
   end
 

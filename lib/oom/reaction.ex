@@ -58,8 +58,8 @@ defmodule OOM.Reaction do
             # in one that stands still; in one that has begun a collection of 100 MB it does not for
             # 100 ms and more.
             soon_ms: 300,
-            # when the level became critical
-            since_ms: nil,
+            # since when the choice meets workers whose figures are too old
+            late_ms: nil,
             trimmed_ms: nil,
             # pid => {bytes, since_ms}: told to leave, and still there; of one rank
             leaving: %{},
@@ -85,7 +85,7 @@ defmodule OOM.Reaction do
   @doc "At a critical sample."
   @spec decide(t(), map(), integer()) :: {decision(), t()}
   def decide(%__MODULE__{} = reaction, report, now_ms) do
-    reaction = reconsider(%{reaction | since_ms: reaction.since_ms || now_ms}, report)
+    reaction = reconsider(reaction, report)
     need = need_bytes(reaction, report, now_ms)
     # A step is not made smaller by a trim; and where those in line stand still now, there is no
     # sign of growth after it, and no further sample to act on.
@@ -93,7 +93,7 @@ defmodule OOM.Reaction do
 
     cond do
       need <= 0 or exhausted?(reaction) ->
-        {:wait, reaction}
+        {:wait, %{reaction | late_ms: nil}}
 
       trim_due?(reaction, now_ms) ->
         reaction = %{reaction | trimmed_ms: now_ms}
@@ -133,14 +133,21 @@ defmodule OOM.Reaction do
     do: ms < soon and not exhausted?(reaction)
 
   @doc """
-  What to do about workers whose figures are old: at first they are waited for, if there is room.
+  What to do about workers whose figures are old: at first they are waited for, if there is room. It
+  is the looks that are late, not the workers: a VM that gets no CPU for a while, or waits for a disk,
+  has old figures of all of them. One that does not answer a look is known to be stale.
   """
   @spec unknown(t(), map(), integer()) :: :take | :wait
-  def unknown(%{since_ms: since}, report, now_ms) do
-    if desperate?(report) or (since != nil and now_ms - since > calm_ms(report)),
+  def unknown(%{late_ms: since}, report, now_ms) do
+    if desperate?(report) or (since != nil and now_ms - since > fresh_ms(report)),
       do: :take,
       else: :wait
   end
+
+  @doc "Whether the choice met workers whose figures are too old."
+  @spec late(t(), boolean(), integer()) :: t()
+  def late(reaction, false, _now_ms), do: %{reaction | late_ms: nil}
+  def late(reaction, true, now_ms), do: %{reaction | late_ms: reaction.late_ms || now_ms}
 
   @doc "How old the figure of a small worker may be, to be believed."
   @spec fresh_ms(map()) :: pos_integer()
@@ -253,7 +260,7 @@ defmodule OOM.Reaction do
   def relieved(reaction),
     do: %{
       reaction
-      | since_ms: nil,
+      | late_ms: nil,
         futile: 0,
         window: nil,
         exhausted_bytes: nil,

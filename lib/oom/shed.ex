@@ -82,7 +82,7 @@ defmodule OOM.Shed do
       now = System.monotonic_time(:millisecond)
 
       # Nobody leaves here on a figure that is too old to know: an idle one would for each that is.
-      victims = Plan.pick(%{Plan.limits(need, @batch, now) | unknown: :wait})
+      {victims, _late?} = Plan.pick(%{Plan.limits(need, @batch, now) | unknown: :wait})
 
       for {supervisor, rank} <- victims |> Enum.map(&{&1.supervisor, &1.rank}) |> Enum.uniq(),
           share = share(supervisor),

@@ -137,6 +137,17 @@ defmodule OOM.PlanTest do
       assert pids(pick(1_000, min_bytes: 11, now_ms: 1_000)) == [workers.small]
     end
 
+    test "is told of, taken or waited for" do
+      old = [min_bytes: 11, now_ms: 1_000]
+      assert {[_], true} = choose(1_000, old)
+      assert {[], true} = choose(1_000, [unknown: :wait] ++ old)
+      # Large enough without it; known; not asked for.
+      worker(250, 2_000)
+      assert {[_], false} = choose(1_000, old)
+      assert {[_], false} = choose(1_000, min_bytes: 11)
+      assert {[], false} = choose(0, old)
+    end
+
     test "or waited for, and nobody beyond it is picked", workers do
       assert pick(1_000, min_bytes: 11, now_ms: 1_000, unknown: :wait) == []
       assert pids(pick(1_000, min_bytes: 11, unknown: :wait)) == [workers.normal]
@@ -234,7 +245,8 @@ defmodule OOM.PlanTest do
     end
   end
 
-  defp pick(need, limits \\ []), do: Plan.pick(limits(Keyword.put(limits, :need_bytes, need)))
+  defp pick(need, limits \\ []), do: elem(choose(need, limits), 0)
+  defp choose(need, limits), do: Plan.pick(limits(Keyword.put(limits, :need_bytes, need)))
 
   defp limits(limits) do
     Map.merge(

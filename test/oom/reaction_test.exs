@@ -214,17 +214,22 @@ defmodule OOM.ReactionTest do
   end
 
   describe "unknown/3" do
+    defp late(reaction, now_ms), do: Reaction.late(reaction, true, now_ms)
+
     test "waits for fresh figures at first, if there is time" do
-      {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 1_000)
+      reaction = late(Reaction.new(false), 1_000)
       assert Reaction.unknown(reaction, report(190), 1_050) == :wait
       assert Reaction.unknown(reaction, report(100, time_to_exhaustion_ms: 10), 1_050) == :take
       near = report(190, time_to_exhaustion_ms: 900)
       assert Reaction.unknown(reaction, near, 1_100) == :wait
       assert Reaction.unknown(reaction, near, 1_101) == :take
+      urgent = report(190, time_to_exhaustion_ms: 140)
+      assert Reaction.unknown(reaction, urgent, 1_040) == :wait
+      assert Reaction.unknown(reaction, urgent, 1_041) == :take
     end
 
     test "waits longer where growth is slow, and not until nobody is said to be there" do
-      {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 1_000)
+      reaction = late(Reaction.new(false), 1_000)
       slow = report(190, time_to_exhaustion_ms: 2_500)
       assert Reaction.unknown(reaction, slow, 1_250) == :wait
       assert Reaction.unknown(reaction, slow, 1_251) == :take
@@ -234,6 +239,24 @@ defmodule OOM.ReactionTest do
         assert Reaction.unknown(reaction, still, 1_401) == :take
         assert Reaction.fresh_ms(still) == 400
       end
+    end
+
+    test "counts from when they were late, however long it has been critical" do
+      {_, reaction} = Reaction.decide(Reaction.new(false), report(190), 0)
+      assert Reaction.unknown(reaction, report(190), 60_000) == :wait
+      reaction = reaction |> late(60_000) |> late(60_300)
+      assert Reaction.unknown(reaction, report(190), 60_401) == :take
+    end
+
+    test "waits anew when they have come, and when none were needed" do
+      reaction = late(Reaction.new(false), 1_000)
+      assert Reaction.unknown(reaction, report(190), 1_401) == :take
+
+      come = Reaction.late(reaction, false, 1_390)
+      assert Reaction.unknown(late(come, 1_400), report(190), 1_401) == :wait
+
+      {:wait, unneeded} = Reaction.decide(reaction, report(300), 1_390)
+      assert Reaction.unknown(late(unneeded, 1_400), report(190), 1_401) == :wait
     end
   end
 

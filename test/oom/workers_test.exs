@@ -157,7 +157,7 @@ defmodule OOM.WorkersTest do
   end
 
   defp pick do
-    Plan.pick(%{
+    limits = %{
       need_bytes: 1_000_000,
       count: 64,
       min_bytes: 0,
@@ -167,7 +167,9 @@ defmodule OOM.WorkersTest do
       ceiling: 1000,
       now_ms: 0,
       growth_bytes_per_ms: 0
-    })
+    }
+
+    elem(Plan.pick(limits), 0)
   end
 
   # Rank by rank, each gone before the next.
