@@ -111,50 +111,57 @@ defmodule OOM.Plan do
   def pick(_limits), do: {[], false}
 
   @doc """
-  Whether all that may be killed, of whatever priority, hold `least_bytes` together. One whose
-  figure is not known may have taken all growth since it was; but where such figures are waited for
-  it is not killed now, and nobody else is for what it may hold.
+  Whether all that may be killed, of whatever priority, hold `least_bytes` together. Those whose figures
+  are too old may have taken all growth since, one of them or all together, but not each; and where such
+  figures are waited for they are not killed now, and nobody else is for what they may hold. One that
+  reads small and works hard may have taken all of it by itself: its figure is not believed.
   """
   @spec worth?(integer(), limits()) :: boolean()
-  def worth?(least_bytes, limits),
-    do: worth?(:ets.first(__MODULE__), least_bytes, @many, Map.put(limits, :looks, limits.count))
+  def worth?(least_bytes, limits) do
+    limits = Map.put(limits, :looks, limits.count)
+    worth?(:ets.first(__MODULE__), least_bytes, 0, @many, limits)
+  end
 
-  defp worth?(_key, least, many, _limits) when least <= 0 or many == 0, do: true
-  defp worth?(:"$end_of_table", _least, _many, _limits), do: false
+  # `grown`: what those whose figures are too old may have taken together since.
+  defp worth?(_key, least, grown, many, _limits) when least <= grown or many == 0, do: true
+  defp worth?(:"$end_of_table", _least, _grown, _many, _limits), do: false
 
-  defp worth?({rank, minus, pid} = key, least, many, limits) do
-    case judge(key, Workers.lookup(pid), limits) do
+  defp worth?({rank, minus, pid} = key, least, grown, many, limits) do
+    row = Workers.lookup(pid)
+
+    case judge(key, row, limits) do
       :take when -minus >= limits.min_bytes ->
-        worth?(:ets.next(__MODULE__, key), least + minus, many - 1, limits)
+        worth?(:ets.next(__MODULE__, key), least + minus, grown, many - 1, limits)
+
+      :take ->
+        least = least + minus - grown_bytes(row, limits)
+        worth?(:ets.next(__MODULE__, key), least, grown, many - 1, limits)
 
       :late when limits.unknown == :wait ->
-        worth?(:ets.next(__MODULE__, key), least, many - 1, limits)
+        worth?(:ets.next(__MODULE__, key), least, grown, many - 1, limits)
 
-      may_hold_it when may_hold_it in [:take, :late] ->
-        worth?(:ets.next(__MODULE__, key), least - unknown_bytes(pid, limits), many - 1, limits)
+      :late ->
+        grown = max(grown, grown_bytes(row, limits))
+        worth?(:ets.next(__MODULE__, key), least + minus, grown, many - 1, limits)
 
       :rest_is_small ->
         next = :ets.next(__MODULE__, {rank, [], []})
-        worth?(next, least, many, %{limits | looks: limits.count})
+        worth?(next, least, grown, many, %{limits | looks: limits.count})
 
       :small ->
-        worth?(:ets.next(__MODULE__, key), least, many, %{limits | looks: limits.looks - 1})
+        next = :ets.next(__MODULE__, key)
+        worth?(next, least, grown, many, %{limits | looks: limits.looks - 1})
 
       _obsolete ->
-        worth?(:ets.next(__MODULE__, key), least, many, limits)
+        worth?(:ets.next(__MODULE__, key), least, grown, many, limits)
     end
   end
 
-  defp unknown_bytes(pid, limits) do
-    case Workers.lookup(pid) do
-      {_, _, bytes, at_ms, _, _, _, _, _} when at_ms != nil ->
-        bytes + limits.growth_bytes_per_ms * (limits.now_ms - at_ms)
+  # Nobody has looked at it yet.
+  defp grown_bytes({_, _, _, nil, _, _, _, _, _}, limits), do: limits.need_bytes
 
-      # Nobody has looked at it yet.
-      _ ->
-        limits.need_bytes
-    end
-  end
+  defp grown_bytes({_, _, _, at_ms, _, _, _, _, _}, limits),
+    do: limits.growth_bytes_per_ms * (limits.now_ms - at_ms)
 
   # More than this take too long to stop.
   @line 1_000

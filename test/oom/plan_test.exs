@@ -195,6 +195,16 @@ defmodule OOM.PlanTest do
       refute Plan.worth?(3_005, limits([now_ms: 99] ++ Keyword.delete(old, :now_ms)))
     end
 
+    test "counts that growth once, however many have old figures, and for each that works hard" do
+      for at_ms <- [0, 400, 800], do: worker(250, 5, at_ms)
+      old = limits(min_bytes: 10, now_ms: 1_000, growth_bytes_per_ms: 3, busy: :take)
+      assert Plan.worth?(3_015, old)
+      refute Plan.worth?(3_016, old)
+      for _ <- 1..2, do: worker(250, 5, 900, :busy)
+      assert Plan.worth?(3_015 + 2 * 305, old)
+      refute Plan.worth?(3_016 + 2 * 305, old)
+    end
+
     test "assumes so where one has never been looked at" do
       :ok = Workers.declare(idle(), 250)
       assert Plan.worth?(1_000, limits(need_bytes: 1_000, min_bytes: 10))
@@ -266,12 +276,14 @@ defmodule OOM.PlanTest do
   end
 
   defp pids(victims), do: Enum.map(victims, & &1.pid)
-  defp worker(rank, bytes), do: row(rank, bytes, idle())
+
+  defp worker(rank, bytes, at_ms \\ 0, state \\ :fresh),
+    do: row(rank, bytes, idle(), at_ms, state)
 
   # The plan does not ask whether a process lives; a number stands for one where many are needed.
-  defp row(rank, bytes, pid \\ System.unique_integer()) do
+  defp row(rank, bytes, pid \\ System.unique_integer(), at_ms \\ 0, state \\ :fresh) do
     :ok = Workers.attach(pid, rank, nil, nil, [])
-    :ok = Workers.sampled(pid, bytes, 0, :fresh)
+    :ok = Workers.sampled(pid, bytes, at_ms, state)
     pid
   end
 end
