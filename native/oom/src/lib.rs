@@ -10,6 +10,7 @@ pub mod parse;
 pub mod source;
 
 // What follows from them, and the thread.
+pub mod floor;
 pub mod growth;
 pub mod level;
 pub mod pace;
