@@ -25,12 +25,15 @@ defmodule OOM.Accountant do
   # How often the plan is looked through for keys without a worker, which cost little.
   @sweep_passes 16
 
-  # While all is normal and the working set has moved by less than this share of the limit since
-  # the last pass, the figures still hold, for this long at most.
+  # While the working set has moved by less than this share of the limit since the last pass, the
+  # figures still hold, for this long at most, whatever the level is.
   @moved 0.01
   @valid_ms 60_000
 
-  # Time between passes: at least this, and at least so many times the length of the last pass.
+  # How often to look whether it has moved.
+  @rest_ms %{normal: 5_000, elevated: 1_000, high: 100, critical: 50}
+
+  # Time between passes where it has: at least this, and at least so many times the length of the last pass.
   @pace %{
     normal: {5_000, 50},
     elevated: {250, 4},
@@ -114,7 +117,7 @@ defmodule OOM.Accountant do
     state = %{state | timer: nil}
 
     if valid?(state, OOM.snapshot()),
-      do: {:noreply, next_pass(state, elem(@pace.normal, 0))},
+      do: {:noreply, next_pass(state, @rest_ms[state.level])},
       else: {:noreply, begin_pass(state)}
   end
 
@@ -152,7 +155,7 @@ defmodule OOM.Accountant do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp valid?(%{level: :normal, passed_at_bytes: then} = state, %{limit_bytes: limit} = snapshot)
+  defp valid?(%{passed_at_bytes: then} = state, %{limit_bytes: limit} = snapshot)
        when is_integer(then) and is_integer(limit) do
     now() - state.started_ms < @valid_ms and
       abs(snapshot.working_set_bytes - then) < limit * @moved

@@ -5,7 +5,7 @@ defmodule OOM.Asker do
 
   use GenServer
 
-  alias OOM.{Level, Native, Plan, Pressure, Snapshot, Tables, Trim, Workers}
+  alias OOM.{Level, Native, Pressure, Snapshot, Tables, Trim, VictimQueue, Workers}
 
   # How often to look while the level is high, and how often one worker is asked.
   @look_ms 50
@@ -81,7 +81,7 @@ defmodule OOM.Asker do
   defp ask(level, snapshot, lately) do
     now = System.monotonic_time(:millisecond)
     need = Pressure.need_bytes(snapshot)
-    {next, _late?} = Plan.pick(Plan.limits(need, @batch, now))
+    {next, _why} = VictimQueue.choose(VictimQueue.limits(need, @batch, now))
     asked = for victim <- next, ask?(victim.pid, now), do: victim
     lately = for {at, bytes} <- lately, now - at < @again_ms, do: {at, bytes}
     # At :critical there is no time to see what comes of it.

@@ -9,22 +9,19 @@ defmodule OOM.Guard do
   alias OOM.{
     Accountant,
     Asker,
-    Brake,
     Kill,
     Level,
     Native,
     Notifier,
-    Plan,
-    Reaction,
+    Policy,
     Reporter,
-    Tables
+    Tables,
+    Throttle,
+    VictimQueue
   }
 
   alias OOM.{Shed, Slack, Steps, Trim}
 
-  # More victims than this in one batch would be chosen on figures that the first of them makes
-  # obsolete; the next tick is a millisecond away.
-  @batch 64
   @retry_ms 5_000
   # Room for a batch, its figures and the reports, so that the reaction does not collect garbage.
   @min_heap_words 50_000
@@ -35,8 +32,14 @@ defmodule OOM.Guard do
   @trim_again_ms 10
   # Less slack than this decides nothing while all is normal.
   @slack_matters_bytes 8 * 1_048_576
+  # While memory stands still a measure holds, and at the floor that may be for days.
+  @measure_at_rest_ms 2_000
+  @at_rest_bytes 1_048_576
+  # So long after a throttle that ended no other begins; the second where the growth was nobody's.
+  @throttle_again_ms 5
+  @throttle_foreign_ms 500
   # The report of no watcher.
-  @unknown %{level: :normal, source: nil, growth_bytes_per_s: nil}
+  @unknown %{level: :normal, source: nil, headroom_bytes: nil, growth_bytes_per_s: nil}
 
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
   def start_link(config) do
@@ -58,12 +61,16 @@ defmodule OOM.Guard do
     state = %{
       config: config,
       watcher: nil,
-      reaction: Reaction.new(false),
-      brake: nil,
+      policy: Policy.new(false),
+      throttle: nil,
+      # no other throttle begins before this time
+      throttle_ms: nil,
       trimmed_ms: nil,
       level: :normal,
       # what resident memory held besides the VM's blocks at the start, see OOM.Slack
       unexplained_bytes: nil,
+      # the working set at the last measure
+      measured_at_bytes: nil,
       measuring?: false
     }
 
@@ -91,21 +98,28 @@ defmodule OOM.Guard do
     {:noreply, watch(%{state | watcher: nil})}
   end
 
-  def handle_info({:DOWN, _ref, :process, pid, _reason}, state) do
-    {last?, reaction} = Reaction.gone(state.reaction, pid, now())
-    if last? and reaction.trim?, do: Trim.start()
-    {:noreply, %{state | reaction: reaction}}
+  def handle_info({:DOWN, ref, :process, _pid, reason}, %{throttle: %{ref: ref}} = state) do
+    pause_ms =
+      if reason == {:shutdown, :foreign}, do: @throttle_foreign_ms, else: @throttle_again_ms
+
+    {:noreply, %{state | throttle: nil, throttle_ms: now() + pause_ms}}
   end
 
-  # What may be taken in one step grows without a sign in the working set.
-  def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
-    state = step(state)
+  def handle_info({:DOWN, _ref, :process, pid, _reason}, state) do
+    {last?, policy} = Policy.gone(state.policy, pid, now())
+    if last? and policy.trim?, do: Trim.start()
+    {:noreply, %{state | policy: policy}}
+  end
 
+  # It would have taken along one that is worth more, and lives.
+  def handle_info({:spared, pid, _rank}, state),
+    do: {:noreply, %{state | policy: Policy.taken_back(state.policy, pid)}}
+
+  # New figures may show a step that does not fit, and while growth stands still nothing else would.
+  def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
     case Native.watcher_report(watcher) do
       %{headroom_bytes: headroom} = report when is_integer(headroom) ->
-        if Reaction.crowded?(state.reaction, report),
-          do: {:noreply, react(report, state)},
-          else: {:noreply, state}
+        {:noreply, tick(report, step(state))}
 
       _unknown ->
         {:noreply, state}
@@ -132,56 +146,63 @@ defmodule OOM.Guard do
 
       Level.number(report.level) > Level.number(from) ->
         # On the way up, before anyone has to die.
-        if state.reaction.trim?, do: Trim.start()
+        if state.policy.trim?, do: Trim.start()
         state
 
       true ->
-        %{state | reaction: Reaction.relieved(state.reaction)}
+        %{state | policy: Policy.relieved(state.policy)}
     end
   end
 
-  # Ticks come before critical, too, when it will be very soon.
-  defp tick(%{level: :critical} = report, state), do: react(report, state)
-
-  defp tick(report, state) do
-    if Reaction.crowded?(state.reaction, report),
+  # Ticks come before critical, too, when growth would reach the floor soon.
+  defp tick(%{level: level, headroom_bytes: headroom} = report, state)
+       when is_integer(headroom) do
+    if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: react(report, state),
-      else: brake(report, state)
+      else: throttle(report, state)
   end
 
-  defp step(state),
-    do: %{state | reaction: Reaction.step(state.reaction, Steps.bytes())}
+  defp tick(_no_limit, state), do: state
 
-  defp brake(report, %{config: %{kill: true}} = state) do
-    if Reaction.brake?(state.reaction, report),
-      do: %{state | brake: Brake.on(state.brake, limits(0, report, state))},
+  defp step(state) do
+    policy = Policy.throttled(state.policy, state.throttle != nil)
+    %{state | policy: Policy.steps(policy, Steps.largest())}
+  end
+
+  defp throttle(report, %{throttle: nil, config: %{kill: true}} = state) do
+    due? = state.throttle_ms == nil or now() >= state.throttle_ms
+
+    if due? and Policy.throttle?(state.policy, report),
+      do: %{state | throttle: Throttle.start(state.watcher)},
       else: state
   end
 
-  defp brake(_report, state), do: state
+  defp throttle(_report, state), do: state
+
+  defp react(%{headroom_bytes: nil}, state), do: state
 
   defp react(report, state) do
-    state = report |> brake(state) |> trim_again()
+    state = report |> throttle(state) |> trim_again()
 
-    case Reaction.decide(state.reaction, report, now()) do
-      {:wait, reaction} ->
-        given_up(report, state, reaction)
+    case Policy.decide(state.policy, report, now()) do
+      {:wait, policy} ->
+        given_up(report, state, policy)
 
-      {:trim, reaction} ->
-        trim(%{state | reaction: reaction})
+      {:trim, policy} ->
+        trim(%{state | policy: policy})
 
-      {{:trim_and_kill, need}, reaction} ->
-        kill(need, report, trim(%{state | reaction: reaction}))
+      {{:trim_and_kill, need}, policy} ->
+        kill(need, report, trim(%{state | policy: policy}))
 
-      {{:kill, need}, reaction} ->
-        kill(need, report, %{state | reaction: reaction})
+      {{:kill, need}, policy} ->
+        kill(need, report, %{state | policy: policy})
     end
   end
 
-  # Besides the trims that are waited for.
-  defp trim_again(%{trimmed_ms: last, reaction: reaction} = state) do
+  # Besides the trims that are waited for, while victims leave.
+  defp trim_again(%{trimmed_ms: last, policy: policy} = state) do
     due? = last != nil and now() - last >= @trim_again_ms
-    if due? and not Reaction.exhausted?(reaction), do: trim(state), else: state
+    if due? and policy.promises.leaving != %{}, do: trim(state), else: state
   end
 
   defp trim(state) do
@@ -190,52 +211,34 @@ defmodule OOM.Guard do
   end
 
   defp kill(_need, report, %{config: %{kill: false}} = state),
-    do: given_up(report, state, Reaction.nobody(state.reaction, report, now()))
+    do: given_up(report, state, Policy.nobody(state.policy, :none, report, now()))
 
-  defp kill(need, report, %{reaction: reaction, config: config} = state) do
+  defp kill(need, report, %{policy: policy, config: config} = state) do
     now = now()
-    limits = limits(need, report, state)
-    {picked, late?} = Plan.pick(limits)
-    worth? = picked != [] and Plan.worth?(Reaction.worth_bytes(reaction, report), limits)
-    victims = if worth?, do: picked, else: []
-    reaction = Reaction.late(reaction, late?, now)
+    limits = Policy.limits(policy, need, report, config.min_victim_bytes, now)
 
-    for victim <- victims do
-      Process.monitor(victim.pid)
-      Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)
+    case VictimQueue.choose(limits) do
+      {[], verdict} ->
+        given_up(report, state, Policy.nobody(policy, verdict, report, now))
+
+      {victims, verdict} ->
+        for victim <- victims do
+          Process.monitor(victim.pid)
+          Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)
+        end
+
+        Throttle.release(state.throttle, Enum.map(victims, & &1.pid))
+        Reporter.killed(victims, need, report)
+        %{state | policy: Policy.killed(policy, victims, verdict, report, now)}
     end
-
-    if victims == [] do
-      given_up(report, state, Reaction.nobody(reaction, report, now))
-    else
-      Brake.release(state.brake, Enum.map(victims, & &1.pid))
-      Reporter.killed(victims, need, report)
-      %{state | reaction: Reaction.killed(reaction, victims, report, now)}
-    end
-  end
-
-  defp limits(need, report, %{reaction: reaction, config: config}) do
-    now = now()
-
-    %{
-      need_bytes: need,
-      count: @batch,
-      min_bytes: config.min_victim_bytes,
-      fresh_ms: Reaction.fresh_ms(report),
-      unknown: Reaction.unknown(reaction, report, now),
-      busy: Reaction.busy(report),
-      ceiling: Reaction.ceiling(reaction, now),
-      now_ms: now,
-      growth_bytes_per_ms: div(max(report.growth_bytes_per_s || 0, 0), 1_000)
-    }
   end
 
   # Says it once, at the moment it becomes so.
-  defp given_up(report, state, reaction) do
-    if Reaction.exhausted?(reaction) and not Reaction.exhausted?(state.reaction),
+  defp given_up(report, state, policy) do
+    if Policy.exhausted?(policy) and not Policy.exhausted?(state.policy),
       do: Reporter.exhausted(report, state.config.on_exhausted)
 
-    %{state | reaction: reaction}
+    %{state | policy: policy}
   end
 
   # From the first sign of pressure until it has passed, one measure after the other.
@@ -254,15 +257,20 @@ defmodule OOM.Guard do
     slack = Slack.usable_bytes(measure, state.unexplained_bytes)
     slack = if state.level == :normal and slack < @slack_matters_bytes, do: 0, else: slack
     Native.watcher_slack(state.watcher, slack)
-    again(slack, %{state | reaction: Reaction.measured(state.reaction, measure, slack)})
+    policy = Policy.measured(state.policy, measure, slack)
+    moved = abs(measure.working_set_bytes - (state.measured_at_bytes || 0))
+    state = %{state | policy: policy, measured_at_bytes: measure.working_set_bytes}
+    again(slack, moved, state)
   end
 
-  defp measured(nil, state), do: again(0, state)
+  defp measured(nil, state), do: again(0, 0, state)
 
-  defp again(0, %{level: :normal} = state), do: %{state | measuring?: false}
+  defp again(0, _moved, %{level: :normal} = state), do: %{state | measuring?: false}
 
-  defp again(_slack, state) do
-    Process.send_after(self(), :measure, @measure_ms[state.level])
+  defp again(_slack, moved, state) do
+    rests? = moved < @at_rest_bytes and state.policy.promises.leaving == %{}
+    every_ms = if rests?, do: @measure_at_rest_ms, else: @measure_ms[state.level]
+    Process.send_after(self(), :measure, every_ms)
     state
   end
 
@@ -272,8 +280,8 @@ defmodule OOM.Guard do
       Tables.put_watcher(watcher)
       report = Native.watcher_report(watcher)
       Reporter.started(report, config)
-      reaction = Reaction.new(Trim.enabled?(config.trim), soon_ms(config))
-      state = measure(%{state | watcher: watcher, reaction: reaction, level: Level.get()})
+      policy = Policy.new(Trim.enabled?(config.trim))
+      state = measure(%{state | watcher: watcher, policy: policy, level: Level.get()})
 
       # The watcher tells what is not normal. After a crash of this process, or of the watcher, the
       # level is what it was until now, so that nothing comes back in between; and all who were
@@ -305,9 +313,6 @@ defmodule OOM.Guard do
       max_interval_ms: config.sample_interval_ms[:max]
     }
   end
-
-  # As the watcher has it, which ticks from then on.
-  defp soon_ms(config), do: 3 * config.time_to_exhaustion_ms[:critical]
 
   defp watermarks(:auto), do: nil
   defp watermarks(elevated: e, high: h, critical: c), do: {e * 1.0, h * 1.0, c * 1.0}

@@ -7,14 +7,14 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Owned, Steps, Tables, Workers}
+  alias OOM.{Evidence, Owned, Steps, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
 
   # What gives these is read without a signal to the worker unless it runs just then (1 us here,
   # among 1,000 runnable processes); `memory` is always a signal, and walks the mailbox.
-  @cheap [:garbage_collection_info, :message_queue_len, :reductions]
+  @cheap [:garbage_collection_info, :message_queue_len, :reductions, :status]
   # Messages that weigh something; fewer are not worth the dearer question.
   @long_queue 32
   # One that has worked no more than this since the last look holds what it held.
@@ -26,7 +26,9 @@ defmodule OOM.Probe do
   @busy_ms 500
   @word 8
   @few 8
-  @nothing %{hidden: 0, all: 0, step: 0, hard_ms: nil}
+  @nothing %{hidden: 0, all: 0, step: 0}
+  # Less of a heap than this is copied in no time; see OOM.Steps.
+  @large_heap 1_048_576
 
   @doc """
   The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and what it owns
@@ -34,25 +36,48 @@ defmodule OOM.Probe do
   """
   @spec bytes(pid()) :: non_neg_integer() | nil
   def bytes(pid) do
-    with {bytes, _state, _step, _work} <- look(pid, nil, 0, 0), do: bytes
+    with {bytes, _state, _step, _work} <- look(pid, nil, 0, 0, 0), do: bytes
   end
 
   # The figure, what it is worth, what it may take in one step, and what to remember until the next
   # look.
-  defp look(pid, last, now_ms, min_bytes) do
+  defp look(pid, last, last_bytes, now_ms, min_bytes) do
     case :erlang.process_info(pid, @cheap) do
-      [{_, gc}, {_, queue}, {_, reductions}] ->
+      [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
         {own, flood} = own(pid, gc, queue)
         hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: hard_ms(last)
         found = pid |> held(gc, reductions, last) |> Map.put(:hard_ms, hard_ms)
         bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
-        {bytes, state, max(found.step, flood), {reductions, now_ms, found}}
+        base = last |> before(last_bytes) |> Evidence.base_bytes(since_ms(last, now_ms))
+        live = live(gc)
+        copied = copied(status, live, last)
+        found = Map.merge(found, %{base: base, live: live, copied: copied})
+        {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
 
       :undefined ->
         nil
     end
   end
+
+  # Base and figure of the last look.
+  defp before({_, _, %{base: base}}, bytes), do: {base, bytes}
+  defp before(_no_look, _bytes), do: nil
+
+  defp since_ms({_, at_ms, _}, now_ms), do: now_ms - at_ms
+  defp since_ms(nil, _now_ms), do: 0
+
+  # What lives on a heap, at most: garbage since the last collection counts with it.
+  defp live(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])
+
+  # The next collection of a heap that grows copies what lives on it. One that was made to stand still
+  # (OOM.Throttle) goes on where it was.
+  defp copied(:suspended, _live, {_, _, %{copied: copied}}), do: copied
+
+  defp copied(_status, live, {_, _, %{live: before}}) when live > before and live >= @large_heap,
+    do: live
+
+  defp copied(_status, _live, _last), do: 0
 
   # Its own memory, and what of it the next collection takes once more on behalf of its mailbox: one
   # that is on the heap is copied with it, and where the worker was flooded before it could be
@@ -108,7 +133,7 @@ defmodule OOM.Probe do
   defp hard_ms({_, _, found}), do: found.hard_ms
   defp hard_ms(nil), do: nil
 
-  # One that stands still now may have been made to (OOM.Brake), and what it began goes on: 13,000
+  # One that stands still now may have been made to (OOM.Throttle), and what it began goes on: 13,000
   # processes that had not yet run took 150 MB after who had spawned them was stopped.
   defp busy?(nil, _now_ms), do: false
   defp busy?(hard_ms, now_ms), do: now_ms - hard_ms < @busy_ms
@@ -117,15 +142,15 @@ defmodule OOM.Probe do
   def chunk(pids), do: {List.to_tuple(pids), :atomics.new(1, signed: false)}
 
   @doc """
-  Starts a probe on a chunk. At high priority: a signal lends the worker the priority of who asks,
+  Starts a probe on a chunk. At high priority by default: a signal lends the worker the priority of who asks,
   so that even one at the end of a long run queue answers at once; and a probe of normal priority
   that was sent in calm time would stay behind when it matters.
   """
-  @spec start(chunk()) :: {probe(), reference()}
-  def start({pids, cursor}) do
+  @spec start(chunk(), :high | :max) :: {probe(), reference()}
+  def start({pids, cursor}, priority \\ :high) do
     place = :atomics.new(1, signed: false)
     args = [pids, cursor, place]
-    {pid, ref} = :erlang.spawn_opt(__MODULE__, :run, args, [:monitor, priority: :high])
+    {pid, ref} = :erlang.spawn_opt(__MODULE__, :run, args, [:monitor, priority: priority])
     {{pid, {pids, place}}, ref}
   end
 
@@ -156,7 +181,9 @@ defmodule OOM.Probe do
   defp sample(pid) do
     now_ms = System.monotonic_time(:millisecond)
 
-    with {bytes, state, step, work} <- look(pid, Workers.work(pid), now_ms, min_bytes()) do
+    {last, last_bytes} = Workers.last_look(pid)
+
+    with {bytes, state, step, work} <- look(pid, last, last_bytes, now_ms, min_bytes()) do
       Workers.worked(pid, work)
       Steps.put(pid, step)
       Workers.sampled(pid, bytes, now_ms, state)

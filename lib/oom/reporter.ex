@@ -24,7 +24,7 @@ defmodule OOM.Reporter do
   @spec level(OOM.level(), Snapshot.t()) :: :ok
   def level(from, snapshot), do: tell({:level, from, snapshot})
 
-  @spec killed([OOM.Plan.victim()], pos_integer(), map()) :: :ok
+  @spec killed([OOM.VictimQueue.victim()], pos_integer(), map()) :: :ok
   def killed(victims, need_bytes, report), do: tell({:killed, victims, need_bytes, report})
 
   @spec shed(pid(), non_neg_integer(), non_neg_integer(), non_neg_integer(), map()) :: :ok

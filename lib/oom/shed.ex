@@ -9,7 +9,8 @@ defmodule OOM.Shed do
 
   use GenServer
 
-  alias OOM.{Kill, Level, Native, Plan, Pressure, Reporter, Snapshot, Tables, Tree, Workers}
+  alias OOM.{Kill, Level, Limits, Native, Pressure, Reporter, Snapshot, Tables, Tree, Workers}
+  alias OOM.VictimQueue
 
   @type order :: :newest | :largest
   @type share :: {:fraction, float(), order()} | nil
@@ -82,7 +83,9 @@ defmodule OOM.Shed do
       now = System.monotonic_time(:millisecond)
 
       # Nobody leaves here on a figure that is too old to know: an idle one would for each that is.
-      {victims, _late?} = Plan.pick(%{Plan.limits(need, @batch, now) | unknown: :wait})
+      limits = VictimQueue.limits(need, @batch, now)
+      limits = %{limits | late: :wait, fresh_ms: Limits.fresh_ms()}
+      {victims, _why} = VictimQueue.choose(limits)
 
       for {supervisor, rank} <- victims |> Enum.map(&{&1.supervisor, &1.rank}) |> Enum.uniq(),
           share = share(supervisor),

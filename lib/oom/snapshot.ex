@@ -16,13 +16,16 @@ defmodule OOM.Snapshot do
     * `:working_set_bytes` - usage less the page cache the kernel takes back by itself
       (`inactive_file`)
     * `:headroom_bytes` - limit less working set
-    * `:elevated_headroom_bytes`, `:high_headroom_bytes`, `:critical_headroom_bytes` - the
-      watermarks: the level begins when the headroom is smaller
+    * `:critical_headroom_bytes` - the floor: with less headroom than this the guard acts at once
+    * `:elevated_headroom_bytes`, `:high_headroom_bytes` - the level begins when the headroom is
+      smaller, or when growth would reach the floor soon
     * `:slack_bytes` - of the working set, what is free inside the VM's carriers: the system does
       not get it back, but the VM uses it before it grows. It counts as headroom for the level;
       `nil` while there is no need to measure it
     * `:growth_bytes_per_s` - how fast the working set grows; negative when it shrinks
-    * `:time_to_exhaustion_ms` - headroom at that growth; `nil` when it does not grow
+    * `:surge_bytes_per_s` - the same over the last 4 ms, and never negative
+    * `:time_to_exhaustion_ms` - until the floor is reached at the faster of the two; `nil` when
+      nothing grows
     * `:rss_bytes` - resident memory of this VM
     * `:swap_limit_bytes`, `:swap_usage_bytes`
     * `:psi_some_avg10`, `:psi_full_avg10` - percent of the last 10 s in which some or all tasks
@@ -44,6 +47,7 @@ defmodule OOM.Snapshot do
     :critical_headroom_bytes,
     :slack_bytes,
     :growth_bytes_per_s,
+    :surge_bytes_per_s,
     :time_to_exhaustion_ms,
     :rss_bytes,
     :swap_limit_bytes,
@@ -85,6 +89,7 @@ defmodule OOM.Snapshot do
           critical_headroom_bytes: bytes() | nil,
           slack_bytes: bytes() | nil,
           growth_bytes_per_s: integer() | nil,
+          surge_bytes_per_s: bytes() | nil,
           time_to_exhaustion_ms: non_neg_integer() | nil,
           rss_bytes: bytes() | nil,
           swap_limit_bytes: bytes() | nil,

@@ -2,6 +2,7 @@ defmodule OOM.Steps do
   @moduledoc false
   # What a worker may take in one step, which nothing interrupts: no kill takes effect until it is
   # there, so there must be headroom for it before it begins.
+  #   * A heap that grows: the collection that is due when it is full copies all that lives.
   #   * A binary that grows by appending: when its room is used up the VM takes twice as much and
   #     copies it, at 2 GB a second.
   #   * A mailbox on the heap of a worker that was flooded before it could be moved off: the next
@@ -11,8 +12,10 @@ defmodule OOM.Steps do
 
   # Less than this is copied in less than a millisecond.
   @matters_bytes 1_048_576
+  # So many are looked at; with more than this there are no large ones.
+  @looks 1_000
 
-  @doc "What a probe has found a worker to hold in such a way."
+  @doc "What a probe has found a worker to take in such a way."
   @spec put(pid(), non_neg_integer()) :: true
   def put(pid, bytes) when bytes >= @matters_bytes do
     :ets.insert(__MODULE__, {pid, bytes})
@@ -25,20 +28,34 @@ defmodule OOM.Steps do
   @spec delete(pid()) :: true
   def delete(pid), do: :ets.delete(__MODULE__, pid)
 
-  @doc "What all of them may take in one step each. Those of many workers will not do it at once."
-  @spec bytes() :: non_neg_integer()
-  def bytes, do: sum(:ets.first(__MODULE__), 0, 100)
+  @doc "The step of this worker; 0 where there is none that matters."
+  @spec bytes_of(pid()) :: non_neg_integer()
+  def bytes_of(pid) do
+    case :ets.lookup(__MODULE__, pid) do
+      [{_, bytes}] -> bytes
+      [] -> 0
+    end
+  end
 
-  defp sum(:"$end_of_table", bytes, _count), do: bytes
-  defp sum(_pid, bytes, 0), do: bytes
+  @doc """
+  The largest step, and what the largest take together that may run at the same time: as many as there
+  are schedulers.
+  """
+  @spec largest() :: {largest_bytes :: non_neg_integer(), together_bytes :: non_neg_integer()}
+  def largest do
+    schedulers = :erlang.system_info(:schedulers_online)
 
-  defp sum(pid, bytes, count) do
-    held =
-      case :ets.lookup(__MODULE__, pid) do
-        [{_, held}] -> held
-        [] -> 0
-      end
+    case fold(:ets.first(__MODULE__), [], schedulers, @looks) do
+      [] -> {0, 0}
+      [largest | _] = all -> {largest, Enum.sum(all)}
+    end
+  end
 
-    sum(:ets.next(__MODULE__, pid), bytes + held, count - 1)
+  defp fold(:"$end_of_table", largest, _count, _looks), do: largest
+  defp fold(_pid, largest, _count, 0), do: largest
+
+  defp fold(pid, largest, count, looks) do
+    largest = Enum.take(Enum.sort([bytes_of(pid) | largest], :desc), count)
+    fold(:ets.next(__MODULE__, pid), largest, count, looks - 1)
   end
 end

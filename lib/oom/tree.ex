@@ -106,6 +106,18 @@ defmodule OOM.Tree do
   @spec options(pid()) :: options()
   def options(pid), do: element(pid, 4) || []
 
+  @doc "Whether the children of this supervisor come and go: it has no list of them that it starts."
+  @spec dynamic?(pid()) :: boolean()
+  def dynamic?(pid) do
+    # Without the facts, which may be of a thousand children.
+    dynamic = for facts <- [:dynamic, :tasks], do: {:"=:=", :"$2", facts}
+    condition = List.to_tuple([:orelse, {:"=:=", :"$1", :special} | dynamic])
+    :ets.select(__MODULE__, [{{pid, :"$1", :_, :_, :"$2"}, [condition], [true]}]) == [true]
+  rescue
+    # The application is stopped.
+    ArgumentError -> false
+  end
+
   @spec rank(options()) :: Priority.rank()
   def rank(options), do: Priority.rank!(Keyword.get(options, :priority, :normal))
 

@@ -5,7 +5,7 @@ defmodule OOM.Workers do
   # guard only reads. Nobody waits for anybody.
   #
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
-  # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
+  # matches its row, so whoever picks a victim checks the key against the row (OOM.VictimQueue).
 
   alias OOM.{Asker, Plan, Steps, Tree, Units}
 
@@ -119,11 +119,12 @@ defmodule OOM.Workers do
   @spec worked(pid(), work()) :: boolean()
   def worked(pid, work), do: :ets.update_element(__MODULE__, pid, {@work, work})
 
-  @spec work(pid()) :: work() | nil
-  def work(pid) do
+  @doc "What the probe remembers of its last look, and the figure since."
+  @spec last_look(pid()) :: {work() | nil, non_neg_integer()}
+  def last_look(pid) do
     case :ets.lookup(__MODULE__, pid) do
-      [row] -> elem(row, @work - 1)
-      [] -> nil
+      [row] -> {elem(row, @work - 1), elem(row, @bytes - 1)}
+      [] -> {nil, 0}
     end
   end
 

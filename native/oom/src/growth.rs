@@ -7,7 +7,8 @@
 //! second, a segment is the stretch between two samples and it takes two seconds.
 //!
 //! Steps further apart than a segment read as no growth here. They are what the headroom
-//! watermarks are for.
+//! watermarks are for. Growth at hardware speed cannot wait that long: [`Growth::surge_bytes_per_s`]
+//! sees it within 4 ms, and what is done about it then (the throttle) harms nobody.
 
 use std::time::Duration;
 
@@ -15,6 +16,10 @@ use crate::reading::Reading;
 
 /// The shortest stretch that is worth a slope: below it, single pages and single samples rule.
 pub const SEGMENT: Duration = Duration::from_millis(10);
+
+/// The stretch of a surge: short enough to stop growth at hardware speed in time, long enough that
+/// the kernel's batches of charges do not look like growth.
+const SURGE: Duration = Duration::from_millis(2);
 
 /// Samples closer together than this tell nothing more and would push older ones out.
 const SPACING: Duration = Duration::from_micros(500);
@@ -78,6 +83,28 @@ impl Growth {
         if self.past.last().is_none_or(|last| at >= last.at + SPACING) {
             self.past.push(self.newest);
         }
+    }
+
+    /// Bytes per second over the last moments: the lesser slope of the last two stretches of at
+    /// least [`SURGE`] each, so one step is no surge. 0 where nothing grows.
+    #[must_use]
+    pub fn surge_bytes_per_s(&self) -> u64 {
+        let mut least = None;
+        let mut end = self.newest;
+        let mut known = 0;
+        for point in self.past.newest_first() {
+            if end.at.saturating_sub(point.at) < SURGE {
+                continue;
+            }
+            let rate = u64::try_from(slope(point, end)).unwrap_or(0);
+            least = Some(least.map_or(rate, |other: u64| other.min(rate)));
+            known += 1;
+            end = point;
+            if known == 2 {
+                return least.unwrap_or(0);
+            }
+        }
+        0
     }
 
     /// Bytes per second, negative when the working set shrinks; `None` until two segments are
@@ -278,6 +305,25 @@ mod tests {
         assert_eq!(growth.bytes_per_s(), None);
         growth.record(MS * 42, None);
         assert_eq!(growth.bytes_per_s(), None);
+    }
+
+    #[test]
+    fn a_surge_is_seen_after_two_stretches_and_one_step_is_none() {
+        let surge = |sets: Vec<u64>| {
+            let mut growth = Growth::new();
+            for (ms, set) in sets.into_iter().enumerate() {
+                growth.record(MS * ms as u32, Some(&reading(set)));
+            }
+            growth.surge_bytes_per_s()
+        };
+        let ramp = |to: u64| (0..to).map(|ms| 100 * MB + ms.saturating_sub(20) * MB);
+        assert_eq!(surge(ramp(21).collect()), 0);
+        assert_eq!(surge(ramp(25).collect()), 1_000_000_000);
+        let step = |to: u64| (0..to).map(|ms| if ms < 20 { 100 * MB } else { 130 * MB });
+        for to in 20..30 {
+            assert_eq!(surge(step(to).collect()), 0, "{to} samples");
+        }
+        assert_eq!(surge((0..30).map(|ms| 100 * MB - ms * MB).collect()), 0);
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub struct Strain {
     pub headroom_bytes: u64,
     /// Headroom below which each level begins.
     pub begins: PerLevel<u64>,
-    /// Only growth that lasts counts, and [`crate::growth::Growth`] has seen to that.
+    /// Until the floor, at the present growth. Only growth that lasts counts, and
+    /// [`crate::growth::Growth`] has seen to that.
     pub time_to_exhaustion: Option<Duration>,
 }
 

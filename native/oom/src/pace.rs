@@ -1,21 +1,22 @@
 //! How soon to look again.
 //!
-//! The next look comes in a quarter of the time the critical watermark is away at the worst
-//! growth to be expected: [`SUDDEN`], or what is measured if that is faster. So a node that
-//! sits still and bursts at full speed right after a look is seen at least three times on its
-//! way to critical.
+//! The next look comes in a quarter of the time the floor is away at the worst growth to be
+//! expected: [`SUDDEN`], or what is measured if that is faster. So a node that sits still and bursts
+//! at full speed right after a look is seen at least three times on its way to the floor.
+//!
+//! While nothing moves, looks are never closer together than [`AT_REST`], however near the floor is:
+//! the floor is larger than what grows in that time, and a node that stands still must cost nothing.
 //!
 //! | state                                      | interval |
 //! |--------------------------------------------|----------|
-//! | 512 MiB limit, 60 MB used                  | 17 ms    |
-//! | 512 MiB limit, 250 MB used                 | 5 ms     |
-//! | 2 GiB limit, 300 MB used                   | 101 ms   |
+//! | 512 MiB limit, 60 MB used                  | 28 ms    |
+//! | 512 MiB limit, 250 MB used                 | 16 ms    |
+//! | 2 GiB limit, 300 MB used                   | 113 ms   |
 //! | 16 GiB limit, 2 GB used                    | 0.9 s    |
-//! | 16 MB or less above the critical watermark | 1 ms     |
-//! | critical                                   | 1 ms     |
+//! | near the floor or below it, at rest        | 5 ms     |
+//! | the same, while memory moves               | 1 ms     |
 //!
-//! A sample costs some 20 µs, so even 1 ms is a few per cent of one core, and only while it is
-//! about life and death.
+//! A look at rest reads one file (1 µs); a whole one costs some 20 µs.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +25,11 @@ use std::time::Duration;
 /// filled as fast as two cores can.
 pub const SUDDEN: u64 = 4_000_000_000;
 
-/// Looks between now and the critical watermark, at worst.
+/// The least time between two looks while nothing moves. The floor is 28 MiB under 512 MiB: at
+/// [`SUDDEN`], 20 MB of it are gone after this time.
+pub const AT_REST: Duration = Duration::from_millis(5);
+
+/// Looks between now and the floor, at worst.
 const LOOKS: u64 = 4;
 
 /// The bounds of the sampling interval.
@@ -68,6 +73,8 @@ pub struct Distance {
     pub headroom_bytes: u64,
     pub critical_headroom_bytes: u64,
     pub growth_bytes_per_s: Option<i64>,
+    /// The working set has moved since the last look.
+    pub moves: bool,
 }
 
 impl Pace {
@@ -107,7 +114,12 @@ impl Pace {
         let rate = measured.unwrap_or(0).max(SUDDEN);
         let micros = u128::from(bytes) * 1_000_000 / (u128::from(rate) * u128::from(LOOKS));
         let wanted = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        wanted.clamp(self.min, self.max)
+        let least = if distance.moves {
+            self.min
+        } else {
+            self.min.max(AT_REST).min(self.max)
+        };
+        wanted.clamp(least, self.max)
     }
 }
 
@@ -125,17 +137,18 @@ mod tests {
             headroom_bytes: limit - used,
             critical_headroom_bytes: Watermarks::Auto.headroom(limit).critical,
             growth_bytes_per_s: growth,
+            moves: false,
         }))
     }
 
     #[test]
     fn the_documented_figures() {
         for (limit_mib, used_mb, expected_ms) in [
-            (512, 60, 17),
-            (512, 250, 5),
-            (2048, 300, 101),
-            (16 * 1024, 2000, 919),
-            (512, 330, 1),
+            (512, 60, 28),
+            (512, 250, 16),
+            (2048, 300, 113),
+            (16 * 1024, 2000, 939),
+            (512, 505, 5),
         ] {
             let got = interval(limit_mib * MIB, used_mb * MB, None);
             let got = (got.as_micros() as f64 / 1000.0).round() as u64;
@@ -165,6 +178,7 @@ mod tests {
             headroom_bytes: 0,
             critical_headroom_bytes: 1,
             growth_bytes_per_s: None,
+            moves: true,
         };
         assert_eq!(fixed.interval(Some(near)), ms(7));
     }
@@ -188,6 +202,7 @@ mod tests {
                 headroom_bytes,
                 critical_headroom_bytes: critical,
                 growth_bytes_per_s: growth,
+                moves: true,
             }));
             prop_assert!(of(a.min(b)) <= of(a.max(b)));
             prop_assert!(of(a) >= pace.min && of(a) <= pace.max);
@@ -201,9 +216,10 @@ mod tests {
                 headroom_bytes: critical + headroom,
                 critical_headroom_bytes: critical,
                 growth_bytes_per_s: None,
+                moves: false,
             };
             let interval = Pace::default().interval(Some(distance));
-            if interval > Pace::default().min {
+            if interval > AT_REST {
                 let grown = u128::from(SUDDEN) * interval.as_micros() / 1_000_000;
                 prop_assert!(grown <= u128::from(headroom / 3));
             }

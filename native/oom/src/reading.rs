@@ -84,6 +84,11 @@ pub trait Source: Send {
     /// has changed.
     fn sample(&mut self) -> Sample;
 
+    /// Whether what the last sample found still holds, as far as one cheap look can tell.
+    fn unchanged(&mut self) -> bool {
+        false
+    }
+
     /// Our own usage as measured elsewhere, for platforms where no file tells it.
     fn feed(&mut self, usage_bytes: u64);
 

@@ -1,31 +1,14 @@
 //! Where the levels begin: bytes of headroom derived from a limit, and time to exhaustion.
 //!
-//! # Why `Auto` is what it is
-//!
-//! Measured on two cores, a BEAM node grows by about 100 MB in 50 ms in its worst ordinary
-//! case (building lists, flooding a mailbox), for bursts at up to 2 GB/s. A reaction takes a
-//! sample (1 ms near the limit), a message to a `max` process (usually under 1 ms, 9 ms at
-//! worst), the kills (6 ms for 200) and then the victims' heaps go away on their own
-//! schedulers. 192 MiB is two such 50 ms budgets: one to react in, one for what a garbage
-//! collection needs as to-space while it is on its way. A machine with more memory has more
-//! cores that grow at once, so a 64th of the limit comes on top.
-//!
-//! A small limit cannot afford 192 MiB: there the critical headroom is 40 % of the limit.
-//!
-//! | limit   | critical headroom | critical from |
-//! |---------|-------------------|---------------|
-//! | 64 MiB  | 25.6 MiB          | 60 %          |
-//! | 512 MiB | 200 MiB           | 61 %          |
-//! | 4 GiB   | 256 MiB           | 94 %          |
-//! | 64 GiB  | 1.19 GiB          | 98.1 %        |
-//! | 1 TiB   | 16.2 GiB          | 98.4 %        |
-//!
-//! `high` begins at 1.25 times the critical headroom and `elevated` at 1.5 times.
+//! `Auto` follows the floor ([`crate::floor`]): `critical` and `high` begin there, and
+//! `elevated`, at which nobody loses anything, at twice the floor. A node that stands still above the
+//! floor is healthy, however full it is; whatever turns work away or costs lives before that goes by
+//! the time that growth leaves.
 
 use std::fmt;
 use std::time::Duration;
 
-const MIB: u64 = 1024 * 1024;
+use crate::floor::floor_bytes;
 
 /// One figure for each level above normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +21,7 @@ pub struct PerLevel<T> {
 /// How the headroom at which each level begins follows from a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Watermarks {
-    /// Derived from how fast a node can grow; see the module's documentation.
+    /// Derived from the floor; see the module's documentation.
     #[default]
     Auto,
     /// Fractions of the limit in use; built by [`Watermarks::fractions`].
@@ -135,11 +118,11 @@ impl Watermarks {
 }
 
 fn auto(limit: u64) -> PerLevel<u64> {
-    let critical = (limit / 5 * 2).min(192 * MIB + limit / 64);
+    let floor = floor_bytes(limit);
     PerLevel {
-        elevated: within(critical + critical / 2, limit),
-        high: within(critical + critical / 4, limit),
-        critical: within(critical, limit),
+        elevated: within(floor.saturating_mul(2), limit),
+        high: within(floor, limit),
+        critical: within(floor, limit),
     }
 }
 
@@ -154,7 +137,7 @@ fn within(headroom: u64, limit: u64) -> u64 {
     headroom.clamp(1, limit.saturating_sub(1).max(1))
 }
 
-/// Time to exhaustion below which each level begins; zero switches one off.
+/// Time until the floor is reached, below which each level begins; zero switches one off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeToExhaustion(PerLevel<Duration>);
 
@@ -201,6 +184,7 @@ impl TimeToExhaustion {
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1024 * 1024;
     const GIB: u64 = 1024 * MIB;
 
     fn critical_at_percent(limit: u64) -> f64 {
@@ -211,11 +195,10 @@ mod tests {
     #[test]
     fn auto_follows_the_documented_table() {
         for (limit, percent) in [
-            (64 * MIB, 60.0),
-            (512 * MIB, 60.9),
-            (4 * GIB, 93.75),
-            (64 * GIB, 98.1),
-            (1024 * GIB, 98.4),
+            (64 * MIB, 93.75),
+            (512 * MIB, 94.5),
+            (4 * GIB, 98.6),
+            (64 * GIB, 99.2),
         ] {
             let got = critical_at_percent(limit);
             assert!(
@@ -235,7 +218,7 @@ mod tests {
         let mut limit = 64 * MIB;
         while limit <= 1024 * GIB {
             let now = Watermarks::Auto.headroom(limit);
-            assert!(now.critical < now.high && now.high < now.elevated && now.elevated < limit);
+            assert!(now.critical <= now.high && now.high < now.elevated && now.elevated < limit);
             assert!(now.critical >= before.critical && now.elevated >= before.elevated);
             before = now;
             limit += limit / 8;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::growth::{time_to_exhaustion, Growth};
 use crate::level::{Level, Machine, Strain};
 use crate::pace::Distance;
-use crate::reading::Source;
+use crate::reading::{Sample, Source};
 use crate::slack::Slack;
 
 use super::{Config, Report, Shared, Sink, SinkClosed};
@@ -18,6 +18,19 @@ const SOON: u32 = 3;
 
 /// Problems said after one sample; a source that has more can wait for the next.
 const PROBLEMS_AT_ONCE: usize = 8;
+
+/// A working set that changes by less than this between two looks does not move.
+const MOVES_BYTES: u64 = 512 << 10;
+
+/// Slower growth than this leaves time enough for everything that goes by headroom.
+const COUNTS_BYTES_PER_S: i64 = 2_000_000;
+
+/// Limits that move, and what a cheap look does not see, are looked at this often at rest.
+const WHOLE: Duration = Duration::from_millis(100);
+
+fn used(sample: &Sample) -> Option<u64> {
+    sample.binding.as_ref().map(|binding| binding.working_set_bytes)
+}
 
 #[derive(Debug)]
 pub(super) struct Engine<S> {
@@ -31,6 +44,10 @@ pub(super) struct Engine<S> {
     announced: Level,
     /// The level was announced with the last sample.
     just_announced: bool,
+    /// The working set has moved with the last sample.
+    moves: bool,
+    /// When everything was last looked at.
+    whole_at: Duration,
     shared: Arc<Shared>,
 }
 
@@ -45,6 +62,8 @@ impl<S: Source> Engine<S> {
             report: Report::default(),
             announced: Level::Normal,
             just_announced: false,
+            moves: true,
+            whole_at: Duration::ZERO,
             shared,
         }
     }
@@ -71,14 +90,22 @@ impl<S: Source> Engine<S> {
 
     /// Takes a sample and judges it.
     pub(super) fn observe(&mut self, now: Duration) {
-        let sample = self.source.sample();
+        let before = used(&self.report.sample);
+        let sample = self.look(now);
+        let moved = used(&sample).zip(before);
+        self.moves = moved.is_none_or(|(now, before)| now.abs_diff(before) >= MOVES_BYTES);
         let binding = sample.binding.as_ref();
         self.growth.record(now, binding);
 
         let growth = self.growth.bytes_per_s();
+        let surge = self.growth.surge_bytes_per_s();
         let headroom = binding.map(|reading| reading.headroom_bytes());
         let begins = binding.map(|reading| self.config.watermarks.headroom(reading.limit_bytes));
-        let left = headroom.and_then(|headroom| time_to_exhaustion(headroom, growth));
+        let fastest = growth.unwrap_or(0).max(i64::try_from(surge).unwrap_or(i64::MAX));
+        let left = headroom.zip(begins).and_then(|(headroom, begins)| {
+            let distance = headroom.saturating_sub(begins.critical);
+            time_to_exhaustion(distance, Some(fastest))
+        });
 
         let strain = binding.zip(begins).map(|(reading, begins)| Strain {
             limit_bytes: reading.limit_bytes,
@@ -87,7 +114,7 @@ impl<S: Source> Engine<S> {
                 None => reading.headroom_bytes(),
             },
             begins,
-            time_to_exhaustion: left,
+            time_to_exhaustion: left.filter(|_| fastest >= COUNTS_BYTES_PER_S),
         });
         let slack_bytes = binding
             .zip(self.slack)
@@ -98,12 +125,13 @@ impl<S: Source> Engine<S> {
                 headroom_bytes,
                 critical_headroom_bytes: begins.critical,
                 growth_bytes_per_s: growth,
+                moves: self.moves,
             });
 
         let level = self.machine.judge(now, strain);
         let interval = match level {
-            // Critical by time to exhaustion may still be far away in bytes.
-            Level::Critical => self.config.pace.min(),
+            // Critical by the time that is left may still be far away in bytes.
+            Level::Critical if self.moves => self.config.pace.min(),
             _ => self.config.pace.interval(distance),
         };
         self.report = Report {
@@ -112,6 +140,7 @@ impl<S: Source> Engine<S> {
             begins,
             slack_bytes,
             growth_bytes_per_s: growth,
+            surge_bytes_per_s: surge,
             time_to_exhaustion: left,
             interval,
             sampled_at: now,
@@ -119,6 +148,16 @@ impl<S: Source> Engine<S> {
         };
         self.just_announced = false;
         self.shared.publish(&self.report);
+    }
+
+    /// Everything, or at rest what the last look found, if one cheap look says that it still holds.
+    fn look(&mut self, now: Duration) -> Sample {
+        let due = self.moves || now.saturating_sub(self.whole_at) >= WHOLE;
+        if !due && self.source.unchanged() {
+            return self.report.sample.clone();
+        }
+        self.whole_at = now;
+        self.source.sample()
     }
 
     /// Says what is new since the last time: a change of level, or a tick while critical.
@@ -147,9 +186,13 @@ impl<S: Source> Engine<S> {
 
     fn soon(&self) -> bool {
         let soon = self.config.times.critical().saturating_mul(SOON);
-        self.report
-            .time_to_exhaustion
-            .is_some_and(|left| left < soon)
+        let surging = i64::try_from(self.report.surge_bytes_per_s).unwrap_or(i64::MAX);
+        let fastest = self.report.growth_bytes_per_s.unwrap_or(0).max(surging);
+        fastest >= COUNTS_BYTES_PER_S
+            && self
+                .report
+                .time_to_exhaustion
+                .is_some_and(|left| left < soon)
     }
 }
 

@@ -134,7 +134,7 @@ fn fast_growth_raises_the_level_before_the_headroom_does() {
     assert_eq!(told, [Told::Level(Level::High)]);
     let report = rig.shared.latest().unwrap_or_default();
     assert_eq!(report.growth_bytes_per_s, Some(1_000_000_000));
-    assert_eq!(report.time_to_exhaustion, Some(MS * 861));
+    assert_eq!(report.time_to_exhaustion, Some(MS * 661));
 }
 
 #[test]

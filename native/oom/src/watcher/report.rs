@@ -22,6 +22,9 @@ pub struct Report {
     /// What is left of the slack that was last told.
     pub slack_bytes: Option<u64>,
     pub growth_bytes_per_s: Option<i64>,
+    /// Growth over the last milliseconds; see [`crate::growth::Growth::surge_bytes_per_s`].
+    pub surge_bytes_per_s: u64,
+    /// Until the floor is reached at the present growth.
     pub time_to_exhaustion: Option<Duration>,
     /// The time until the next sample.
     pub interval: Duration,

@@ -1,0 +1,153 @@
+defmodule OOM.Limits do
+  @moduledoc false
+  # Every constant of a decision: its unit, what it means, and where its value comes from. What is
+  # measured on the machine at hand (how long a reaction takes, how fast memory grows) is no constant
+  # and is not here. The floor is in native/oom/src/floor.rs, because the watcher needs it first.
+
+  @mib 1_048_576
+
+  # -- When to act
+
+  @doc """
+  The throttle begins where growth would reach the floor within this time, in ms: six stretches of the
+  throttle, so that figures, a trim and a decision fit in before, and one more of each.
+  """
+  @spec throttle_ms() :: pos_integer()
+  def throttle_ms, do: 300
+
+  @doc """
+  What a reaction takes until one was measured, in ms: a sample (1), a message to a `max` process (up
+  to 9), a kill (up to 6 for 200 victims).
+  """
+  @spec reaction_ms() :: pos_integer()
+  def reaction_ms, do: 15
+
+  @doc "A reaction that was once slow (a victim in a long collection) does not count for more, in ms."
+  @spec longest_reaction_ms() :: pos_integer()
+  def longest_reaction_ms, do: 60
+
+  @doc "Slower growth is not growth that will reach the floor, in bytes/s: as the watcher has it."
+  @spec growth_bytes_per_s() :: pos_integer()
+  def growth_bytes_per_s, do: 2_000_000
+
+  @doc """
+  Headroom is brought back to this multiple of the floor: far enough that the next sample is not at
+  the floor again, and no further.
+  """
+  @spec target_floors() :: float()
+  def target_floors, do: 1.5
+
+  # -- The trim
+
+  @doc "A trim has taken effect after this time, with the schedulers busy, in ms (bench/trim.exs)."
+  @spec trim_settle_ms() :: pos_integer()
+  def trim_settle_ms, do: 20
+
+  @doc "Time between two trims that are waited for, in ms."
+  @spec trim_every_ms() :: pos_integer()
+  def trim_every_ms, do: 100
+
+  # -- Figures
+
+  @doc """
+  How old a figure may be to be acted on while memory grows, in ms: two stretches of the throttle,
+  each of which reads all who stand still.
+  """
+  @spec fresh_ms() :: pos_integer()
+  def fresh_ms, do: 120
+
+  @doc """
+  The same while nothing grows, in ms. The accountant looks at all workers where memory has moved, and
+  once a minute where it has not.
+  """
+  @spec fresh_at_rest_ms() :: pos_integer()
+  def fresh_at_rest_ms, do: 61_000
+
+  @doc """
+  How long the choice waits for figures that are late before it passes to others, in ms, while the
+  throttle holds: a collection of 300 MB takes up to 500.
+  """
+  @spec late_ms() :: pos_integer()
+  def late_ms, do: 600
+
+  @doc """
+  A figure follows its worker with this time constant, in ms; what the worker holds above it has grown
+  lately. Ten turns of the throttle.
+  """
+  @spec grown_ms() :: pos_integer()
+  def grown_ms, do: 1_000
+
+  @doc "A worker that has grown by less is no grower, in bytes: garbage of a busy worker."
+  @spec grown_bytes() :: pos_integer()
+  def grown_bytes, do: 262_144
+
+  @doc "Nor is one that has grown by less than this part of what the fastest worker has."
+  @spec grown_share() :: pos_integer()
+  def grown_share, do: 8
+
+  # -- Whom
+
+  @doc "Victims at once. The figures of the first make those of more than this obsolete."
+  @spec batch() :: pos_integer()
+  def batch, do: 64
+
+  @doc "So many of the largest of each rank are looked at; the rest hold less."
+  @spec looks() :: pos_integer()
+  def looks, do: 256
+
+  @doc """
+  Steady workers die only where their bytes pay for this time of growth besides the need, in ms.
+  Otherwise their deaths would buy moments.
+  """
+  @spec steady_ms() :: pos_integer()
+  def steady_ms, do: 1_000
+
+  # -- What is on its way back
+
+  @doc "A victim's heap is freed after its end, on a scheduler of its own, in ms ..."
+  @spec free_ms() :: pos_integer()
+  def free_ms, do: 5
+
+  @doc "... and at this speed, in bytes/ms: a mailbox of hundreds of MB takes hundreds of ms."
+  @spec free_bytes_per_ms() :: pos_integer()
+  def free_bytes_per_ms, do: @mib
+
+  @doc """
+  A victim that has not left after this time, in ms, is in a collection that cannot be interrupted.
+  What it holds is not counted on any more.
+  """
+  @spec stuck_ms() :: pos_integer()
+  def stuck_ms, do: 150
+
+  @doc """
+  So long after a kill, in ms, victims on their way keep workers of higher ranks from being chosen.
+  Their memory is most of what can be had, and the death of others does not bring it sooner.
+  """
+  @spec waiting_ms() :: pos_integer()
+  def waiting_ms, do: 1_500
+
+  @doc "What was measured is measured again within this time, in ms, or not counted on either."
+  @spec measured_ms() :: pos_integer()
+  def measured_ms, do: 600
+
+  # -- When it does not help
+
+  @doc """
+  Whether kills help is judged over windows this long, in ms: victims' memory is freed when they get
+  their turn.
+  """
+  @spec judge_ms() :: pos_integer()
+  def judge_ms, do: 250
+
+  @doc "After so many windows whose kills freed less than a tenth of what was promised, they end."
+  @spec futile_windows() :: pos_integer()
+  def futile_windows, do: 4
+
+  @doc "So long without anybody to kill, in ms, and there is nobody."
+  @spec nobody_ms() :: pos_integer()
+  def nobody_ms, do: 500
+
+  @doc "An episode is over when nothing was needed for so long, in ms."
+  @spec episode_ms() :: pos_integer()
+  def episode_ms, do: 2_000
+end

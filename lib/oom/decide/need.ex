@@ -1,0 +1,65 @@
+defmodule OOM.Need do
+  @moduledoc false
+  # How much must be freed, from a report: pure. Nothing is needed above the floor, unless growth will
+  # have passed it by the time a decision taken now has taken effect, or a step that nothing can
+  # interrupt (OOM.Steps) does not fit.
+
+  alias OOM.{Limits, Promises}
+
+  @typedoc "The watcher's report, with a limit."
+  @type report :: %{
+          required(:headroom_bytes) => non_neg_integer(),
+          required(:critical_headroom_bytes) => pos_integer(),
+          required(:working_set_bytes) => non_neg_integer(),
+          required(:growth_bytes_per_s) => integer() | nil,
+          optional(atom()) => term()
+        }
+
+  @doc """
+  Bytes that must still be freed; 0 or less where nothing is. `reaction_ms` is what a decision takes to
+  take effect, `step_bytes` the largest step that a worker which grows is about to take.
+  """
+  @spec bytes(report(), Promises.t(), pos_integer(), non_neg_integer(), integer()) :: integer()
+  def bytes(report, promises, reaction_ms, step_bytes, now_ms) do
+    room = report.headroom_bytes + Promises.bytes(promises, report, now_ms)
+    floor = report.critical_headroom_bytes
+    missing = floor - (room - coming_bytes(report, reaction_ms))
+
+    if missing > 0 do
+      max(target_bytes(report) - room + coming_bytes(report, reaction_ms), missing)
+    else
+      # A step may pass the floor for a moment, as a healthy collection does. It must not pass the limit.
+      max(step_bytes - (room - div(floor, 4)), 0)
+    end
+  end
+
+  @doc "The same where steady workers would pay for the growth of others."
+  @spec steady_bytes(report(), integer()) :: integer()
+  def steady_bytes(report, need_bytes),
+    do: need_bytes + div(growth(report) * Limits.steady_ms(), 1_000)
+
+  @doc "The headroom that a round of kills brings back."
+  @spec target_bytes(report()) :: pos_integer()
+  def target_bytes(report), do: trunc(report.critical_headroom_bytes * Limits.target_floors())
+
+  @doc "What will have grown until a decision takes effect."
+  @spec coming_bytes(report(), pos_integer()) :: non_neg_integer()
+  def coming_bytes(report, reaction_ms), do: div(growth(report) * reaction_ms, 1_000)
+
+  @doc "Whether memory grows, as far as decisions go."
+  @spec grows?(report()) :: boolean()
+  def grows?(report), do: fastest(report) >= Limits.growth_bytes_per_s()
+
+  @doc "The time until the limit itself is reached, in ms; `nil` where nothing grows."
+  @spec left_ms(report()) :: non_neg_integer() | nil
+  def left_ms(report) do
+    case growth(report) do
+      0 -> nil
+      growth -> div(report.headroom_bytes * 1_000, growth)
+    end
+  end
+
+  # Growth that has lasted. A surge makes the throttle begin; nobody dies for the first 20 ms of one.
+  defp growth(report), do: max(report.growth_bytes_per_s || 0, 0)
+  defp fastest(report), do: max(growth(report), Map.get(report, :surge_bytes_per_s) || 0)
+end

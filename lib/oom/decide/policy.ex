@@ -1,0 +1,213 @@
+defmodule OOM.Policy do
+  @moduledoc false
+  # What to do at a sample, as pure state: trim first, choose victims for what is needed, count what is
+  # on its way, and notice when kills do not help. The clock is passed in; nothing here asks or sends
+  # anything.
+
+  alias OOM.{Limits, Need, Promises, VictimQueue}
+
+  defstruct trim?: false,
+            promises: %Promises{},
+            # the largest step of those that grow, and of all that may run at once; see OOM.Steps
+            step_bytes: 0,
+            steps_bytes: 0,
+            # those that grow are being slowed, so that nothing seems to grow
+            throttled?: false,
+            trimmed_ms: nil,
+            # how long reactions have lately taken
+            reaction_ms: nil,
+            # since when the choice waits for figures
+            late_ms: nil,
+            nobody_since_ms: nil,
+            # when something was last needed
+            needed_ms: nil,
+            # steady workers have paid for others' growth in this episode
+            steady?: false,
+            # the headroom left when killing was given up
+            exhausted_bytes: nil
+
+  @type t :: %__MODULE__{}
+  @type decision :: :wait | :trim | {:kill | :trim_and_kill, need_bytes :: pos_integer()}
+
+  @spec new(boolean()) :: t()
+  def new(trim?), do: %__MODULE__{trim?: trim?}
+
+  @doc "At a sample with a limit."
+  @spec decide(t(), Need.report(), integer()) :: {decision(), t()}
+  def decide(policy, report, now_ms) do
+    policy = policy |> reconsider(report) |> episode(now_ms)
+    need = need_bytes(policy, report, now_ms)
+
+    cond do
+      need <= 0 or exhausted?(policy) ->
+        {:wait, %{policy | late_ms: nil}}
+
+      trim_due?(policy, now_ms) ->
+        policy = %{policy | trimmed_ms: now_ms, needed_ms: now_ms}
+        if hurry?(policy, report), do: {{:trim_and_kill, need}, policy}, else: {:trim, policy}
+
+      trim_settling?(policy, now_ms) and not hurry?(policy, report) ->
+        {:wait, policy}
+
+      true ->
+        {{:kill, need}, %{policy | needed_ms: now_ms}}
+    end
+  end
+
+  @doc "Bytes that must still be freed."
+  @spec need_bytes(t(), Need.report(), integer()) :: integer()
+  def need_bytes(policy, report, now_ms) do
+    # Where nothing grows nobody takes a step.
+    step = if policy.throttled? or Need.grows?(report), do: policy.step_bytes, else: 0
+    Need.bytes(report, policy.promises, reaction_ms(policy), step, now_ms)
+  end
+
+  @doc """
+  Whether those that may grow should be slowed: growth would reach the floor soon, or steps that may be
+  taken at the same time would.
+  """
+  @spec throttle?(t(), Need.report()) :: boolean()
+  def throttle?(policy, report) do
+    soon? =
+      is_integer(report.time_to_exhaustion_ms) and
+        report.time_to_exhaustion_ms < Limits.throttle_ms()
+
+    (soon? or crowded?(policy, report)) and Need.grows?(report) and not exhausted?(policy)
+  end
+
+  @doc "Whether steps that may be taken at the same time do not fit any more."
+  @spec crowded?(t(), Need.report()) :: boolean()
+  def crowded?(policy, report),
+    do: policy.steps_bytes > report.headroom_bytes - report.critical_headroom_bytes
+
+  @doc "What a choice of victims goes by, for what is needed now."
+  @spec limits(t(), pos_integer(), Need.report(), pos_integer(), integer()) ::
+          VictimQueue.limits()
+  def limits(policy, need_bytes, report, min_bytes, now_ms) do
+    grows? = policy.throttled? or Need.grows?(report)
+
+    %{
+      need_bytes: need_bytes,
+      # Once an episode; and where nothing grows they pay for nobody.
+      steady_bytes:
+        if(not policy.steady? or not grows?, do: Need.steady_bytes(report, need_bytes)),
+      count: Limits.batch(),
+      min_bytes: min_bytes,
+      fresh_ms: if(grows?, do: Limits.fresh_ms(), else: Limits.fresh_at_rest_ms()),
+      late: if(late_too_long?(policy, now_ms), do: :pass, else: :wait),
+      ceiling: Promises.ceiling(policy.promises, now_ms),
+      now_ms: now_ms
+    }
+  end
+
+  defp late_too_long?(%{late_ms: nil}, _now_ms), do: false
+  defp late_too_long?(%{late_ms: since}, now_ms), do: now_ms - since > Limits.late_ms()
+
+  @doc "These were told to leave."
+  @spec killed(t(), [VictimQueue.victim()], VictimQueue.verdict(), Need.report(), integer()) ::
+          t()
+  def killed(policy, victims, verdict, report, now_ms) do
+    promises = Promises.told(policy.promises, victims, report, now_ms)
+
+    steady? =
+      policy.steady? or (verdict == :steady and (policy.throttled? or Need.grows?(report)))
+
+    %{policy | promises: promises, steady?: steady?, nobody_since_ms: nil, late_ms: nil}
+  end
+
+  @doc "Nobody was chosen. When that has lasted, and nobody is waited for, killing is given up."
+  @spec nobody(t(), VictimQueue.verdict(), Need.report(), integer()) :: t()
+  def nobody(policy, :late, _report, now_ms),
+    do: %{policy | late_ms: policy.late_ms || now_ms}
+
+  def nobody(%{nobody_since_ms: nil} = policy, _none, _report, now_ms),
+    do: %{policy | nobody_since_ms: now_ms}
+
+  def nobody(policy, _none, report, now_ms) do
+    lasted? = now_ms - policy.nobody_since_ms >= Limits.nobody_ms()
+
+    if lasted? and not Promises.under_way?(policy.promises, now_ms),
+      do: %{policy | exhausted_bytes: report.headroom_bytes},
+      else: policy
+  end
+
+  @doc "A victim is gone; `true` when it was the last one on its way."
+  @spec gone(t(), pid(), integer()) :: {boolean(), t()}
+  def gone(policy, pid, now_ms) do
+    {last?, promises} = Promises.gone(policy.promises, pid, now_ms)
+    # Half of what was known, so that one slow end does not rule, nor is forgotten at once.
+    took = min(promises.left_ms || Limits.reaction_ms(), Limits.longest_reaction_ms())
+    reaction = div(reaction_ms(policy) + max(took, Limits.reaction_ms()), 2)
+    {last?, %{policy | promises: promises, reaction_ms: reaction}}
+  end
+
+  @spec taken_back(t(), pid()) :: t()
+  def taken_back(policy, pid),
+    do: %{policy | promises: Promises.taken_back(policy.promises, pid)}
+
+  @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
+  def measured(policy, measure, slack_bytes),
+    do: %{policy | promises: Promises.measured(policy.promises, measure, slack_bytes)}
+
+  @doc "Whether the throttle is at work, as of now."
+  @spec throttled(t(), boolean()) :: t()
+  def throttled(policy, throttled?), do: %{policy | throttled?: throttled?}
+
+  @doc "What may be taken in one step, as of now."
+  @spec steps(t(), {non_neg_integer(), non_neg_integer()}) :: t()
+  def steps(policy, {largest, together}),
+    do: %{policy | step_bytes: largest, steps_bytes: together}
+
+  @doc "The level is below critical: what was counted against killing begins anew."
+  @spec relieved(t()) :: t()
+  def relieved(policy) do
+    promises = Promises.forgiven(policy.promises)
+    %{policy | promises: promises, late_ms: nil, exhausted_bytes: nil, nobody_since_ms: nil}
+  end
+
+  @doc "Whether killing was given up: nobody is left, or it frees next to nothing."
+  @spec exhausted?(t()) :: boolean()
+  def exhausted?(policy), do: policy.exhausted_bytes != nil
+
+  defp reaction_ms(policy), do: policy.reaction_ms || Limits.reaction_ms()
+
+  # There is no time for the trim to show.
+  defp hurry?(policy, report) do
+    case Need.left_ms(report) do
+      nil -> false
+      left_ms -> left_ms < 2 * (reaction_ms(policy) + Limits.trim_settle_ms())
+    end
+  end
+
+  defp episode(%{needed_ms: nil} = policy, _now_ms), do: policy
+
+  defp episode(policy, now_ms) do
+    if now_ms - policy.needed_ms > Limits.episode_ms(),
+      do: %{policy | needed_ms: nil, steady?: false},
+      else: policy
+  end
+
+  defp reconsider(%{exhausted_bytes: nil} = policy, report) do
+    if Promises.futile?(policy.promises),
+      do: %{policy | exhausted_bytes: report.headroom_bytes},
+      else: policy
+  end
+
+  # Having given up is not for ever: each time the headroom has halved again, one more round may try,
+  # with fresher figures. That is a handful of rounds before the end, and no loop.
+  defp reconsider(%{exhausted_bytes: given_up} = policy, report) do
+    if report.headroom_bytes * 2 < given_up do
+      promises = Promises.forgiven(policy.promises, Limits.futile_windows() - 1)
+      %{policy | exhausted_bytes: nil, nobody_since_ms: nil, promises: promises}
+    else
+      policy
+    end
+  end
+
+  defp trim_due?(%{trim?: false}, _now_ms), do: false
+  defp trim_due?(%{trimmed_ms: nil}, _now_ms), do: true
+  defp trim_due?(%{trimmed_ms: last}, now_ms), do: now_ms - last >= Limits.trim_every_ms()
+
+  defp trim_settling?(%{trimmed_ms: nil}, _now_ms), do: false
+  defp trim_settling?(%{trimmed_ms: last}, now_ms), do: now_ms - last < Limits.trim_settle_ms()
+end

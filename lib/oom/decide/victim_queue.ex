@@ -1,0 +1,207 @@
+defmodule OOM.VictimQueue do
+  @moduledoc false
+  # Who dies first. Within the first rank, from the lowest up, that has somebody:
+  #
+  # | order | who                                                                             |
+  # |-------|---------------------------------------------------------------------------------|
+  # | never | protected workers, supervisors, whoever would take one of these along           |
+  # | never | one whose figure is not known, or so small that its death frees nothing         |
+  # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
+  # | 2     | steady workers, where a few of them cover what is needed and the growth to come |
+  # | last  | the same of the next rank                                                       |
+  #
+  # Where a worker does not answer (a collection cannot be interrupted, and no kill takes effect in it),
+  # the choice waits for it rather than take others in its place.
+  #
+  # It reads the plan (OOM.Plan) in order, so it costs the same however many workers there are, and asks
+  # no process anything.
+
+  alias OOM.{Evidence, Limits, Plan, Tree, Units, Workers}
+
+  @type victim :: %{
+          pid: pid(),
+          rank: 0..1000,
+          bytes: non_neg_integer(),
+          grown_bytes: non_neg_integer(),
+          state: Workers.state(),
+          supervisor: pid() | nil,
+          id: term()
+        }
+
+  @typedoc """
+  Why these: they grow; they are steady and cover the need; nobody yet, because figures are waited for;
+  or nobody.
+  """
+  @type verdict :: :growing | :steady | :late | :none
+
+  @typedoc """
+  What bounds a choice:
+
+    * `:need_bytes` - what the victims must hold together
+    * `:steady_bytes` - what steady ones must hold together; `nil` where they must not pay
+    * `:count` - how many at most
+    * `:min_bytes` - one that holds less is left alone
+    * `:fresh_ms` - how old a figure may be
+    * `:late` - whether to `:wait` for figures that are older, or to `:pass` them by
+    * `:ceiling` - the highest rank that may be chosen
+    * `:now_ms` - by which figures are old
+  """
+  @type limits :: %{
+          need_bytes: integer(),
+          steady_bytes: integer() | nil,
+          count: pos_integer(),
+          min_bytes: pos_integer(),
+          fresh_ms: pos_integer(),
+          late: :wait | :pass,
+          ceiling: 0..1000,
+          now_ms: integer()
+        }
+
+  @doc "Whom the guard would choose to free so many bytes, for who acts beside it."
+  @spec limits(integer(), pos_integer(), integer()) :: limits()
+  def limits(need_bytes, count, now_ms) do
+    %{
+      need_bytes: need_bytes,
+      steady_bytes: need_bytes,
+      count: count,
+      min_bytes: OOM.Tables.config().min_victim_bytes,
+      fresh_ms: Limits.fresh_at_rest_ms(),
+      late: :pass,
+      ceiling: 1000,
+      now_ms: now_ms
+    }
+  end
+
+  @spec choose(limits()) :: {[victim()], verdict()}
+  def choose(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0 do
+    ranks = ranks(Plan.first_rank(), limits)
+
+    most =
+      for {_, known, _} <- ranks,
+          victim <- known,
+          reduce: 0,
+          do: (a -> max(a, victim.grown_bytes))
+
+    first(ranks, most, limits)
+  end
+
+  def choose(_limits), do: {[], :none}
+
+  # {rank, who may be chosen of it, whether some of it are late}
+  defp ranks(nil, _limits), do: []
+
+  defp ranks(rank, limits) do
+    {known, late?} = candidates(rank, limits)
+    [{rank, known, late?} | ranks(Plan.next_rank(rank), limits)]
+  end
+
+  defp first([], _most, _limits), do: {[], :none}
+  defp first([{rank, _, _} | _], _most, %{ceiling: top}) when rank > top, do: {[], :late}
+
+  defp first([{_rank, known, late?} | higher], most, limits) do
+    case growing(known, most, limits) do
+      [_ | _] = victims ->
+        {victims, :growing}
+
+      [] ->
+        cond do
+          late? and limits.late == :wait -> {[], :late}
+          victims = steady(known, limits) -> {victims, :steady}
+          true -> first(higher, most, limits)
+        end
+    end
+  end
+
+  # Growth shown is evidence enough; of those that grow no more than the need asks for. Whoever has
+  # grown by little beside the fastest of all ranks is not the cause.
+  defp growing(known, most, limits) do
+    known
+    |> Enum.filter(&Evidence.grower?(&1.grown_bytes, most))
+    |> in_order()
+    |> take(limits.need_bytes, limits.count)
+  end
+
+  defp steady(_known, %{steady_bytes: nil}), do: nil
+
+  defp steady(known, limits) do
+    victims = known |> in_order() |> take(limits.steady_bytes, limits.count)
+    if sum(victims) >= limits.steady_bytes, do: victims
+  end
+
+  # What is dynamic is one of many; the largest first, so that the fewest die.
+  defp in_order(victims), do: Enum.sort_by(victims, &{static?(&1.supervisor), -&1.bytes})
+
+  defp static?(nil), do: false
+  defp static?(supervisor), do: not Tree.dynamic?(supervisor)
+
+  defp take(victims, need, count) do
+    {taken, _left} =
+      Enum.reduce_while(victims, {[], need}, fn victim, {taken, left} ->
+        if left <= 0 or length(taken) >= count,
+          do: {:halt, {taken, left}},
+          else: {:cont, {[victim | taken], left - victim.bytes}}
+      end)
+
+    Enum.reverse(taken)
+  end
+
+  defp sum(victims), do: victims |> Enum.map(& &1.bytes) |> Enum.sum()
+
+  # The largest of a rank that may be chosen, and whether there are some whose figures are late.
+  defp candidates(rank, limits) do
+    rank
+    |> Plan.largest(Limits.looks())
+    |> Enum.reduce({[], false}, fn {minus, pid}, {known, late?} ->
+      case judge(rank, -minus, Workers.lookup(pid), limits) do
+        :late -> {known, true}
+        nil -> {known, late?}
+        victim -> {[victim | known], late?}
+      end
+    end)
+  end
+
+  # The row decides: a key may just be being replaced, and then the worker has another.
+  defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, id, _, _} = row, limits) do
+    cond do
+      state == :new or sampled == nil -> :late
+      late?(state, sampled, limits) -> :late
+      bytes < limits.min_bytes -> nil
+      Units.spared?(supervisor, pid) -> nil
+      true -> victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row))
+    end
+  end
+
+  defp judge(_rank, _bytes, _row, _limits), do: nil
+
+  defp late?(:stale, _sampled, _limits), do: true
+  defp late?(_state, sampled, limits), do: limits.now_ms - sampled > limits.fresh_ms
+
+  defp victim(pid, rank, bytes, state, supervisor, id, grown) do
+    %{
+      pid: pid,
+      rank: rank,
+      bytes: bytes,
+      grown_bytes: grown,
+      state: state,
+      supervisor: supervisor,
+      id: id
+    }
+  end
+
+  @doc """
+  Those the throttle looks at: of each rank the largest and those nobody has looked at yet, at most
+  `count` in all, lowest rank first.
+  """
+  @spec line(pos_integer(), pos_integer()) :: [pid()]
+  def line(count, of_each_rank), do: line(Plan.first_rank(), count, of_each_rank)
+
+  defp line(rank, count, _each) when rank == nil or count <= 0, do: []
+
+  defp line(rank, count, each) do
+    new = Plan.smallest(rank, min(div(each, 4), count))
+    pids = Enum.uniq(new ++ for({_, pid} <- Plan.largest(rank, min(each, count)), do: pid))
+    # The row decides: one may be protected by now.
+    pids = Enum.filter(pids, &(Workers.rank(&1) == rank))
+    pids ++ line(Plan.next_rank(rank), count - length(pids), each)
+  end
+end
