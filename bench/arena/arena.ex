@@ -2,28 +2,38 @@ defmodule Arena do
   @moduledoc false
   # Does a node with OOM survive growth at full speed? Started by script/arena.
 
-  alias Arena.{Arguments, Job, Readme, Record, Report, Run, Shape, Table}
+  alias Arena.{DecisionCode, Plan, Readme, Record, Report, Run, Shape, Table}
 
   @usage """
   usage: script/arena [OPTIONS]
 
-    --shapes a,b   which ways to grow, or all (default: all)
+    --shapes a,b   which ways to grow, all, or slices (default: all)
     --workers N,M  how many workers grow (default: 1,4,20,200)
+    --held P,Q     percent of the limit the node uses when they begin, which the 50 innocents hold
+                   in equal parts; 0: what the VM takes by itself (default: 0)
     --runs N       runs of each shape with each number of workers (default: 1)
     --each N       at least N runs of each shape, divided among the numbers of workers
-    --seconds S    how long each lasts (default: 6)
+    --seconds S    how long a run may take to be decided (default: 20)
+    --return       culprits that were ended come back and grow again, for all of these seconds
     --rate R       MB/s of all workers together, or unlimited (default: unlimited)
     --limit M      MiB of the cgroup (default: 512)
     --canary P     its priority with the VM's schedulers: normal or high (default: normal)
+    --burn N       foreign processes that burn CPU meanwhile
+    --quota P      the VM gets at most P percent of one core
     --keep-logs    keep the logs of runs that survived, too
     --trace        a snapshot each 10 ms in the logs
-    --write        put a row for each shape into README.md
-    --continue F   make only the runs that are missing in F, which one of this kind has written
+    --write        put the table into README.md
+    --continue F   make only the runs that are missing in F, and add them to it; auto: in
+                   tmp/arena-HASH.tsv, where HASH is of the decision code
+    --any-hash     take runs of other decision code in F as well
+    --table        make no run: only the tables of what F has
     --quick        some of it, in less than a minute
 
-  All shapes, 100 runs each, take 80 minutes:
+  A run is over when every culprit has been ended, or stands still by itself; a leak that is only
+  throttled is not survived. Each run is kept in tmp/arena-HASH.tsv as soon as it is over. Status 1:
+  a run was not survived, or an innocent died or took more than 5 s to answer.
 
-    script/arena --each 100 --seconds 2 --write
+    script/arena --held 85 --each 100 --continue auto
 
   shapes:
   """
@@ -31,120 +41,108 @@ defmodule Arena do
   @switches [
     shapes: :string,
     workers: :string,
+    held: :string,
     runs: :integer,
     each: :integer,
     write: :boolean,
     continue: :string,
+    any_hash: :boolean,
+    table: :boolean,
     seconds: :integer,
+    return: :boolean,
     rate: :string,
     limit: :integer,
     canary: :string,
+    burn: :integer,
+    quota: :integer,
     keep_logs: :boolean,
     trace: :boolean,
     quick: :boolean,
     help: :boolean
   ]
 
-  # Shape and workers: what users meet, and one that OOM cannot help.
-  @quick [list: 20, binaries: 4, mailbox: 4, ets: 20, mixture: 20, protected: 4]
-  @quick_seconds 3
-  # There one process grows, however many stand by.
-  @single [:protected, :unsupervised]
-
   @spec main([String.t()]) :: no_return()
   def main(arguments) do
+    hash = DecisionCode.hash()
+
     with {options, [], []} <- OptionParser.parse(arguments, strict: @switches),
          false <- options[:help] == true,
-         {:ok, rounds} <- rounds(options),
-         {:ok, made} <- made(options[:continue]) do
-      System.halt(if run(missing(rounds, made), made, options), do: 0, else: 1)
+         {:ok, rounds} <- Plan.rounds(options),
+         :ok <- quota(options[:quota]),
+         path = path(options[:continue], hash),
+         {:ok, made} <- made(path, hash, options) do
+      System.halt(if run(rounds, made, {path, hash}, options), do: 0, else: 1)
     else
       true -> stop(0, usage())
       {:error, what} -> stop(2, what <> "\n\n" <> usage())
+      {:refused, what} -> stop(2, what)
       _ -> stop(2, usage())
     end
   end
 
-  defp run(rounds, made, options) do
-    path = "tmp/arena-#{System.os_time(:second)}.tsv"
+  defp run(rounds, made, {path, hash} = to, options) do
+    made = Plan.wanted(made, rounds)
+    left = if options[:table], do: [], else: rounds |> Plan.missing(made) |> Enum.concat()
+    IO.puts("decision code #{hash}: #{length(made)} runs are recorded, #{length(left)} to make")
 
-    # What was measured stands if the rest is not waited for.
-    runs =
-      Enum.reduce(rounds, made, fn round, before ->
-        runs = before ++ Enum.map(round, &one(&1, options))
-        Record.write(runs, path)
+    case made ++ Enum.map(left, &one(&1, to, options)) do
+      [] ->
+        stop(2, "#{path} has no such runs")
+
+      runs ->
+        Report.table(runs)
+        IO.puts("each run: #{path}")
         if options[:write], do: Readme.put("README.md", "arena", Table.markdown(runs))
-        runs
-      end)
-
-    Report.table(runs)
-    IO.puts("each run: #{path}")
-    Report.deaths(runs)
+        if options[:table], do: IO.puts(["\n", Table.markdown(runs)])
+        Report.failures(runs)
+    end
   end
 
-  defp one({job, n}, options) do
-    run = Run.run(job, Run.vm(), "tmp/arena/#{job.shape}-#{job.workers}-#{n}.log")
+  defp one({job, n}, {path, hash}, options) do
+    log = "tmp/arena/#{job.shape}-#{job.workers}-#{job.held_percent}-#{n}.log"
+    run = %{Run.run(job, Run.vm(), log) | hash: hash}
+    Record.append(run, path)
     Report.line(run)
-    if Run.survived?(run) and not Keyword.get(options, :keep_logs, false), do: File.rm(run.log)
+
+    if Run.survived?(run) and Run.clean?(run) and not Keyword.get(options, :keep_logs, false),
+      do: File.rm(run.log)
+
     run
   end
 
-  defp made(nil), do: {:ok, []}
-  defp made(path), do: Record.read(path)
+  defp path(option, hash) when option in [nil, "auto"], do: Record.path(hash)
+  defp path(path, _hash), do: path
 
-  # Of each job, the first rounds are those that were made.
-  defp missing(rounds, made) do
-    counts = Enum.frequencies_by(made, & &1.job)
+  # Even if none of them is to be used: its rows and these must be alike.
+  defp made(path, hash, options) do
+    with {:ok, runs} <- Record.read(path) do
+      strange = runs |> Enum.map(& &1.hash) |> Enum.uniq() |> List.delete(hash)
+      runs = Enum.filter(runs, &(&1.otp == System.otp_release() or options[:table]))
 
-    Enum.map(rounds, fn round ->
-      Enum.reject(round, fn {job, n} -> n <= (counts[job] || 0) end)
-    end)
-  end
+      cond do
+        options[:continue] == nil and options[:table] != true ->
+          {:ok, []}
 
-  defp rounds(options) do
-    with {:ok, shapes} <- Arguments.shapes(options[:shapes] || "all"),
-         {:ok, workers} <- Arguments.counts("--workers", options[:workers] || "1,4,20,200"),
-         {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited"),
-         {:ok, canary} <- Arguments.priority("--canary", options[:canary] || "normal") do
-      job = %Job{
-        shape: nil,
-        workers: nil,
-        seconds: options[:seconds] || if(options[:quick], do: @quick_seconds, else: 6),
-        limit_bytes: (options[:limit] || 512) * 1_048_576,
-        bytes_per_s: rate,
-        canary: canary,
-        trace?: options[:trace] || false
-      }
+        strange == [] or options[:any_hash] ->
+          {:ok, runs}
 
-      cases = if options[:quick], do: @quick, else: cases(shapes, workers)
-
-      counts = for {shape, workers} <- cases, do: {shape, workers, count(shape, cases, options)}
-      most = counts |> Enum.map(&elem(&1, 2)) |> Enum.max()
-
-      # A round after the other, so that what disturbs a while of it does not fall upon one shape.
-      {:ok,
-       for n <- 1..most do
-         for {shape, workers, count} <- counts, n <= count do
-           {%{job | shape: shape, workers: workers}, n}
-         end
-       end}
+        true ->
+          {:refused,
+           "#{path} has runs of decision code #{Enum.join(strange, ", ")}, and this is #{hash}; " <>
+             "--any-hash takes them as well"}
+      end
     end
   end
 
-  defp count(shape, cases, options) do
-    case options[:each] do
-      nil -> max(options[:runs] || 1, 1)
-      each -> ceil(max(each, 1) / Enum.count(cases, &match?({^shape, _}, &1)))
-    end
-  end
+  defp quota(nil), do: :ok
 
-  defp cases(shapes, workers) do
-    for shape <- shapes,
-        workers <- if(shape in @single, do: [Enum.max(workers)], else: workers),
-        do: {shape, workers}
-  end
+  defp quota(_percent),
+    do: with(why when why != nil <- Run.no_quota(), do: {:refused, why}) || :ok
 
-  defp usage, do: @usage <> "  " <> Enum.map_join(Shape.names(), ", ", &to_string/1) <> "\n"
+  defp usage do
+    names = &Enum.map_join(&1, ", ", fn name -> to_string(name) end)
+    @usage <> "  #{names.(Shape.names())}\n\nslices:\n  #{names.(Shape.slices())}\n"
+  end
 
   @spec stop(0..2, String.t()) :: no_return()
   defp stop(status, words) do

@@ -8,7 +8,8 @@ defmodule Arena.Arguments do
 
   @spec shapes(String.t()) :: result([atom()])
   def shapes("all"), do: {:ok, Shape.names()}
-  def shapes(text), do: names("shape", text, Shape.names())
+  def shapes("slices"), do: {:ok, Shape.slices()}
+  def shapes(text), do: names("shape", text, Shape.names() ++ Shape.slices())
 
   @doc "Some of those there are, by name."
   @spec names(String.t(), String.t(), [atom()]) :: result([atom()])
@@ -31,6 +32,24 @@ defmodule Arena.Arguments do
       do: {:ok, Enum.map(counts, &elem(&1, 0))},
       else: {:error, "expected #{option} to be numbers like 1,20, got: #{text}"}
   end
+
+  @doc "Percents of the limit that are held; of a full one nothing is left to leak into."
+  @spec percents(String.t(), String.t()) :: result([0..99])
+  def percents(option, text) do
+    percents = text |> String.split(",", trim: true) |> Enum.map(&Integer.parse/1)
+
+    if percents != [] and Enum.all?(percents, &match?({n, ""} when n in 0..99, &1)),
+      do: {:ok, Enum.map(percents, &elem(&1, 0))},
+      else: {:error, "expected #{option} to be percents below 100 like 0,85, got: #{text}"}
+  end
+
+  @doc "One that may be missing."
+  @spec at_least(String.t(), integer() | nil, integer()) :: result(integer() | nil)
+  def at_least(_option, nil, _least), do: {:ok, nil}
+  def at_least(_option, n, least) when n >= least, do: {:ok, n}
+
+  def at_least(option, n, least),
+    do: {:error, "expected #{option} to be at least #{least}, got: #{n}"}
 
   @doc "Of a process, with the VM's schedulers."
   @spec priority(String.t(), String.t()) :: result(:normal | :high)

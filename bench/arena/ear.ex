@@ -35,7 +35,7 @@ defmodule Arena.Ear do
   defp hear({:"$gen_cast", {:killed, victims, need, report}}) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
     # What was missing, without what the guard expects to grow.
-    send(Witness, {:killed, bytes, max(report.high_headroom_bytes - report.headroom_bytes, 0)})
+    send(Witness, {:killed, bytes, missing(report, need)})
 
     Say.say(:killed,
       count: length(victims),
@@ -49,4 +49,10 @@ defmodule Arena.Ear do
   end
 
   defp hear(_other), do: :ok
+
+  defp missing(%{high_headroom_bytes: high, headroom_bytes: headroom}, _need),
+    do: max(high - headroom, 0)
+
+  # Where there is no such watermark, what the guard says.
+  defp missing(_report, need), do: need
 end

@@ -6,19 +6,27 @@ defmodule Arena.Leaker do
 
   use GenServer
 
-  alias Arena.{Pace, Shape, Witness}
+  alias Arena.{Pace, Progress, Shape, Witness}
 
   @table __MODULE__
 
   @doc "Before any of them starts."
-  def setup, do: :ets.new(@table, [:named_table, :public, read_concurrency: true])
+  def setup(job) do
+    Progress.setup(job.workers)
+    :ets.new(@table, [:named_table, :public, read_concurrency: true])
+  end
 
   def start_link({kind, id, job}), do: GenServer.start_link(__MODULE__, {kind, id, job})
+
+  @doc "Those that are there, and have not begun."
+  @spec waiting() :: [{pos_integer(), pid()}]
+  def waiting,
+    do: for([id, pid] <- :ets.match(@table, {{:waits, :"$1"}, :"$2"}), do: {id, pid})
 
   @doc "All are there."
   def begin do
     :ets.insert(@table, {:begun})
-    for [pid] <- :ets.match(@table, {{:waits, :_}, :"$1"}), do: send(pid, :begin)
+    for {_, pid} <- waiting(), do: send(pid, :begin)
   end
 
   @doc "The present incarnation, if it grows; it may be dead already."
@@ -53,17 +61,18 @@ defmodule Arena.Leaker do
 
       data ->
         send(self(), :step)
-        {:noreply, {module, data, Pace.new(job, job.workers)}}
+        {:noreply, {module, id, data, Pace.new(job, job.workers)}}
     end
   end
 
   @impl true
   def handle_info(:begin, state), do: {:noreply, state, {:continue, :begin}}
 
-  def handle_info(:step, {module, data, pace}) do
+  def handle_info(:step, {module, id, data, pace}) do
     {bytes, data} = module.step(data)
+    Progress.add(id, bytes)
     send(self(), :step)
-    {:noreply, {module, data, Pace.wait(pace, bytes)}}
+    {:noreply, {module, id, data, Pace.wait(pace, bytes)}}
   end
 
   # Requests come faster than it works.

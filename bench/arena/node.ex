@@ -1,8 +1,8 @@
 defmodule Arena.Node do
   @moduledoc false
-  # What runs in the cgroup, until the time is over or the VM is.
+  # What runs in the cgroup, until it is decided, the time is over, or the VM is.
 
-  alias Arena.{Guard, Job, Say, Tree, Witness}
+  alias Arena.{Asker, Guard, Job, Judge, Say, Tree, Witness}
 
   @spec main([String.t()]) :: no_return()
   def main([text]) do
@@ -12,13 +12,24 @@ defmodule Arena.Node do
     Process.flag(:priority, :high)
     {:ok, _} = Application.ensure_all_started(:logger)
     {:ok, _} = Witness.start_link(job.trace?)
+    {:ok, _} = Judge.start_link(job)
     Guard.start(job)
     Say.say(:ready, pid: String.to_integer(System.pid()))
-    Tree.start(job)
-    Process.sleep(job.seconds * 1_000)
-    Say.say(:result, Witness.facts())
+    {decision, at_ms} = job |> Tree.start() |> await(job)
+    Asker.all(Tree.innocents())
+    Say.say(:result, Witness.facts() ++ [decision: decision, decided_ms: at_ms])
     System.halt(0)
   end
+
+  defp await(:not_loaded, _job), do: {:not_loaded, 0}
+
+  # Who comes back and grows again is never over.
+  defp await(:ok, %{return?: true} = job) do
+    Process.sleep(job.seconds * 1_000)
+    {:returning, job.seconds * 1_000}
+  end
+
+  defp await(:ok, job), do: Judge.await(job.seconds * 1_000)
 
   # Whatever happens to who started this, nothing is left behind.
   defp end_with_parent do

@@ -1,63 +1,99 @@
 defmodule Arena.Record do
   @moduledoc false
   # The runs in a file, for other programs and for an arena that goes on where another has stopped:
-  # tab-separated, a line for each; figures as they were seen.
+  # tab-separated, a line for each; figures as they were seen. A line is added when its run is over,
+  # so that an arena that is interrupted keeps what it has measured.
 
   alias Arena.{Job, Run}
 
-  @outside ~w(shape workers limit_bytes bytes_per_s seconds canary status hung oom_kills peak_bytes)
-  @facts ~w(ms low_kills low_caps normal_deaths inversions other_deaths exhausted critical
-            relief_ms victims_bytes deficit_bytes calm_us worst_us)a
+  @code ~w(hash otp)
+  @options ~w(shape workers limit_bytes bytes_per_s seconds canary held return burn quota)
+  @seen ~w(status hung oom_kills peak_bytes)
+  @facts ~w(ms decision decided_ms low_alive low_kills low_caps innocents_lost normal_deaths timeouts
+            asked_us filled_bytes inversions other_deaths exhausted critical relief_ms victims_bytes
+            deficit_bytes calm_us worst_us)a
 
-  @spec write([Run.t()], Path.t()) :: :ok
-  def write(runs, path) do
-    lines =
-      for %{job: job} = run <- runs do
-        status = if is_integer(run.status), do: run.status, else: "-"
+  @head Enum.join(@code ++ @options ++ @seen ++ @facts, "\t")
 
-        [job.shape, job.workers, job.limit_bytes, job.bytes_per_s, job.seconds, job.canary] ++
-          [status, run.hung?, run.oom_kills || "-", run.peak || "-"] ++
-          Enum.map(@facts, &Keyword.get(run.facts, &1, "-"))
-      end
+  @doc "Where runs of this code are kept unless another file is named."
+  @spec path(String.t()) :: Path.t()
+  def path(hash), do: "tmp/arena-#{hash}.tsv"
 
-    text = Enum.map_join([@outside ++ @facts | lines], "\n", &Enum.join(&1, "\t"))
+  @spec append(Run.t(), Path.t()) :: :ok
+  def append(run, path) do
     File.mkdir_p!(Path.dirname(path))
-    File.write!(path, text <> "\n")
+    head = if File.exists?(path), do: [], else: [@head, "\n"]
+    File.write!(path, [head, line(run), "\n"], [:append])
   end
 
-  @doc "What `write/2` has written."
+  @doc "The runs in a file; none where there is no file yet."
   @spec read(Path.t()) :: {:ok, [Run.t()]} | {:error, String.t()}
   def read(path) do
-    head = Enum.join(@outside ++ @facts, "\t")
-
     with {:ok, text} <- File.read(path),
-         [^head | lines] <- String.split(text, "\n", trim: true) do
-      {:ok, for(line <- lines, do: line |> String.split("\t") |> run())}
+         [@head | lines] <- String.split(text, "\n", trim: true) do
+      {:ok, Enum.map(lines, &run(String.split(&1, "\t")))}
     else
+      {:error, :enoent} -> {:ok, []}
       {:error, reason} -> {:error, "#{path}: #{:file.format_error(reason)}"}
-      _ -> {:error, "#{path} is no record of an arena"}
+      _ -> {:error, "#{path} is no record of this arena: its columns are others"}
     end
   end
 
-  defp run([shape, workers, limit, rate, seconds, canary, status, hung, kills, peak | facts]) do
-    job = %Job{
-      shape: String.to_existing_atom(shape),
-      workers: number(workers),
-      limit_bytes: number(limit),
-      bytes_per_s: if(rate == "unlimited", do: :unlimited, else: number(rate)),
-      seconds: number(seconds),
-      canary: if(canary == "high", do: :high, else: :normal)
-    }
+  @spec line(Run.t()) :: String.t()
+  def line(%{job: job} = run) do
+    status = if is_integer(run.status), do: run.status, else: "-"
 
-    facts = for {key, text} <- Enum.zip(@facts, facts), text != "-", do: {key, number(text)}
-    seen = [status: number(status), hung?: hung == "true"]
-
-    struct!(
-      Run,
-      [job: job, log: "", facts: facts, oom_kills: number(kills), peak: number(peak)] ++ seen
+    Enum.join(
+      [run.hash, run.otp] ++
+        [job.shape, job.workers, job.limit_bytes, job.bytes_per_s, job.seconds, job.canary] ++
+        [job.held_percent, job.return?, job.burners, job.quota_percent || "-"] ++
+        [status, run.hung?, run.oom_kills || "-", run.peak || "-"] ++
+        Enum.map(@facts, &Keyword.get(run.facts, &1, "-")),
+      "\t"
     )
   end
 
-  defp number("-"), do: nil
-  defp number(text), do: String.to_integer(text)
+  # The counterpart of line/1, in the order of the columns.
+  defp run(cells) do
+    {[hash, otp], cells} = Enum.split(cells, length(@code))
+    {options, cells} = Enum.split(cells, length(@options))
+    {[status, hung, kills, peak], facts} = Enum.split(cells, length(@seen))
+
+    %Run{
+      hash: hash,
+      otp: otp,
+      job: job(options),
+      log: "",
+      status: value(status),
+      hung?: hung == "true",
+      oom_kills: value(kills),
+      peak: value(peak),
+      facts: for({key, text} <- Enum.zip(@facts, facts), text != "-", do: {key, value(text)})
+    }
+  end
+
+  defp job([shape, workers, limit, rate, seconds, canary, held, return, burn, quota]) do
+    job = %Job{
+      shape: String.to_existing_atom(shape),
+      workers: value(workers),
+      limit_bytes: value(limit),
+      bytes_per_s: value(rate),
+      seconds: value(seconds),
+      canary: value(canary),
+      held_percent: value(held),
+      burners: value(burn),
+      quota_percent: value(quota)
+    }
+
+    if return == "true", do: Job.returning(job), else: job
+  end
+
+  defp value("-"), do: nil
+
+  defp value(text) do
+    case Integer.parse(text) do
+      {number, ""} -> number
+      _ -> String.to_existing_atom(text)
+    end
+  end
 end

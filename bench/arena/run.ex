@@ -4,19 +4,32 @@ defmodule Arena.Run do
 
   alias Arena.{Job, Say}
 
-  # For a VM that hangs; it has this long besides its load.
-  @patience_ms 30_000
+  # For a VM that hangs; it has this long besides its load: to start, to fill and for last answers.
+  @patience_ms 60_000
+
+  @contain "bench/arena/contain.sh"
 
   @enforce_keys [:job, :log]
-  defstruct [:job, :log, :status, facts: [], peak: nil, oom_kills: nil, pid: nil, hung?: false]
+  defstruct [
+    :job,
+    :log,
+    :status,
+    # of the code that decided, see Arena.DecisionCode, and the release it ran on
+    :hash,
+    :otp,
+    facts: [],
+    peak: nil,
+    oom_kills: nil,
+    pid: nil,
+    hung?: false
+  ]
 
   @type t :: %__MODULE__{}
 
   @spec run(Job.t(), [String.t()], Path.t()) :: t()
   def run(job, vm, log) do
     File.mkdir_p!(Path.dirname(log))
-    contain = "bench/arena/contain.sh"
-    args = [contain, "#{job.limit_bytes}" | vm] ++ [Job.encode(job)]
+    args = [@contain, "#{job.limit_bytes}" | vm] ++ [Job.encode(job)]
 
     port =
       Port.open({:spawn_executable, System.find_executable("bash")}, [
@@ -25,12 +38,17 @@ defmodule Arena.Run do
         :stderr_to_stdout,
         line: 4_096,
         args: args,
-        # The dump of a VM that fails to allocate takes longer than the run.
-        env: [{~c"ERL_CRASH_DUMP_BYTES", ~c"0"}]
+        env: [
+          # The dump of a VM that fails to allocate takes longer than the run.
+          {~c"ERL_CRASH_DUMP_BYTES", ~c"0"},
+          {~c"ARENA_BURNERS", ~c"#{job.burners}"},
+          {~c"ARENA_QUOTA_PERCENT", ~c"#{job.quota_percent}"}
+        ]
       ])
 
     timer = Process.send_after(self(), {:hung, port}, job.seconds * 1_000 + @patience_ms)
-    run = File.open!(log, [:write], &listen(%__MODULE__{job: job, log: log}, port, &1))
+    run = %__MODULE__{job: job, log: log, otp: System.otp_release()}
+    run = File.open!(log, [:write], &listen(run, port, &1))
     Process.cancel_timer(timer)
     run
   end
@@ -47,13 +65,39 @@ defmodule Arena.Run do
   # What elixirc and mix built; the rest every VM has.
   defp own?(path), do: String.contains?(path, "/_build/")
 
+  @doc "Why there can be no CPU quota here, or `nil`."
+  @spec no_quota() :: String.t() | nil
+  def no_quota do
+    case System.cmd("bash", [@contain, "--can-quota"], stderr_to_stdout: true) do
+      {_, 0} -> nil
+      {text, _} -> String.trim(text)
+    end
+  end
+
+  @doc "The VM lives, and its culprits are over; see Arena.Judge."
   @spec survived?(t()) :: boolean()
-  def survived?(run), do: run.status == 0 and not run.hung?
+  def survived?(run),
+    do: lived?(run) and run.facts[:decision] in [:ended, :still, :returning]
+
+  @doc "Neither did an innocent die, nor was one too late with an answer."
+  @spec clean?(t()) :: boolean()
+  def clean?(run), do: (run.facts[:innocents_lost] || 0) == 0
+
+  defp lived?(run), do: run.status == 0 and not run.hung?
 
   @doc "In a few words."
   @spec verdict(t()) :: String.t()
   def verdict(%{hung?: true}), do: "HUNG"
-  def verdict(%{status: 0}), do: "survived"
+
+  def verdict(%{status: 0, facts: facts} = run) do
+    case facts[:decision] do
+      :ended -> "ended at #{seconds(facts[:decided_ms])}s"
+      :still -> "still at #{seconds(facts[:decided_ms])}s, #{facts[:low_alive]} alive"
+      :returning -> "survived"
+      :not_loaded -> "NOT LOADED: #{held_percent(run)} % held"
+      _ -> "NOT DECIDED: #{facts[:low_alive]} alive"
+    end
+  end
 
   def verdict(%{status: status} = run) do
     how =
@@ -63,8 +107,15 @@ defmodule Arena.Run do
         true -> "exit #{inspect(status)}"
       end
 
-    "DIED #{how} at #{Float.round((run.facts[:ms] || 0) / 1_000, 1)}s"
+    "DIED #{how} at #{seconds(run.facts[:ms] || 0)}s"
   end
+
+  @doc "How much of the limit was used when the culprits began."
+  @spec held_percent(t()) :: float()
+  def held_percent(run),
+    do: Float.round((run.facts[:filled_bytes] || 0) * 100 / run.job.limit_bytes, 1)
+
+  defp seconds(ms), do: Float.round(ms / 1_000, 1)
 
   @doc """
   What all victims of the first round held, by what was missing at its trigger; `nil` where nobody

@@ -43,11 +43,23 @@ defmodule Arena.Shape do
     unsupervised: Shapes.Unsupervised
   ]
 
+  # Within one timeslice; see Arena.Shapes.Slice.
+  @slices [
+    slice_rand: Shapes.SliceRandom,
+    slice_zero: Shapes.SliceZero,
+    slice_64k: Shapes.SliceSmall
+  ]
+
+  @doc "All that a worker can be ended for while it grows."
   @spec names() :: [atom()]
   def names, do: Keyword.keys(@shapes)
 
+  @doc "Those that never come back to where a process can be ended."
+  @spec slices() :: [atom()]
+  def slices, do: Keyword.keys(@slices)
+
   @spec module(atom()) :: module()
-  def module(name), do: Keyword.fetch!(@shapes, name)
+  def module(name), do: Keyword.fetch!(@shapes ++ @slices, name)
 
   @spec growers(atom()) :: :low | :protected | :unsupervised | :none
   def growers(name), do: optional(module(name), :growers, [], :low)

@@ -1,77 +1,87 @@
 defmodule Arena.Table do
   @moduledoc false
-  # The runs as Markdown, a row for each shape.
+  # The runs as Markdown, a row for each shape at each height.
 
   alias Arena.{Readme, Run}
 
   @head [
+    "held",
     "shape",
     "survived",
+    "ended / still",
+    "by, median / worst",
+    "innocents lost",
+    "their worst answer",
     "canary, median / worst",
-    "before",
-    "relief, median / worst",
-    "innocents",
     "peak"
   ]
 
   @spec markdown([Run.t()]) :: String.t()
   def markdown([%{job: job} | _] = runs) do
-    shapes = runs |> Enum.map(& &1.job.shape) |> Enum.uniq()
-    groups = Enum.group_by(runs, & &1.job.shape)
-    rows = for shape <- shapes, do: row(shape, groups[shape])
+    groups = Enum.group_by(runs, &{&1.job.held_percent, &1.job.shape})
+    # At each height the shapes in the order in which they ran.
+    keys = runs |> Enum.map(&{&1.job.held_percent, &1.job.shape}) |> Enum.uniq()
+    rows = for {held, _} = key <- Enum.sort_by(keys, &elem(&1, 0)), do: row(held, groups[key])
 
     """
-    #{length(runs)} runs of #{job.seconds} s on OTP #{System.otp_release()}, Elixir \
-    #{System.version()}, #{System.schedulers_online()} cores, #{mib(job.limit_bytes)} MiB a VM, \
-    growth #{rate(job.bytes_per_s)}; in #{workers(runs)} workers, as many runs of each. Canary: its \
-    worst answer in a run; before: the worst of all that came before a first critical sample, where \
-    OOM had no part in it. Relief: from the first critical sample to usage below the target, in the \
-    runs that came to it. Innocents: how many of the 50 died in the worst run, and in how many runs any did.
+    #{length(runs)} runs on OTP #{words(runs, & &1.otp)}, #{System.schedulers_online()} cores, \
+    #{div(job.limit_bytes, 1_048_576)} MiB a VM, growth #{rate(job.bytes_per_s)}#{foreign(job)}; in \
+    #{words(runs, & &1.job.workers)} workers, as many runs of each. Decision code \
+    #{words(runs, & &1.hash)}.#{ends(job)} Innocents lost: how many of the 50 died or took more than 5 s to \
+    answer in the worst run, and in how many runs any did. Canary: its worst answer in a run.
 
     #{Readme.table([@head | rows])}
     """
   end
 
-  defp row(shape, runs) do
-    reliefs = runs |> Enum.map(&Run.relief_ms/1) |> Enum.reject(&is_nil/1)
+  defp ends(%{return?: true} = job),
+    do: " Culprits come back and grow again for #{job.seconds} s."
 
+  defp ends(job) do
+    " Held: of the limit, by the node as the culprits begin. A run is over when all culprits have " <>
+      "been ended, or stand still by themselves (throttled is neither), and survived if that is so " <>
+      "within #{job.seconds} s; by: when it was."
+  end
+
+  defp row(held, [%{job: job} | _] = runs) do
     [
-      "#{shape}",
+      "#{held} %",
+      "#{job.shape}",
       "#{Enum.count(runs, &Run.survived?/1)} of #{length(runs)}",
-      "#{ms(median(runs, :worst_us))} / #{ms(worst(runs, :worst_us))} ms",
-      "#{ms(worst(runs, :calm_us))} ms",
-      relief(Enum.filter(reliefs, &is_integer/1), Enum.count(reliefs, &(&1 == :never))),
-      innocents(worst(runs, :normal_deaths), Enum.count(runs, &lost?/1)),
-      "#{runs |> Enum.map(&(&1.peak || 0)) |> Enum.max() |> mib()} MiB"
+      "#{decided(runs, :ended)} / #{decided(runs, :still)}",
+      by(for run <- runs, run.facts[:decision] in [:ended, :still], do: run.facts[:decided_ms]),
+      innocents(worst(runs, :innocents_lost), Enum.count(runs, &(not Run.clean?(&1)))),
+      "#{ms(worst(runs, :asked_us))} ms",
+      "#{ms(median(values(runs, :worst_us)))} / #{ms(worst(runs, :worst_us))} ms",
+      "#{runs |> Enum.map(&(&1.peak || 0)) |> Enum.max() |> div(1_048_576)} MiB"
     ]
   end
 
-  defp relief([], 0), do: "none was needed"
-  defp relief([], never), do: "not in #{never}"
-
-  defp relief(ms, never) do
-    ms = Enum.sort(ms)
-    known = "#{Enum.at(ms, div(length(ms), 2))} / #{List.last(ms)} ms"
-    if never == 0, do: known, else: known <> ", not in #{never}"
-  end
+  defp by([]), do: "-"
+  defp by(all), do: "#{s(median(all))} / #{s(Enum.max(all))} s"
 
   defp innocents(0, 0), do: "0"
   defp innocents(most, runs), do: "#{most}, in #{runs}"
 
-  defp lost?(run), do: (run.facts[:normal_deaths] || 0) > 0
-  defp worst(runs, key), do: runs |> Enum.map(&(&1.facts[key] || 0)) |> Enum.max()
+  defp decided(runs, how), do: Enum.count(runs, &(&1.facts[:decision] == how))
+  defp values(runs, key), do: Enum.map(runs, &(&1.facts[key] || 0))
+  defp worst(runs, key), do: runs |> values(key) |> Enum.max()
+  defp median(values), do: values |> Enum.sort() |> Enum.at(div(length(values), 2))
 
-  defp median(runs, key),
-    do: runs |> Enum.map(&(&1.facts[key] || 0)) |> Enum.sort() |> Enum.at(div(length(runs), 2))
-
-  defp workers(runs) do
-    {last, others} = runs |> Enum.map(& &1.job.workers) |> Enum.uniq() |> List.pop_at(-1)
+  defp words(runs, value) do
+    {last, others} = runs |> Enum.map(value) |> Enum.uniq() |> Enum.sort() |> List.pop_at(-1)
     if others == [], do: "#{last}", else: "#{Enum.join(others, ", ")} and #{last}"
   end
 
   defp rate(:unlimited), do: "as fast as it can"
   defp rate(bytes), do: "at #{div(bytes, 1_000_000)} MB/s"
 
+  defp foreign(job) do
+    burners = if job.burners > 0, do: ", #{job.burners} foreign processes burn CPU"
+    quota = if job.quota_percent, do: ", the VM may use #{job.quota_percent} % of one core"
+    "#{burners}#{quota}"
+  end
+
   defp ms(us), do: round(us / 1_000)
-  defp mib(bytes), do: div(bytes, 1_048_576)
+  defp s(ms), do: Float.round(ms / 1_000, 1)
 end

@@ -3,21 +3,46 @@ defmodule Arena.Tree do
   # The application under load: the canary, fifty innocents at :normal, and the workers at :low.
   # Where somebody else grows, the workers hold 1 MB each and stand by.
 
-  alias Arena.{Ballast, Canary, Guard, Innocent, Leaker, Prober, Shape}
+  alias Arena.{
+    Asker,
+    Ballast,
+    Canary,
+    Fill,
+    Guard,
+    Innocent,
+    Judge,
+    Leaker,
+    Prober,
+    Shape,
+    Witness
+  }
 
   @innocents 50
   @innocent_bytes 50_000
   @bystander_bytes 1_000_000
 
-  @spec start(Arena.Job.t()) :: :ok
+  @spec innocents() :: pos_integer()
+  def innocents, do: @innocents
+
+  @doc "`:not_loaded` where the innocents could not be made to hold what the job wants."
+  @spec start(Arena.Job.t()) :: :ok | :not_loaded
   def start(job) do
-    Leaker.setup()
+    Innocent.setup()
+    Leaker.setup(job)
     {:ok, _} = supervisor(job, [{Canary, job.canary} | ballast(job)], priority: :protected)
     Prober.start_link(job.canary)
     innocents = for id <- 1..@innocents, do: innocent(:normal, id, @innocent_bytes)
     {:ok, _} = supervisor(job, innocents, priority: :normal)
-    Shape.outside(job)
     workers(Shape.growers(job.shape), job)
+    {loaded?, used_bytes} = Fill.run(job, @innocents)
+    Witness.filled(used_bytes)
+    Asker.start_link(@innocents)
+    if loaded?, do: begin(job), else: :not_loaded
+  end
+
+  defp begin(job) do
+    Shape.outside(job)
+    Judge.begin()
     Leaker.begin()
     :ok
   end

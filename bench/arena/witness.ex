@@ -6,7 +6,7 @@ defmodule Arena.Witness do
 
   use GenServer
 
-  alias Arena.{Prober, Say}
+  alias Arena.{Asker, Prober, Say}
 
   @look_ms 5
   @say_every 10
@@ -21,6 +21,12 @@ defmodule Arena.Witness do
 
   @doc "Called by a worker in its `init/1`. Does not wait."
   def up(kind, id), do: send(__MODULE__, {:up, {kind, id}, self()})
+
+  @doc "An innocent did not answer in time."
+  def timed_out(id), do: send(__MODULE__, {:timed_out, id})
+
+  @doc "The working set when the culprits begin."
+  def filled(bytes), do: send(__MODULE__, {:filled, bytes})
 
   @doc "Everything seen so far."
   def facts, do: GenServer.call(__MODULE__, :facts, 60_000)
@@ -40,6 +46,10 @@ defmodule Arena.Witness do
        low_caps: 0,
        other: [],
        normal_deaths: 0,
+       # innocents that died or did not answer in time, each of them once
+       lost: MapSet.new(),
+       timed_out: MapSet.new(),
+       filled_bytes: 0,
        inversions: 0,
        exhausted: 0,
        level: :normal,
@@ -76,6 +86,14 @@ defmodule Arena.Witness do
       else: {:noreply, state}
   end
 
+  def handle_info({:filled, bytes}, state), do: {:noreply, %{state | filled_bytes: bytes}}
+
+  def handle_info({:timed_out, id}, state) do
+    Say.say(:timed_out, who: id)
+    timed_out = MapSet.put(state.timed_out, id)
+    {:noreply, %{state | timed_out: timed_out, lost: MapSet.put(state.lost, id)}}
+  end
+
   def handle_info(:exhausted, state), do: {:noreply, %{state | exhausted: state.exhausted + 1}}
 
   def handle_info({:outlived, pids}, state) do
@@ -99,20 +117,27 @@ defmodule Arena.Witness do
     do: %{state | critical_at: now(), calm_us: Prober.worst_us()}
 
   defp level(snapshot, %{critical_at: at, relief_ms: nil} = state) when at != nil do
-    if snapshot.headroom_bytes + (snapshot.slack_bytes || 0) >= snapshot.high_headroom_bytes,
+    if enough?(snapshot),
       do: %{state | relief_ms: now() - at},
       else: state
   end
 
   defp level(_snapshot, state), do: state
 
+  defp enough?(%{high_headroom_bytes: high} = snapshot),
+    do: snapshot.headroom_bytes + (snapshot.slack_bytes || 0) >= high
+
+  # Where there is no such watermark.
+  defp enough?(snapshot), do: snapshot.level in [:normal, :elevated]
+
   defp ended({:low, _}, @memory, state), do: %{state | low_kills: state.low_kills + 1}
   # By its max_heap_size, or because it did not leave.
   defp ended({:low, _}, :killed, state), do: %{state | low_caps: state.low_caps + 1}
 
-  defp ended({:normal, _} = name, reason, state) do
+  defp ended({:normal, id} = name, reason, state) do
     low = for {pid, {:low, _}} <- state.alive, do: pid
     Process.send_after(self(), {:outlived, low}, @outlived_ms)
+    state = %{state | lost: MapSet.put(state.lost, id)}
     other(name, reason, %{state | normal_deaths: state.normal_deaths + 1})
   end
 
@@ -134,6 +159,10 @@ defmodule Arena.Witness do
       low_kills: state.low_kills,
       low_caps: state.low_caps,
       normal_deaths: state.normal_deaths,
+      innocents_lost: MapSet.size(state.lost),
+      timeouts: MapSet.size(state.timed_out),
+      asked_us: Asker.worst_us(),
+      filled_bytes: state.filled_bytes,
       inversions: state.inversions,
       other_deaths: length(state.other) - state.normal_deaths,
       protected_deaths: Enum.count(state.other, &match?({:protected, _}, &1)),
@@ -157,8 +186,8 @@ defmodule Arena.Witness do
       level: snapshot.level,
       working_set: mib(snapshot.working_set_bytes),
       rss: mib(snapshot.rss_bytes),
-      slack: mib(snapshot.slack_bytes || 0),
-      growth: mib(snapshot.growth_bytes_per_s || 0),
+      slack: mib(snapshot.slack_bytes),
+      growth: mib(snapshot.growth_bytes_per_s),
       age_us: snapshot.age_us || -1,
       interval_us: snapshot.interval_us || -1,
       guard: guard,

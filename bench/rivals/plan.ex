@@ -36,7 +36,9 @@ defmodule Rivals.Plan do
       limit_bytes: plan.limit_bytes,
       bytes_per_s: rate,
       ballast_bytes: plan.ballast_bytes,
-      guard: Guards.guard(guard)
+      guard: Guards.guard(guard),
+      # Its guards are about what comes back again and again.
+      return?: true
     }
   end
 

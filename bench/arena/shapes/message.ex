@@ -4,7 +4,11 @@ defmodule Arena.Shapes.Mailbox do
   # they hold nothing, and are not registered.
   @behaviour Arena.Shape
 
-  alias Arena.Leaker
+  alias Arena.{Leaker, Pace, Progress}
+
+  # Lists of 50, copied, with their envelopes.
+  @sent 100
+  @sent_bytes @sent * 900
 
   @impl true
   def new(_id, _job), do: nil
@@ -15,16 +19,25 @@ defmodule Arena.Shapes.Mailbox do
   @impl true
   def outside(job) do
     for n <- 1..System.schedulers_online() do
-      spawn_link(fn -> send_on(n, job, Arena.Pace.new(job, System.schedulers_online())) end)
+      spawn_link(fn -> send_on(n, job, Pace.new(job, System.schedulers_online())) end)
     end
   end
 
   defp send_on(n, job, pace) do
-    pid = Leaker.whereis(rem(n, job.workers) + 1)
-    if pid, do: for(_ <- 1..100, do: send(pid, {:request, :lists.seq(1, 50)}))
-    # A list of 50, copied, with its envelope; a client waits where nobody listens.
-    pace = if pid, do: Arena.Pace.wait(pace, 100 * 900), else: Process.sleep(1) && pace
-    send_on(n + 1, job, pace)
+    id = rem(n, job.workers) + 1
+
+    case Leaker.whereis(id) do
+      # A client waits where nobody listens.
+      nil -> Process.sleep(1) && send_on(n + 1, job, pace)
+      pid -> send_on(n + 1, job, Pace.wait(pace, send_to(pid, id)))
+    end
+  end
+
+  defp send_to(pid, id) do
+    for _ <- 1..@sent, do: send(pid, {:request, :lists.seq(1, 50)})
+    # Where nobody is any more, this is the count of one who is over anyway.
+    Progress.add(id, @sent_bytes)
+    @sent_bytes
   end
 end
 

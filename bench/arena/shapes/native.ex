@@ -23,7 +23,7 @@ defmodule Arena.Shapes.OutputPort do
 
     Port.open({:spawn_executable, sleep}, [
       :binary,
-      args: ["#{job.seconds + 5}"],
+      args: ["#{job.seconds + 60}"],
       busy_limits_port: :disabled,
       busy_limits_msgq: :disabled
     ])

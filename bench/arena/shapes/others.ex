@@ -2,9 +2,10 @@
 
 defmodule Arena.Shapes.Neighbour do
   @moduledoc false
-  # Another program in the same cgroup takes 60 % of it, while the workers leak.
+  # Another program in the same cgroup takes 60 % of what is not held of it, while the workers leak.
   @behaviour Arena.Shape
 
+  alias Arena.{Job, Judge}
   alias Arena.Shapes.List
 
   @impl true
@@ -16,12 +17,22 @@ defmodule Arena.Shapes.Neighbour do
 
   @impl true
   def outside(job) do
-    bytes = div(job.limit_bytes * 6, 10)
+    bytes = Job.of_the_rest(job, div(job.limit_bytes * 6, 10))
     # tail keeps all of what has no line break.
     line =
-      "sleep #{@after_ms / 1_000}; { head -c #{bytes} /dev/zero; sleep #{job.seconds}; } | tail -n 1 >/dev/null"
+      "exec 3>&1; sleep #{@after_ms / 1_000}; " <>
+        "{ head -c #{bytes} /dev/zero; echo >&3; sleep #{job.seconds + 10}; } | tail -n 1 >/dev/null"
 
-    Port.open({:spawn_executable, System.find_executable("sh")}, args: ["-c", line])
+    Judge.outside(__MODULE__, :begins)
+    spawn_link(fn -> take(line) end)
+  end
+
+  # The line ends when it has it all; or the program has been ended.
+  defp take(line) do
+    sh = System.find_executable("sh")
+    port = Port.open({:spawn_executable, sh}, [:exit_status, args: ["-c", line]])
+    receive(do: ({^port, _} -> Judge.outside(__MODULE__, :over)))
+    Process.sleep(:infinity)
   end
 end
 
@@ -44,13 +55,13 @@ end
 
 defmodule Arena.Shapes.Protected do
   @moduledoc false
-  # The one that grows must not be killed. It takes 70 % of the limit and stops.
+  # The one that grows must not be killed. It takes 70 % of what is not held of the limit, and stops.
   @behaviour Arena.Shape
 
   @per_s 200_000_000
 
   @impl true
-  def new(_id, job), do: {0, div(job.limit_bytes * 7, 10), []}
+  def new(_id, job), do: {0, Arena.Job.of_the_rest(job, div(job.limit_bytes * 7, 10)), []}
 
   @impl true
   def step({size, most, held}) when size >= most,

@@ -1,0 +1,49 @@
+defmodule Arena.Fill do
+  @moduledoc false
+  # Before anything grows: the innocents take more, all of them as much, until the node's working
+  # set is what the job wants. Not at full speed: that a node may load is shown by
+  # `script/bench usable`, and here it is only what the leak finds.
+
+  alias Arena.{Innocent, Used}
+
+  # 250 MB/s at most.
+  @most_bytes 262_144
+  @pause_ms 50
+  # A throttled fill may take that long; a run that is not loaded by then is none.
+  @deadline_ms 30_000
+  @answer_ms 5_000
+  # What was freed on the way is given back, and the guard is calm again.
+  @settle_ms 1_000
+
+  @doc "The working set that was reached, and whether it is what was wanted."
+  @spec run(Arena.Job.t(), pos_integer()) :: {boolean(), non_neg_integer()}
+  def run(job, innocents) do
+    cgroup = Used.cgroup()
+    target = div(job.limit_bytes * job.held_percent, 100)
+    full? = fill(cgroup, target, innocents, now() + @deadline_ms)
+    if job.held_percent > 0, do: Process.sleep(@settle_ms)
+    {full?, Used.bytes(cgroup)}
+  end
+
+  defp fill(cgroup, target, innocents, deadline) do
+    case share_bytes(target - Used.bytes(cgroup), innocents) do
+      0 ->
+        true
+
+      bytes ->
+        for id <- 1..innocents, do: Innocent.hold(id, bytes, @answer_ms)
+        Process.sleep(@pause_ms)
+        now() < deadline and fill(cgroup, target, innocents, deadline)
+    end
+  end
+
+  @doc "What each takes next, in whole pieces; 0 where half a piece more would be too much."
+  @spec share_bytes(integer(), pos_integer()) :: non_neg_integer()
+  def share_bytes(missing, innocents) do
+    piece = Innocent.piece_bytes()
+    pieces = div(missing + div(innocents * piece, 2), innocents * piece)
+    pieces |> max(0) |> Kernel.*(piece) |> min(@most_bytes)
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
