@@ -57,7 +57,8 @@ defmodule Arena.Plan do
     with {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited"),
          {:ok, canary} <- Arguments.priority("--canary", options[:canary] || "normal"),
          {:ok, burners} <- Arguments.at_least("--burn", options[:burn], 0),
-         {:ok, quota} <- Arguments.at_least("--quota", options[:quota], 1) do
+         {:ok, quota} <- Arguments.at_least("--quota", options[:quota], 1),
+         {:ok, config} <- Arguments.config("--config", options[:config] || "") do
       job = %Job{
         shape: nil,
         workers: nil,
@@ -67,6 +68,7 @@ defmodule Arena.Plan do
         canary: canary,
         burners: burners || 0,
         quota_percent: quota,
+        config: config,
         trace?: options[:trace] || false
       }
 
