@@ -8,7 +8,7 @@ defmodule Arena.Plan do
 
   # Shape and workers: what users meet, and one that OOM cannot help.
   @quick [list: 20, binaries: 4, mailbox: 4, ets: 20, mixture: 20, protected: 4]
-  @quick_seconds 5
+  @quick_seconds 6
   @seconds 20
   # There one process grows, however many stand by.
   @single [:protected, :unsupervised]
