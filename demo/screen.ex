@@ -53,7 +53,7 @@ defmodule Demo.Screen do
 
   defp guarded(%{"held" => held} = said, level, colour?) do
     [" ", paint(pad(level, 8), level, colour?), " killed ", said["kills"]] ++
-      [" held ", held, " back ", said["restarted"]]
+      [" (", said["lost"], " healthy) held ", held]
   end
 
   defp guarded(_said, _level, _colour?), do: []
