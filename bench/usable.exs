@@ -12,7 +12,7 @@
 # limits and kinds take hours. --config gives options of the library.
 #
 # Kinds: binaries (of 64 KiB), ets (rows of 1 KiB), heaps (a list in each worker), one_heap (100 MB,
-# rewritten at 5 MB/s, and binaries), mixture (binaries, ets and heaps, a third each).
+# rewritten at 1 MB/s, and binaries), mixture (binaries, ets and heaps, a third each).
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -35,8 +35,6 @@ defmodule Usable do
   @step 2
   @least 20
   @most 98
-  # A guard that gives memory back may hold a little more than none does.
-  @beyond 4
 
   @kinds [
     binaries: "binaries",
@@ -83,20 +81,27 @@ defmodule Usable do
 
     cells =
       for limit <- limits, kind <- kinds do
-        unguarded = largest(:unguarded, kind, limit, @most, bench)
-        most = min(elem(unguarded, 0) + @beyond, @most)
-        guarded = largest(:guarded, kind, limit, most, bench)
+        unguarded = largest(:unguarded, kind, limit, bench)
+        # It may hold more, for a guard gives memory back.
+        guarded = largest(:guarded, kind, limit, bench)
         IO.puts("#{limit} MiB, #{@kinds[kind]}: #{words(guarded)}, unguarded #{words(unguarded)}")
         {{limit, kind}, {guarded, unguarded}}
       end
 
     IO.puts(["\n", table(limits, kinds, Map.new(cells)), "\n"])
-    IO.puts("percent of the limit that is held steadily, with the guard / without")
+
+    IO.puts(
+      "percent of the limit that are used steadily, with the guard / without; in brackets what"
+    )
+
+    IO.puts(
+      "the data alone should have made of it: heaps have free room, and leave freed segments"
+    )
   end
 
   # What was asked for, and what was held: the median of its runs.
-  defp largest(guard, kind, limit, most, bench) do
-    shares = Enum.to_list(@least..most//@step)
+  defp largest(guard, kind, limit, bench) do
+    shares = Enum.to_list(@least..@most//@step)
     well? = &(elem(run({guard, kind, limit, &1}, &2, bench), 0) in [:ok, :too_small])
 
     with percent when percent != nil <- Search.largest(shares, bench.runs, well?),
@@ -104,7 +109,7 @@ defmodule Usable do
          [_ | _] = held <- for({:ok, share} <- runs, do: share) do
       {percent, Table.median(held)}
     else
-      _ -> {@least, nil}
+      _ -> nil
     end
   end
 
@@ -146,8 +151,8 @@ defmodule Usable do
   defp cell({guarded, unguarded}), do: "#{words(guarded)} / #{words(unguarded)}"
 
   # Where not even the least that makes sense is held.
-  defp words({_, nil}), do: "none"
-  defp words({_, share}), do: "#{share} %"
+  defp words(nil), do: "none"
+  defp words({percent, share}), do: "#{share} % (#{percent})"
 
   defp names, do: Keyword.keys(@kinds)
   defp numbers(text), do: text |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)

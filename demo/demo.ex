@@ -12,6 +12,9 @@ defmodule Demo do
     --svg PATH      where to draw both runs (default: tmp/demo.svg)
     --runs N        how often to run the guarded part (default: 1)
     --guarded-only  leave out the unguarded run, and the drawing
+
+  While it runs: kills of connections in all, healthy connections that were lost, connections that
+  are down and held back until there is room.
   """
 
   @switches [
@@ -29,8 +32,7 @@ defmodule Demo do
   @spec main([String.t()]) :: no_return()
   def main(arguments) do
     case OptionParser.parse(arguments, strict: @switches) do
-      {[help: true], _, _} -> stop(0, @usage)
-      {options, [], []} -> options |> run() |> System.halt()
+      {options, [], []} -> if options[:help], do: stop(0, @usage), else: System.halt(run(options))
       _ -> stop(2, @usage)
     end
   end

@@ -10,9 +10,9 @@ defmodule Usable.Worker do
   # A row besides its payload: the tuple, the key, the binary's head and the table's own.
   @row_extra_bytes 96
   @cell_bytes 16
-  # Of a heap that is rewritten: so many parts, one of them every so often. 5 MB/s of 100 MB.
+  # Of a heap that is rewritten: so many parts, one of them every so often: 1 MB/s of 100 MB.
   @parts 1_000
-  @rewrite_ms 20
+  @rewrite_ms 100
 
   def start_link({kind, bytes, owner}), do: GenServer.start_link(__MODULE__, {kind, bytes, owner})
 
