@@ -41,7 +41,8 @@ defmodule Demo.Chart do
       ~s(<rect class="card" x=".5" y=".5" width="#{@width - 1}" height="#{@height - 1}" rx="8"/>\n),
       heading(limit_bytes, plain_words, guard_words),
       axes(scale, seconds, limit_bytes),
-      load_over(scale, guard),
+      mark(scale, guard.load, "the leaks begin", @plot_height - 12),
+      mark(scale, guard.load_over, "the clients leave", 50),
       area(scale, guard),
       curve(scale, plain, "plain"),
       curve(scale, guard, "guard"),
@@ -79,7 +80,7 @@ defmodule Demo.Chart do
         30,
         "text",
         ~s(font-size="17" font-weight="600"),
-        "1,000 connections leak into #{div(limit_bytes, @mib)} MiB"
+        "50 of 1,000 connections leak, beside a cache, into #{div(limit_bytes, @mib)} MiB"
       ),
       legend(@left, 52, "plain", plain_words),
       legend(@left, 71, "guard", guard_words)
@@ -119,7 +120,7 @@ defmodule Demo.Chart do
     [
       rows,
       columns,
-      text(@width - @right, bottom + 38, "mute", ~s(text-anchor="end"), "seconds of load"),
+      text(@width - @right, bottom + 38, "mute", ~s(text-anchor="end"), "seconds"),
       text(
         18,
         @top + @plot_height / 2,
@@ -148,15 +149,15 @@ defmodule Demo.Chart do
     ]
   end
 
-  defp load_over(_scale, %{load_over: nil}), do: []
+  defp mark(_scale, nil, _words, _below), do: []
 
-  defp load_over(scale, %{load_over: seconds}) do
+  defp mark(scale, seconds, words, below) do
     x = scale.x.(seconds)
 
     [
       ~s(<line class="grid" x1="#{x}" x2="#{x}" y1="#{@top + 36}" y2="#{@top + @plot_height}" ),
       ~s(stroke-dasharray="2 3"/>\n),
-      text(n(x + 6), @top + 50, "mute", "", "the load stops")
+      text(n(x + 6), @top + below, "mute", "", words)
     ]
   end
 

@@ -1,8 +1,10 @@
 defmodule Demo do
   @moduledoc false
-  # One workload, twice under the same limit: without OOM and with it. Started by script/demo.
+  # One node, twice under the same limit, without OOM and with it: a thousand connections of which some
+  # leak, a cache that has loaded, and a protected service. Started by script/demo.
 
   alias Demo.{Chart, Limit, Run, Screen}
+  alias Demo.Node.Connection
 
   @usage """
   usage: script/demo [--svg PATH] [--runs N] [--guarded-only]
@@ -10,6 +12,9 @@ defmodule Demo do
     --svg PATH      where to draw both runs (default: tmp/demo.svg)
     --runs N        how often to run the guarded part (default: 1)
     --guarded-only  leave out the unguarded run, and the drawing
+
+  While it runs: kills of connections in all, healthy connections that were lost, connections that
+  are down and held back until there is room.
   """
 
   @switches [
@@ -27,8 +32,7 @@ defmodule Demo do
   @spec main([String.t()]) :: no_return()
   def main(arguments) do
     case OptionParser.parse(arguments, strict: @switches) do
-      {[help: true], _, _} -> stop(0, @usage)
-      {options, [], []} -> options |> run() |> System.halt()
+      {options, [], []} -> if options[:help], do: stop(0, @usage), else: System.halt(run(options))
       _ -> stop(2, @usage)
     end
   end
@@ -97,14 +101,12 @@ defmodule Demo do
 
   defp plain_verdict(%Run{status: 137, kernel_killed: killed} = run, %{kind: kind})
        when killed != false and kind != :rlimit,
-       do: {true, "unguarded: killed by SIGKILL after #{seconds(run)} s"}
+       do: {true, "unguarded: killed by SIGKILL #{since(run)}"}
 
   # This limit kills nobody: it fails the allocation, and the VM gives up.
   defp plain_verdict(%Run{status: status, no_memory: true} = run, %{kind: :rlimit})
        when status != 0,
-       do:
-         {true,
-          "unguarded: ended by a failed allocation after #{seconds(run)} s (status #{status})"}
+       do: {true, "unguarded: ended by a failed allocation #{since(run)} (status #{status})"}
 
   defp plain_verdict(%Run{status: 0} = run, _limit),
     do: {false, "unguarded: FAILED: it survived #{seconds(run)} s"}
@@ -118,11 +120,11 @@ defmodule Demo do
   defp guard_verdict(run) do
     case guard_failure(run) do
       nil ->
-        %{"killed" => killed, "high_lost" => high} = run.result
-
         {true,
-         "guarded: survived; killed #{killed} of 1000 low, #{high} of 10 high, protected state " <>
-           "intact; worst answer of the protected process #{worst_ms(run)} ms"}
+         "guarded: survived; lost #{run.result["lost"]} of #{healthy()} healthy connections; killed " <>
+           "#{run.result["killed"]} of the #{leaking()} that leak, #{run.result["kills"]} times in all, " <>
+           "and all came back; cache and protected state intact; worst answer of the protected " <>
+           "service #{worst_ms(run)} ms"}
 
       why ->
         {false, "guarded: FAILED: #{why}#{problems(run)}"}
@@ -136,10 +138,10 @@ defmodule Demo do
   defp guard_failure(%Run{result: result, status: status} = run) do
     cond do
       result["protected"] != "intact" -> "protected state: #{result["protected"]}"
-      result["high_lost"] != "0" -> "#{result["high_lost"]} of 10 high died"
+      result["cache"] != "intact" -> "the cache: #{result["cache"]}#{lost(result)}"
       result["other"] != "0" -> "#{result["other"]} workers ended for other reasons"
-      result["down"] != "0" -> "#{result["down"]} low workers did not come back"
-      result["killed"] == "0" -> "nobody was killed: the limit was never near"
+      result["down"] != "0" -> "#{down(result)} did not come back#{lost(result)}"
+      result["kills"] == "0" -> "nobody was killed: the limit was never near"
       run.problems != [] -> "it was late"
       status != 0 -> "ended with status #{status}"
       true -> nil
@@ -151,9 +153,22 @@ defmodule Demo do
     if guard_failure(run),
       do: words,
       else:
-        "guarded: survived; #{run.result["killed"]} of 1000 low killed, 0 of 10 high; " <>
-          "protected: intact, worst answer #{worst_ms(run)} ms"
+        "guarded: survived; lost #{run.result["lost"]} of #{healthy()} healthy connections, killed " <>
+          "#{run.result["killed"]} of the #{leaking()} that leak; protected service: worst answer " <>
+          "#{worst_ms(run)} ms"
   end
+
+  # Not what leaks, but it is worth as much.
+  defp healthy, do: Connection.count() - Connection.leaking()
+  defp leaking, do: Connection.leaking()
+
+  defp lost(result), do: ", and #{result["lost"]} healthy connections were killed"
+
+  defp down(result),
+    do: "#{result["down"]} connections (#{result["down_leaking"]} of them leak)"
+
+  defp since(%Run{load: nil} = run), do: "after #{seconds(run)} s, before the leaks began"
+  defp since(run), do: "#{Float.round(run.seconds - run.load, 1)} s after the leaks began"
 
   defp worst_ms(run),
     do: run.result["worst_us"] |> String.to_integer() |> Kernel./(1_000) |> Float.round(1)

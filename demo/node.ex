@@ -5,57 +5,65 @@ defmodule Demo.Node do
 
   alias Demo.Node.{Cache, Connection, Ledger, Load, Prober, Witness}
 
-  # The load goes on until the limit would have been passed so many times over.
+  # The leaks go on until the limit would have been passed so many times over.
   @times 4
+  # With what the VM and the connections take, half of the limit.
+  @cache_share 0.4
   @status_ms 200
+  @cache_ms 30_000
+  # So that the node is seen standing still.
+  @calm_ms 1_000
   # The load, at its rate, takes a third of that.
   @load_ms 60_000
   @return_ms 60_000
 
-  def main([mode, limit_bytes]) when mode in ["guarded", "unguarded"] do
+  def main([mode, limit]) when mode in ["guarded", "unguarded"] do
+    limit_bytes = String.to_integer(limit)
+    cache_bytes = trunc(limit_bytes * @cache_share)
     end_with_parent()
     # The status has to come through in bad times too.
     Process.flag(:priority, :high)
     {:ok, _} = Witness.start_link()
-    {:ok, _} = start(mode)
-    %{alive: %{low: 1_000, high: 10, protected: 1}} = Witness.counts()
-    protected = Witness.whereis(:protected, 1)
+    {:ok, _} = start(mode, cache_bytes)
+    %{alive: %{low: 1_000, normal: 1, protected: 1}} = Witness.counts()
+    first = %{protected: Witness.whereis(:protected, 1), cache: Witness.whereis(:normal, 1)}
     {:ok, _} = Prober.start_link()
-    Load.start_caches_link()
+    Load.start_cache_link()
     if mode == "guarded", do: OOM.subscribe()
 
     say("ready", [])
-    Load.start_link(@times * String.to_integer(limit_bytes))
+    await(:cache, now() + @cache_ms)
+    await(:calm, now() + @calm_ms)
+    say("load", [])
+    Load.start_link(@times * limit_bytes)
     await(:load, now() + @load_ms)
     say("load_over", [])
     # Held workers come back on their own.
     await(:return, now() + @return_ms)
-    say("result", result(protected))
+    say("result", result(first, Cache.rows(cache_bytes)))
     System.halt(0)
   end
 
   # The three supervisors are all that differs.
-  defp start("unguarded") do
+  defp start("unguarded", cache_bytes) do
     Supervisor.start_link(
       [
         Ledger,
-        supervisor(Supervisor, :caches, children(Cache, 10), []),
-        supervisor(Supervisor, :connections, children(Connection, 1_000), [])
+        supervisor(Supervisor, :connections, connections(), []),
+        supervisor(Supervisor, :caches, [{Cache, cache_bytes}], [])
       ],
       strategy: :one_for_one
     )
   end
 
-  defp start("guarded") do
+  defp start("guarded", cache_bytes) do
     {:ok, _} = Application.ensure_all_started(:oom)
 
     OOM.Supervisor.start_link(
       [
         OOM.child_spec(Ledger, priority: :protected),
-        supervisor(OOM.Supervisor, :caches, children(Cache, 10), oom: [priority: :high]),
-        supervisor(OOM.Supervisor, :connections, children(Connection, 1_000),
-          oom: [priority: :low]
-        )
+        supervisor(OOM.Supervisor, :connections, connections(), oom: [priority: :low]),
+        supervisor(OOM.Supervisor, :caches, [{Cache, cache_bytes}], oom: [priority: :normal])
       ],
       strategy: :one_for_one
     )
@@ -66,8 +74,9 @@ defmodule Demo.Node do
     %{id: id, type: :supervisor, start: {module, :start_link, [children, options]}}
   end
 
-  defp children(module, count),
-    do: for(id <- 1..count, do: Supervisor.child_spec({module, id}, id: id))
+  # Those that leak are worth as much as the others, for nobody knows which they are.
+  defp connections,
+    do: for(id <- 1..Connection.count(), do: Supervisor.child_spec({Connection, id}, id: id))
 
   defp await(phase, deadline) do
     receive do
@@ -79,44 +88,63 @@ defmodule Demo.Node do
         status(counts)
 
         cond do
-          phase == :return and counts.alive.low == 1_000 and OOM.level() == :normal -> :ok
-          now() > deadline -> say("late", phase: phase)
-          true -> await(phase, deadline)
+          over?(phase, counts) -> :ok
+          now() <= deadline -> await(phase, deadline)
+          phase == :calm -> :ok
+          true -> say("late", phase: phase)
         end
     end
   end
+
+  defp over?(:cache, _counts), do: Witness.loaded?()
+
+  defp over?(:return, counts),
+    do: counts.alive.low == Connection.count() and OOM.level() == :normal
+
+  defp over?(_phase, _counts), do: false
 
   defp status(counts) do
     say("status",
       level: OOM.level(),
       alive: counts.alive.low,
-      held: 1_000 - counts.alive.low,
+      held: Connection.count() - counts.alive.low,
       killed: counts.killed,
+      lost: counts.lost,
       kills: counts.kills,
       restarted: counts.restarted,
-      kept: :counters.get(Witness.served(), 1) * Connection.request_bytes(),
+      kept: :counters.get(Witness.kept(), 1) * Connection.export_bytes(),
       worst_us: Prober.worst_us()
     )
   end
 
-  defp result(protected) do
+  defp result(first, rows) do
     {asked, verdict} = Prober.verdict()
-    same? = Witness.whereis(:protected, 1) == protected
+    same? = Witness.whereis(:protected, 1) == first.protected
     counts = Witness.counts()
-    silent = for id <- 1..1_000, not answers?(id), do: id
+    silent = for id <- 1..Connection.count(), not answers?(id), do: id
     for {name, reason} <- counts.other, do: say("other", who: name, reason: reason)
 
     [
       killed: counts.killed,
+      lost: counts.lost,
       kills: counts.kills,
       restarted: counts.restarted,
       down: length(silent),
-      high_lost: Enum.count(counts.other, &match?({{:high, _}, _}, &1)),
+      down_leaking: Enum.count(silent, &Connection.leaks?/1),
+      cache: cache(first.cache, rows),
       other: length(counts.other),
       protected: if(same? and verdict == :intact, do: :intact, else: {same?, verdict}),
       asked: asked,
       worst_us: Prober.worst_us()
     ]
+  end
+
+  defp cache(first, rows) do
+    case Witness.whereis(:normal, 1) do
+      nil -> :down
+      ^first -> if Cache.sound(first) == rows, do: :intact, else: :changed
+      _other -> :restarted
+    end
   end
 
   defp answers?(id) do

@@ -10,7 +10,7 @@ defmodule Demo.Run do
   @deadline_ms 180_000
 
   defstruct mode: nil,
-            # since the load began; before that it is negative
+            # since the node was ready
             seconds: nil,
             # the exit status as a shell has it: 128 + the signal; :hung if we had to end it
             status: nil,
@@ -24,6 +24,8 @@ defmodule Demo.Run do
             # [{seconds, %{"key" => "value"}}], likewise
             statuses: [],
             levels: [],
+            # when the leaks begin, and when they are over
+            load: nil,
             load_over: nil,
             result: nil,
             problems: []
@@ -137,6 +139,7 @@ defmodule Demo.Run do
   defp said("level", %{"level" => level}, run, from),
     do: {%{run | levels: [{seconds(from), level} | run.levels]}, from}
 
+  defp said("load", _, run, from), do: {%{run | load: seconds(from)}, from}
   defp said("load_over", _, run, from), do: {%{run | load_over: seconds(from)}, from}
   defp said("result", values, run, from), do: {%{run | result: values}, from}
 

@@ -4,7 +4,7 @@ defmodule Demo.Screen do
 
   @live_ms 100
   @plain_ms 1_000
-  @bar 24
+  @bar 14
   @mib 1_048_576
 
   # normal, elevated, high, critical: green to red
@@ -52,8 +52,8 @@ defmodule Demo.Screen do
   end
 
   defp guarded(%{"held" => held} = said, level, colour?) do
-    [" ", paint(pad(level, 8), level, colour?), " killed ", said["kills"]] ++
-      [" held ", held, " back ", said["restarted"]]
+    [" ", paint(pad(level, 8), level, colour?), " kills ", said["kills"]] ++
+      [" lost ", said["lost"], " held ", held]
   end
 
   defp guarded(_said, _level, _colour?), do: []

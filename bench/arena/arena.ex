@@ -20,6 +20,7 @@ defmodule Arena do
     --canary P     its priority with the VM's schedulers: normal or high (default: normal)
     --burn N       foreign processes that burn CPU meanwhile
     --quota P      the VM gets at most P percent of one core
+    --config C     options of the library, such as "trim: false, admit: [...]"
     --keep-logs    keep the logs of runs that survived, too
     --trace        a snapshot each 10 ms in the logs
     --write        put the table into README.md
@@ -55,6 +56,7 @@ defmodule Arena do
     canary: :string,
     burn: :integer,
     quota: :integer,
+    config: :string,
     keep_logs: :boolean,
     trace: :boolean,
     quick: :boolean,

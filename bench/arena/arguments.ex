@@ -51,6 +51,17 @@ defmodule Arena.Arguments do
   def at_least(option, n, least),
     do: {:error, "expected #{option} to be at least #{least}, got: #{n}"}
 
+  @doc "A keyword list without its brackets."
+  @spec config(String.t(), String.t()) :: result(keyword())
+  def config(option, text) do
+    with {:ok, quoted} <- Code.string_to_quoted("[" <> text <> "]"),
+         true <- Keyword.keyword?(quoted) and Macro.quoted_literal?(quoted) do
+      {:ok, quoted |> Code.eval_quoted() |> elem(0)}
+    else
+      _ -> {:error, "expected #{option} to be options like kill: false, got: #{text}"}
+    end
+  end
+
   @doc "Of a process, with the VM's schedulers."
   @spec priority(String.t(), String.t()) :: result(:normal | :high)
   def priority(_option, "normal"), do: {:ok, :normal}

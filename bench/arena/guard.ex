@@ -28,8 +28,8 @@ defmodule Arena.WithOOM do
   alias Arena.{Ear, Witness}
 
   @impl true
-  def start(options, _job) do
-    for {name, value} <- options, do: Application.put_env(:oom, name, value)
+  def start(options, job) do
+    for {name, value} <- options ++ job.config, do: Application.put_env(:oom, name, value)
     Application.put_env(:oom, :on_exhausted, &__MODULE__.exhausted/1)
     {:ok, _} = Application.ensure_all_started(:oom)
     Code.ensure_loaded!(OOM.Supervisor)

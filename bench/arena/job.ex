@@ -21,6 +21,7 @@ defmodule Arena.Job do
     canary: :normal,
     burners: 0,
     quota_percent: nil,
+    config: [],
     trace?: false
   ]
 
@@ -46,6 +47,8 @@ defmodule Arena.Job do
           burners: non_neg_integer(),
           # of one core, for the whole VM
           quota_percent: pos_integer() | nil,
+          # of the library, over what the guard has
+          config: keyword(),
           # snapshots each 10 ms, in the log
           trace?: boolean()
         }

@@ -45,6 +45,14 @@ defmodule Arena.Judge do
     end
   end
 
+  @doc "How many have not ended; -1 where the judge does not get to answer."
+  @spec left() :: integer()
+  def left do
+    GenServer.call(__MODULE__, :left)
+  catch
+    :exit, _ -> -1
+  end
+
   @impl true
   def init({job, owner}) do
     {:ok,
@@ -71,6 +79,9 @@ defmodule Arena.Judge do
 
     {:reply, :ok, %{state | culprits: culprits, begun: now()}}
   end
+
+  def handle_call(:left, _from, state),
+    do: {:reply, map_size(state.culprits) + MapSet.size(state.outside), state}
 
   @impl true
   def handle_info({:outside, name, :begins}, state),

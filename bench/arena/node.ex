@@ -17,7 +17,8 @@ defmodule Arena.Node do
     Say.say(:ready, pid: String.to_integer(System.pid()))
     {decision, at_ms} = job |> Tree.start() |> await(job)
     Asker.all(Tree.innocents())
-    Say.say(:result, Witness.facts() ++ [decision: decision, decided_ms: at_ms])
+    decided = [decision: decision, decided_ms: at_ms, culprits_left: Judge.left()]
+    Say.say(:result, Witness.facts() ++ decided)
     System.halt(0)
   end
 

@@ -8,7 +8,7 @@ defmodule Arena.Plan do
 
   # Shape and workers: what users meet, and one that OOM cannot help.
   @quick [list: 20, binaries: 4, mailbox: 4, ets: 20, mixture: 20, protected: 4]
-  @quick_seconds 5
+  @quick_seconds 6
   @seconds 20
   # There one process grows, however many stand by.
   @single [:protected, :unsupervised]
@@ -57,7 +57,8 @@ defmodule Arena.Plan do
     with {:ok, rate} <- Arguments.rate(options[:rate] || "unlimited"),
          {:ok, canary} <- Arguments.priority("--canary", options[:canary] || "normal"),
          {:ok, burners} <- Arguments.at_least("--burn", options[:burn], 0),
-         {:ok, quota} <- Arguments.at_least("--quota", options[:quota], 1) do
+         {:ok, quota} <- Arguments.at_least("--quota", options[:quota], 1),
+         {:ok, config} <- Arguments.config("--config", options[:config] || "") do
       job = %Job{
         shape: nil,
         workers: nil,
@@ -67,6 +68,7 @@ defmodule Arena.Plan do
         canary: canary,
         burners: burners || 0,
         quota_percent: quota,
+        config: config,
         trace?: options[:trace] || false
       }
 

@@ -7,9 +7,9 @@ defmodule Arena.Record do
   alias Arena.{Job, Run}
 
   @code ~w(hash otp)
-  @options ~w(shape workers limit_bytes bytes_per_s seconds canary held return burn quota)
+  @options ~w(shape workers limit_bytes bytes_per_s seconds canary held return burn quota config)
   @seen ~w(status hung oom_kills peak_bytes)
-  @facts ~w(ms decision decided_ms low_alive low_kills low_caps innocents_lost normal_deaths timeouts
+  @facts ~w(ms decision decided_ms culprits_left low_kills low_caps innocents_lost normal_deaths timeouts
             asked_us filled_bytes inversions other_deaths exhausted critical relief_ms victims_bytes
             deficit_bytes calm_us worst_us)a
 
@@ -47,6 +47,7 @@ defmodule Arena.Record do
       [run.hash, run.otp] ++
         [job.shape, job.workers, job.limit_bytes, job.bytes_per_s, job.seconds, job.canary] ++
         [job.held_percent, job.return?, job.burners, job.quota_percent || "-"] ++
+        [inspect(job.config, limit: :infinity)] ++
         [status, run.hung?, run.oom_kills || "-", run.peak || "-"] ++
         Enum.map(@facts, &Keyword.get(run.facts, &1, "-")),
       "\t"
@@ -72,9 +73,9 @@ defmodule Arena.Record do
     }
   end
 
-  defp job([shape, workers, limit, rate, seconds, canary, held, return, burn, quota]) do
+  defp job([shape, workers, limit, rate, seconds, canary, held, return, burn, quota, config]) do
     job = %Job{
-      shape: String.to_existing_atom(shape),
+      shape: String.to_atom(shape),
       workers: value(workers),
       limit_bytes: value(limit),
       bytes_per_s: value(rate),
@@ -82,7 +83,8 @@ defmodule Arena.Record do
       canary: value(canary),
       held_percent: value(held),
       burners: value(burn),
-      quota_percent: value(quota)
+      quota_percent: value(quota),
+      config: config |> Code.eval_string() |> elem(0)
     }
 
     if return == "true", do: Job.returning(job), else: job
@@ -93,7 +95,7 @@ defmodule Arena.Record do
   defp value(text) do
     case Integer.parse(text) do
       {number, ""} -> number
-      _ -> String.to_existing_atom(text)
+      _ -> String.to_atom(text)
     end
   end
 end

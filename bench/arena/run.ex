@@ -92,10 +92,10 @@ defmodule Arena.Run do
   def verdict(%{status: 0, facts: facts} = run) do
     case facts[:decision] do
       :ended -> "ended at #{seconds(facts[:decided_ms])}s"
-      :still -> "still at #{seconds(facts[:decided_ms])}s, #{facts[:low_alive]} alive"
+      :still -> "still at #{seconds(facts[:decided_ms])}s, #{facts[:culprits_left]} left"
       :returning -> "survived"
       :not_loaded -> "NOT LOADED: #{held_percent(run)} % held"
-      _ -> "NOT DECIDED: #{facts[:low_alive]} alive"
+      _ -> "NOT DECIDED: #{facts[:culprits_left]} left"
     end
   end
 

@@ -79,7 +79,8 @@ defmodule Arena.Table do
   defp foreign(job) do
     burners = if job.burners > 0, do: ", #{job.burners} foreign processes burn CPU"
     quota = if job.quota_percent, do: ", the VM may use #{job.quota_percent} % of one core"
-    "#{burners}#{quota}"
+    config = if job.config != [], do: ", with `#{inspect(job.config)}`"
+    "#{burners}#{quota}#{config}"
   end
 
   defp ms(us), do: round(us / 1_000)

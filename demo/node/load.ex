@@ -1,49 +1,66 @@
 defmodule Demo.Node.Load do
   @moduledoc false
-  # Clients: an even stream of requests to random open connections, at a rate that does not care
-  # how the node is. Besides, a modest one to the caches.
+  # Clients: an even stream of exports to the connections that leak, at a rate that does not care how
+  # the node is, and beside it requests to all connections and to the cache.
 
   alias Demo.Node.{Cache, Connection, Witness}
 
   @bytes_per_s 120_000_000
+  @browse_per_tick 5
   @tick_ms 5
+  @cache_ms 10
 
-  @doc "Starts it. Sends `:load_done` to the caller once `bytes` have been offered."
+  @doc "Starts it. Sends `:load_done` to the caller once exports of `bytes` have been offered."
   def start_link(bytes) do
     caller = self()
 
     spawn_link(fn ->
-      request = Connection.request_bytes()
-      offer(now(), 0, request, div(bytes, request))
-      for id <- 1..1_000, pid = Witness.whereis(:low, id), do: GenServer.cast(pid, :client_left)
+      export = Connection.export_bytes()
+      offer(now(), 0, export, div(bytes, export))
+      for id <- 1..Connection.count(), do: cast(id, :client_left)
       send(caller, :load_done)
     end)
   end
 
-  @doc "Starts the caches' client: a call each 10 ms. A late answer crashes the demo."
-  def start_caches_link do
-    spawn_link(fn -> ask_caches(0) end)
+  @doc "Starts the cache's client: a call each 10 ms. A late answer crashes the demo."
+  def start_cache_link do
+    spawn_link(fn -> ask_cache(0) end)
   end
 
-  defp offer(started_ms, sent, request, wanted) when sent < wanted do
-    due = div(@bytes_per_s * (now() - started_ms), request * 1_000)
-    for _ <- sent..(due - 1)//1, do: request()
+  defp offer(started_ms, sent, export, wanted) when sent < wanted do
+    due = div(@bytes_per_s * (now() - started_ms), export * 1_000)
+    for _ <- sent..(due - 1)//1, do: cast(exporter(), :export)
+    for n <- 1..@browse_per_tick, do: cast(:rand.uniform(Connection.count()), {:browse, n})
     Process.sleep(@tick_ms)
-    offer(started_ms, due, request, wanted)
+    offer(started_ms, due, export, wanted)
   end
 
-  defp offer(_started_ms, _sent, _request, _wanted), do: :ok
+  defp offer(_started_ms, _sent, _export, _wanted), do: :ok
+
+  # One of those that leak.
+  defp exporter do
+    leaking = Connection.leaking()
+    :rand.uniform(leaking) * div(Connection.count(), leaking)
+  end
 
   # Whose connection is down is turned away, as at a real server.
-  defp request do
-    with pid when pid != nil <- Witness.whereis(:low, :rand.uniform(1_000)),
-         do: GenServer.cast(pid, :request)
+  defp cast(id, request) do
+    with pid when pid != nil <- Witness.whereis(:low, id), do: GenServer.cast(pid, request)
   end
 
-  defp ask_caches(n) do
-    {:row, _, _} = Cache.get(Witness.whereis(:high, rem(n, 10) + 1), n, 5_000)
-    Process.sleep(10)
-    ask_caches(n + 1)
+  defp ask_cache(n) do
+    true = cache_sound?(Witness.whereis(:normal, 1), n)
+    Process.sleep(@cache_ms)
+    ask_cache(n + 7)
+  end
+
+  # While it is down there is nothing to ask; that it was shows at the end.
+  defp cache_sound?(nil, _n), do: true
+
+  defp cache_sound?(pid, n) do
+    Cache.sound?(pid, n, 5_000)
+  catch
+    :exit, {reason, _} when reason != :timeout -> true
   end
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -5,19 +5,27 @@ defmodule Demo.Node.Witness do
 
   use GenServer
 
+  alias Demo.Node.Connection
+
   @memory {:shutdown, :memory_pressure}
 
   def start_link do
     :ets.new(__MODULE__, [:named_table, :public, read_concurrency: true])
-    :ets.insert(__MODULE__, {:served, :counters.new(1, [:write_concurrency])})
+    :ets.insert(__MODULE__, {:kept, :counters.new(1, [:write_concurrency])})
     GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
   end
 
   @doc "Called by a worker in its `init/1`. Does not wait."
   def up(kind, id), do: send(__MODULE__, {:up, {kind, id}, self()})
 
-  @doc "The counter of requests that were served by connections."
-  def served, do: :ets.lookup_element(__MODULE__, :served, 2)
+  @doc "The counter of exports that connections have kept."
+  def kept, do: :ets.lookup_element(__MODULE__, :kept, 2)
+
+  @doc "The cache is loaded."
+  def loaded, do: :ets.insert(__MODULE__, {:loaded, true})
+
+  @doc "Whether it is."
+  def loaded?, do: :ets.member(__MODULE__, :loaded)
 
   @doc "The pid of a worker, or `nil` while it is down."
   def whereis(kind, id) do
@@ -28,24 +36,28 @@ defmodule Demo.Node.Witness do
   end
 
   @doc """
-  What has happened so far: workers alive by kind, `killed` distinct low ones and `kills` in all,
-  `restarted` low ones, and `other` exits, of which there must be none.
+  What has happened so far: workers alive by kind; of the connections that leak, `killed` distinct
+  ones; of the healthy ones, `lost` distinct ones; `kills` of both in all, `restarted` ones, and `other`
+  exits, of which there must be none.
   """
   def counts, do: GenServer.call(__MODULE__, :counts, 60_000)
 
   @impl true
   def init(nil) do
-    {:ok, %{names: %{}, alive: %{}, killed: MapSet.new(), kills: 0, starts: 0, other: []}}
+    {:ok, %{names: %{}, alive: %{}, dead: MapSet.new(), kills: 0, starts: 0, other: []}}
   end
 
   @impl true
   def handle_call(:counts, _from, state) do
+    killed = Enum.count(state.dead, &Connection.leaks?/1)
+
     {:reply,
      %{
-       alive: Map.merge(%{low: 0, high: 0, protected: 0}, state.alive),
-       killed: MapSet.size(state.killed),
+       alive: Map.merge(%{low: 0, normal: 0, protected: 0}, state.alive),
+       killed: killed,
+       lost: MapSet.size(state.dead) - killed,
        kills: state.kills,
-       restarted: max(state.starts - 1_000, 0),
+       restarted: max(state.starts - Connection.count(), 0),
        other: state.other
      }, state}
   end
@@ -68,8 +80,8 @@ defmodule Demo.Node.Witness do
 
   # `:killed` is the guard's doing too: nobody else here kills, and it is how a worker ends that
   # would pass its max_heap_size.
-  defp ended({:low, _} = name, reason, state) when reason in [@memory, :killed],
-    do: %{state | killed: MapSet.put(state.killed, name), kills: state.kills + 1}
+  defp ended({:low, id}, reason, state) when reason in [@memory, :killed],
+    do: %{state | dead: MapSet.put(state.dead, id), kills: state.kills + 1}
 
   defp ended(name, reason, state), do: %{state | other: [{name, reason} | state.other]}
 

@@ -59,18 +59,23 @@ defmodule Arena.Shapes.Protected do
   @behaviour Arena.Shape
 
   @per_s 200_000_000
+  @piece_bytes 262_144
 
   @impl true
-  def new(_id, job), do: {0, Arena.Job.of_the_rest(job, div(job.limit_bytes * 7, 10)), []}
+  def new(_id, job), do: {now(), 0, Arena.Job.of_the_rest(job, div(job.limit_bytes * 7, 10)), []}
 
   @impl true
-  def step({size, most, held}) when size >= most,
-    do: Process.sleep(100) && {1, {size, most, held}}
+  def step({begun, size, most, held}) when size >= most,
+    do: Process.sleep(100) && {1, {begun, size, most, held}}
 
-  def step({size, most, held}) do
-    Process.sleep(div(262_144 * 1_000, @per_s))
-    {262_144, {size + 262_144, most, [:binary.copy(<<1>>, 262_144) | held]}}
+  def step({begun, size, most, held}) do
+    size = size + @piece_bytes
+    ahead_ms = div(size * 1_000, @per_s) - (now() - begun)
+    if ahead_ms > 0, do: Process.sleep(ahead_ms)
+    {@piece_bytes, {begun, size, most, [:binary.copy(<<1>>, @piece_bytes) | held]}}
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   @impl true
   def growers, do: :protected

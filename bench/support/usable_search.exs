@@ -1,0 +1,32 @@
+defmodule Usable.Search do
+  @moduledoc false
+  # The largest share that holds in all runs. First by halving, a run at each share, as though who
+  # holds a share held all smaller ones; then from there down, until all runs of a share are well.
+
+  @doc """
+  `try.(share, n)` tells whether the n-th run at a share is well; asked twice, it must know. `nil`
+  where no share is.
+  """
+  @spec largest([pos_integer()], pos_integer(), (pos_integer(), pos_integer() -> boolean())) ::
+          pos_integer() | nil
+  def largest(shares, runs, try) do
+    shares = Enum.sort(shares)
+    well = halve(shares, 0, length(shares), &try.(&1, 1))
+
+    shares
+    |> Enum.take(well)
+    |> Enum.reverse()
+    |> Enum.find(fn share -> Enum.all?(1..runs, &try.(share, &1)) end)
+  end
+
+  # How many of the shares are well: at least `low` of them, at most `high`.
+  defp halve(_shares, low, high, _well?) when low == high, do: low
+
+  defp halve(shares, low, high, well?) do
+    middle = div(low + high, 2)
+
+    if well?.(Enum.at(shares, middle)),
+      do: halve(shares, middle + 1, high, well?),
+      else: halve(shares, low, middle, well?)
+  end
+end

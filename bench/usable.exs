@@ -1,0 +1,172 @@
+# How much of its limit may a node use steadily, with nobody killed, held or refused?
+#
+#     script/bench usable [--limits M,M,...] [--kinds K,K,...] [--runs N] [--seconds S] [--continue]
+#                         [--config "..."] [--short]
+#
+# 50 ordinary workers of priority :normal load a share of the limit as fast as they can, one VM at a
+# time, and then sit still for S seconds. The largest share, in steps of 2 %, is looked for at which
+# all N runs show no kill, no hold and `admit?(:normal)`; beside it, the largest at which the same VM
+# without a guard is not killed by the kernel. Told is the working set it then holds, by the
+# cgroup's own files. Heaps grow in leaps and are copied when they are collected, so that they need
+# room in any VM. Each run is kept in tmp/, and --continue makes only those that are missing; all
+# limits and kinds take hours. --config gives options of the library.
+#
+# Kinds: binaries (of 64 KiB), ets (rows of 1 KiB), heaps (a list in each worker), one_heap (100 MB,
+# rewritten at 1 MB/s, and binaries), mixture (binaries, ets and heaps, a third each).
+
+Code.require_file("support/table.exs", __DIR__)
+Code.require_file("support/vm.exs", __DIR__)
+Code.require_file("support/usable_search.exs", __DIR__)
+Code.require_file("support/usable_record.exs", __DIR__)
+Code.require_file("arena/decision_code.ex", __DIR__)
+Code.require_file("arena/readme.ex", __DIR__)
+
+nodes =
+  Code.require_file("arena/used.ex", __DIR__) ++
+    Code.require_file("support/usable_node.exs", __DIR__)
+
+defmodule Usable do
+  alias Arena.{DecisionCode, Readme}
+  alias Bench.{Table, VM}
+  alias OOM.Test.Cgroup
+  alias Usable.{Record, Search}
+
+  @mib 1_048_576
+  @step 2
+  @least 20
+  @most 98
+
+  @kinds [
+    binaries: "binaries",
+    ets: "ETS",
+    heaps: "50 list heaps",
+    one_heap: "one heap of 100 MB",
+    mixture: "mixture"
+  ]
+
+  def main(arguments, nodes) do
+    switches = [
+      limits: :string,
+      kinds: :string,
+      runs: :integer,
+      seconds: :integer,
+      continue: :boolean,
+      config: :string,
+      short: :boolean
+    ]
+
+    {options, []} = OptionParser.parse!(arguments, strict: switches)
+    if why = Cgroup.unavailable(), do: stop("usable: skipped: #{why}")
+
+    limits = options |> Table.option(:limits, "256,512,1024,4096", "256") |> numbers()
+    kinds = options |> Table.option(:kinds, Enum.join(names(), ","), "binaries") |> kinds()
+
+    bench = %{
+      nodes: nodes,
+      runs: Table.option(options, :runs, 5, 1),
+      seconds: Table.option(options, :seconds, 20, 2),
+      config: elem(Code.eval_string("[#{options[:config]}]"), 0)
+    }
+
+    hash = DecisionCode.hash()
+    tag = if bench.config == [], do: hash, else: "#{hash}-#{:erlang.phash2(bench.config)}"
+
+    Table.head("#{bench.runs} of #{bench.runs} runs of #{bench.seconds} s; decision code #{hash}")
+
+    for {guard, name} <- [guarded: tag, unguarded: "unguarded"] do
+      path = "tmp/usable-#{name}.tsv"
+      Process.put(guard, Record.open(path, bench.seconds, options[:continue] == true))
+      IO.puts("#{guard}: #{path}")
+    end
+
+    cells =
+      for limit <- limits, kind <- kinds do
+        unguarded = largest(:unguarded, kind, limit, bench)
+        # It may hold more, for a guard gives memory back.
+        guarded = largest(:guarded, kind, limit, bench)
+        IO.puts("#{limit} MiB, #{@kinds[kind]}: #{words(guarded)}, unguarded #{words(unguarded)}")
+        {{limit, kind}, {guarded, unguarded}}
+      end
+
+    IO.puts(["\n", table(limits, kinds, Map.new(cells)), "\n"])
+
+    IO.puts(
+      "percent of the limit that are used steadily, with the guard / without; in brackets what"
+    )
+
+    IO.puts(
+      "the data alone should have made of it: heaps have free room, and leave freed segments"
+    )
+  end
+
+  # What was asked for, and what was held: the median of its runs.
+  defp largest(guard, kind, limit, bench) do
+    shares = Enum.to_list(@least..@most//@step)
+    well? = &(elem(run({guard, kind, limit, &1}, &2, bench), 0) in [:ok, :too_small])
+
+    with percent when percent != nil <- Search.largest(shares, bench.runs, well?),
+         runs = for(n <- 1..bench.runs, do: run({guard, kind, limit, percent}, n, bench)),
+         [_ | _] = held <- for({:ok, share} <- runs, do: share) do
+      {percent, Table.median(held)}
+    else
+      _ -> nil
+    end
+  end
+
+  defp run({guard, kind, limit, percent} = key, n, bench) do
+    record = Process.get(guard)
+
+    with nil <- Record.run(record, key, n) do
+      {verdict, facts} = result = once(guard, kind, limit, percent, bench)
+      Process.put(guard, Record.add(record, key, bench.seconds, result))
+      IO.puts("  #{limit} MiB #{kind} #{guard} #{percent} %: #{verdict} #{inspect(facts)}")
+      {verdict, facts[:share]}
+    end
+  end
+
+  defp once(guard, kind, limit, percent, bench) do
+    oom = if guard == :guarded, do: bench.config
+
+    VM.with_vm(bench.nodes, [oom: oom, limit_bytes: limit * @mib], fn vm ->
+      arguments = [guard, kind, percent, limit * @mib, bench.seconds]
+
+      case VM.try_call(vm, Usable.Node, :run, arguments) do
+        {:ok, result} -> result
+        :dead -> {:dead, [oom_kills: Cgroup.oom_kills(vm.cgroup)]}
+      end
+    end)
+  end
+
+  defp table(limits, kinds, cells) do
+    head = ["limit" | Enum.map(kinds, &@kinds[&1])]
+
+    rows =
+      for limit <- limits do
+        ["#{limit} MiB" | for(kind <- kinds, do: cell(cells[{limit, kind}]))]
+      end
+
+    Readme.table([head | rows])
+  end
+
+  defp cell({guarded, unguarded}), do: "#{words(guarded)} / #{words(unguarded)}"
+
+  # Where not even the least that makes sense is held.
+  defp words(nil), do: "none"
+  defp words({percent, share}), do: "#{share} % (#{percent})"
+
+  defp names, do: Keyword.keys(@kinds)
+  defp numbers(text), do: text |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
+
+  defp kinds(text) do
+    for word <- String.split(text, ",", trim: true) do
+      Enum.find(names(), &(to_string(&1) == word)) || stop("usable: there is no kind #{word}")
+    end
+  end
+
+  defp stop(words) do
+    IO.puts(words)
+    System.halt(0)
+  end
+end
+
+Usable.main(System.argv(), nodes)
