@@ -11,9 +11,11 @@ defmodule OOM.Guard do
     Asker,
     Kill,
     Level,
+    Limits,
     Native,
     Notifier,
     Policy,
+    Promises,
     Reporter,
     Tables,
     Throttle,
@@ -32,8 +34,7 @@ defmodule OOM.Guard do
   @trim_again_ms 10
   # Less slack than this decides nothing while all is normal.
   @slack_matters_bytes 8 * 1_048_576
-  # While memory stands still a measure holds, and at the floor that may be for days.
-  @measure_at_rest_ms 2_000
+  # A working set that has moved by less since the last measure stands still.
   @at_rest_bytes 1_048_576
   # So long after a throttle that ended no other begins; the second where the growth was nobody's.
   @throttle_again_ms 5
@@ -51,8 +52,14 @@ defmodule OOM.Guard do
 
   @doc "New figures are in, and the watcher may see no reason to tick yet. Sent, not asked."
   @spec look() :: :ok
-  def look do
-    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :look)
+  def look, do: tell(:look)
+
+  @doc "The same, from the throttle, with the growth while all that may grow stood still."
+  @spec look(pid(), non_neg_integer()) :: :ok
+  def look(throttle, standing_bytes_per_s), do: tell({:look, throttle, standing_bytes_per_s})
+
+  defp tell(message) do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, message)
     :ok
   end
 
@@ -71,7 +78,8 @@ defmodule OOM.Guard do
       unexplained_bytes: nil,
       # the working set at the last measure
       measured_at_bytes: nil,
-      measuring?: false
+      # :running, the timer of the next one, or nil
+      measure: nil
     }
 
     # Before anything of the user's starts there is a first sample.
@@ -115,6 +123,10 @@ defmodule OOM.Guard do
   def handle_info({:spared, pid, _rank}, state),
     do: {:noreply, %{state | policy: Policy.taken_back(state.policy, pid)}}
 
+  # The throttle has read all that stand still, and tells what grew meanwhile.
+  def handle_info({:look, pid, standing}, %{throttle: %{pid: pid}} = state),
+    do: handle_info(:look, put_in(state.throttle[:standing_bytes_per_s], standing))
+
   # New figures may show a step that does not fit, and while growth stands still nothing else would.
   def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
     case Native.watcher_report(watcher) do
@@ -127,7 +139,7 @@ defmodule OOM.Guard do
   end
 
   def handle_info({:slack, measure}, state), do: {:noreply, measured(measure, state)}
-  def handle_info(:measure, state), do: {:noreply, measure(%{state | measuring?: false})}
+  def handle_info(:measure, state), do: {:noreply, measure(%{state | measure: nil})}
   def handle_info(:watch, state), do: {:noreply, watch(state)}
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -142,7 +154,7 @@ defmodule OOM.Guard do
 
     cond do
       report.level == :critical ->
-        react(report, state)
+        tick(report, state)
 
       Level.number(report.level) > Level.number(from) ->
         # On the way up, before anyone has to die.
@@ -155,14 +167,19 @@ defmodule OOM.Guard do
   end
 
   # Ticks come before critical, too, when growth would reach the floor soon.
-  defp tick(%{level: level, headroom_bytes: headroom} = report, state)
+  defp tick(report, %{throttle: throttle} = state) do
+    standing = throttle && Map.get(throttle, :standing_bytes_per_s, 0)
+    looked(Map.put(report, :standing_bytes_per_s, standing), state)
+  end
+
+  defp looked(%{level: level, headroom_bytes: headroom} = report, state)
        when is_integer(headroom) do
     if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: react(report, state),
       else: throttle(report, state)
   end
 
-  defp tick(_no_limit, state), do: state
+  defp looked(_no_limit, state), do: state
 
   defp step(state) do
     policy = Policy.throttled(state.policy, state.throttle != nil)
@@ -172,14 +189,18 @@ defmodule OOM.Guard do
   defp throttle(report, %{throttle: nil, config: %{kill: true}} = state) do
     due? = state.throttle_ms == nil or now() >= state.throttle_ms
 
-    if due? and Policy.throttle?(state.policy, report),
-      do: %{state | throttle: Throttle.start(state.watcher)},
-      else: state
+    if due? and Policy.throttle?(state.policy, report) do
+      if episode_over?(state), do: Level.next_episode()
+      %{state | throttle: Throttle.start(state.watcher)}
+    else
+      state
+    end
   end
 
   defp throttle(_report, state), do: state
 
-  defp react(%{headroom_bytes: nil}, state), do: state
+  defp episode_over?(%{throttle_ms: nil}), do: true
+  defp episode_over?(%{throttle_ms: last}), do: now() - last > Limits.episode_ms()
 
   defp react(report, state) do
     state = report |> throttle(state) |> trim_again()
@@ -217,6 +238,14 @@ defmodule OOM.Guard do
     now = now()
     limits = Policy.limits(policy, need, report, config.min_victim_bytes, now)
 
+    if System.get_env("OOM_DBG"),
+      do:
+        :erlang.display(
+          {:choose, now - :persistent_term.get(:t00, 0), limits, div(report.headroom_bytes, 1024),
+           report.growth_bytes_per_s, report.trend_bytes_per_s, report.standing_bytes_per_s,
+           elem(VictimQueue.choose(limits), 1)}
+        )
+
     case VictimQueue.choose(limits) do
       {[], verdict} ->
         given_up(report, state, Policy.nobody(policy, verdict, report, now))
@@ -229,7 +258,8 @@ defmodule OOM.Guard do
 
         Throttle.release(state.throttle, Enum.map(victims, & &1.pid))
         Reporter.killed(victims, need, report)
-        %{state | policy: Policy.killed(policy, victims, verdict, report, now)}
+        state = %{state | policy: Policy.killed(policy, victims, verdict, report, now)}
+        measure_in(Limits.measure_after_ms(), state)
     end
   end
 
@@ -242,16 +272,29 @@ defmodule OOM.Guard do
   end
 
   # From the first sign of pressure until it has passed, one measure after the other.
-  defp measure(%{measuring?: false, watcher: watcher} = state) when watcher != nil do
-    Slack.start(self(), watcher)
-    %{state | measuring?: true}
+  defp measure(%{measure: :running} = state), do: state
+  defp measure(%{watcher: nil} = state), do: state
+
+  defp measure(state) do
+    state = cancel(state)
+    Slack.start(self(), state.watcher)
+    %{state | measure: :running}
   end
 
-  defp measure(state), do: state
+  # One that runs sees too little of what is freed from now on; another follows it in time.
+  defp measure_in(_ms, %{measure: :running} = state), do: state
+
+  defp measure_in(ms, state),
+    do: %{cancel(state) | measure: Process.send_after(self(), :measure, ms)}
+
+  defp cancel(%{measure: timer} = state) do
+    _ = if is_reference(timer), do: Process.cancel_timer(timer)
+    %{state | measure: nil}
+  end
 
   # The first measure is the one taken at the start.
   defp measured(%{} = measure, %{unexplained_bytes: nil} = state),
-    do: %{state | unexplained_bytes: measure.unexplained_bytes, measuring?: false}
+    do: %{state | unexplained_bytes: measure.unexplained_bytes, measure: nil}
 
   defp measured(%{} = measure, state) do
     slack = Slack.usable_bytes(measure, state.unexplained_bytes)
@@ -259,19 +302,19 @@ defmodule OOM.Guard do
     Native.watcher_slack(state.watcher, slack)
     policy = Policy.measured(state.policy, measure, slack)
     moved = abs(measure.working_set_bytes - (state.measured_at_bytes || 0))
-    state = %{state | policy: policy, measured_at_bytes: measure.working_set_bytes}
+    state = %{state | policy: policy, measured_at_bytes: measure.working_set_bytes, measure: nil}
     again(slack, moved, state)
   end
 
-  defp measured(nil, state), do: again(0, 0, state)
+  defp measured(nil, state), do: again(0, 0, %{state | measure: nil})
 
-  defp again(0, _moved, %{level: :normal} = state), do: %{state | measuring?: false}
-
-  defp again(_slack, moved, state) do
-    rests? = moved < @at_rest_bytes and state.policy.promises.leaving == %{}
-    every_ms = if rests?, do: @measure_at_rest_ms, else: @measure_ms[state.level]
-    Process.send_after(self(), :measure, every_ms)
-    state
+  defp again(slack, moved, %{policy: policy, level: level} = state) do
+    cond do
+      not Promises.settled?(policy.promises) -> measure_in(Limits.measure_after_ms(), state)
+      slack == 0 and level == :normal -> state
+      moved < @at_rest_bytes -> measure_in(Limits.measure_at_rest_ms(), state)
+      true -> measure_in(@measure_ms[level], state)
+    end
   end
 
   defp watch(%{config: config} = state) do

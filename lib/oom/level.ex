@@ -10,7 +10,7 @@ defmodule OOM.Level do
   @spec setup() :: :ok
   def setup do
     if :persistent_term.get(@key, nil) == nil,
-      do: :persistent_term.put(@key, :atomics.new(1, signed: false))
+      do: :persistent_term.put(@key, :atomics.new(2, signed: false))
 
     put(:normal)
   end
@@ -25,6 +25,13 @@ defmodule OOM.Level do
       word -> elem(@levels, :atomics.get(word, 1))
     end
   end
+
+  @doc "The number of the present episode of pressure; see OOM.Evidence."
+  @spec episode() :: non_neg_integer()
+  def episode, do: :atomics.get(:persistent_term.get(@key), 2)
+
+  @spec next_episode() :: :ok
+  def next_episode, do: :atomics.add(:persistent_term.get(@key), 2, 1)
 
   @spec number(OOM.level()) :: 0..3
   def number(:normal), do: 0

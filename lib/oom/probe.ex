@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Evidence, Owned, Steps, Tables, Workers}
+  alias OOM.{Evidence, Level, Owned, Steps, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -49,10 +49,10 @@ defmodule OOM.Probe do
         found = pid |> held(gc, reductions, last) |> Map.put(:hard_ms, hard_ms)
         bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
-        base = last |> before(last_bytes) |> Evidence.base_bytes(since_ms(last, now_ms))
+        evidence = last |> before(last_bytes, now_ms) |> Evidence.look(bytes, Level.episode())
         live = live(gc)
         copied = copied(status, live, last)
-        found = Map.merge(found, %{base: base, live: live, copied: copied})
+        found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
         {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
 
       :undefined ->
@@ -60,12 +60,11 @@ defmodule OOM.Probe do
     end
   end
 
-  # Base and figure of the last look.
-  defp before({_, _, %{base: base}}, bytes), do: {base, bytes}
-  defp before(_no_look, _bytes), do: nil
+  # Evidence and figure of the last look, and its age.
+  defp before({_, at_ms, %{evidence: evidence}}, bytes, now_ms),
+    do: {evidence, bytes, now_ms - at_ms}
 
-  defp since_ms({_, at_ms, _}, now_ms), do: now_ms - at_ms
-  defp since_ms(nil, _now_ms), do: 0
+  defp before(_no_look, _bytes, _now_ms), do: nil
 
   # What lives on a heap, at most: garbage since the last collection counts with it.
   defp live(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])

@@ -23,8 +23,9 @@ defmodule OOM.Snapshot do
       not get it back, but the VM uses it before it grows. It counts as headroom for the level;
       `nil` while there is no need to measure it
     * `:growth_bytes_per_s` - how fast the working set grows; negative when it shrinks
-    * `:surge_bytes_per_s` - the same over the last 4 ms, and never negative
-    * `:time_to_exhaustion_ms` - until the floor is reached at the faster of the two; `nil` when
+    * `:surge_bytes_per_s` - the same over the last 4 ms, and never negative; `:trend_bytes_per_s` -
+      over the last 60 ms
+    * `:time_to_exhaustion_ms` - until the floor is reached, at the growth or the surge, the faster; `nil` when
       nothing grows
     * `:rss_bytes` - resident memory of this VM
     * `:swap_limit_bytes`, `:swap_usage_bytes`
@@ -48,6 +49,7 @@ defmodule OOM.Snapshot do
     :slack_bytes,
     :growth_bytes_per_s,
     :surge_bytes_per_s,
+    :trend_bytes_per_s,
     :time_to_exhaustion_ms,
     :rss_bytes,
     :swap_limit_bytes,
@@ -90,6 +92,7 @@ defmodule OOM.Snapshot do
           slack_bytes: bytes() | nil,
           growth_bytes_per_s: integer() | nil,
           surge_bytes_per_s: bytes() | nil,
+          trend_bytes_per_s: integer() | nil,
           time_to_exhaustion_ms: non_neg_integer() | nil,
           rss_bytes: bytes() | nil,
           swap_limit_bytes: bytes() | nil,

@@ -5,13 +5,13 @@ defmodule OOM.Throttle do
   # and a decision take. A legitimate load goes through, a little later; a leak arrives at the floor
   # slowly. While workers stand still they answer at once: each stand reads their figures anew.
   #
-  #   * At first all that may be killed stand still for a moment, and are read. Those that have not
-  #     grown go on at once, and are left alone from then on.
+  #   * All that may be killed stand still at first. One that could have run and did not, or that has run
+  #     and has not grown, is left alone for a while.
   #   * How long the others run follows from what the last run took: an eighth of what is left above
   #     the floor may be taken in a turn.
   #   * A worker whose next step (OOM.Steps) does not fit does not run together with others.
-  #   * Where memory grows although all that are known to grow stand still, all stand again. Where it
-  #     grows in nobody's figures while all stand, the growth is none of theirs, and the throttle ends.
+  #   * Where memory grows in nobody's figures while all stand, the growth is none of theirs, and the
+  #     throttle ends.
   #
   # `suspend_process/2` is meant for debugging, because others may wait for what is suspended. So
   # nobody stands for longer than 50 ms at a stretch, and supervisors and protected workers never do.
@@ -21,7 +21,7 @@ defmodule OOM.Throttle do
   # its own, which also ends with the guard. It needs nobody to go on, and ends by itself when the
   # workers, let run, do not grow towards the floor any more.
 
-  alias OOM.{Evidence, Guard, Limits, Native, Owned, Probe, Steps, VictimQueue, Workers}
+  alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Steps, VictimQueue, Workers}
 
   # The stand and, after a run of at least 1 ms, the turn; below 50 ms with what the schedulers add.
   @stand_ms 40
@@ -32,17 +32,21 @@ defmodule OOM.Throttle do
   @settle_ms 6
   # Part of what is left above the floor that one turn may take.
   @share 8
-  # Whom the first stand takes in.
+  # Whom a stand takes in.
   @line 1_000
   @of_each_rank 400
+  # One that has done so much work in a turn and has not grown is left alone for so many turns. A
+  # leak that does next to nothing else takes 64 KiB with far less.
+  @ran_reductions 20_000
+  # One that has done no more than this waits.
+  @idle_reductions 500
+  @alone_turns 20
   # Probes at a time. One may be held up by a worker in a long collection; the others go on.
   @probes 4
   # So many turns without growth towards the floor, and it ends.
   @calm_turns 3
   # So many stands of all in which memory grew on, and in nobody's figures: the growth is none of theirs.
   @foreign_turns 3
-  # Where the growth of known growers does not explain all, all stand again in each of so many turns.
-  @all_turns 4
   # Less growth than this within a stand is what the kernel charges in batches, and others' noise.
   @noise_bytes 1_048_576
 
@@ -73,9 +77,19 @@ defmodule OOM.Throttle do
       watcher: watcher,
       # who stands still
       still: %{},
-      # who is known to grow; nil until the first look
-      growers: nil,
+      # who was shown to grow
+      growers: %{},
+      # who is left alone, and until which turn
+      alone: %{},
       run_ms: @run_ms,
+      # {reductions, bytes} of each at the last stand
+      looks: %{},
+      # nobody was left in the run queues when the last run ended
+      all_ran?: false,
+      # {sample before the last run, how long it was}
+      ran: nil,
+      # what a run takes, in bytes/ms
+      rate: 0,
       turns: 0,
       calm: 0,
       foreign: 0
@@ -94,22 +108,45 @@ defmodule OOM.Throttle do
     end
   end
 
-  # -- All that grow, or all that may, stand still and are read.
+  # -- All that want to run stand still and are read.
 
-  defp stand(%{growers: growers} = state) do
-    line = if growers == nil, do: VictimQueue.line(@line, @of_each_rank), else: Map.keys(growers)
+  defp stand(state) do
     began_ms = now()
-    state = %{state | still: Enum.reduce(line, state.still, &suspend/2)}
+    alone = for {pid, until} <- state.alone, until > state.turns, into: %{}, do: {pid, until}
+    line = VictimQueue.line(@line, @of_each_rank, alone)
+    state = %{state | alone: alone, still: Enum.reduce(line, state.still, &suspend/2)}
     look = look(line)
 
     with {:ok, state} <- wait(state, began_ms + @settle_ms, nil),
-         settled = report(state),
+         settled = sample(state),
+         state = judged(state, settled),
          {:ok, state} <- wait(state, began_ms + @stand_ms, look),
-         state = sort(line, settled, report(state), state),
-         send_look(),
-         {:ok, state} <- wait(state, began_ms + @stand_ms, nil) do
-      {:ok, state}
+         standing = sample(state),
+         state = sort(line, grown(settled, standing), state),
+         _ = dbg_turn(began_ms, line, settled, standing, state),
+         :ok = Guard.look(self(), rate(settled, standing)) do
+      # At first nobody is known to need it longer.
+      if state.turns == 0, do: {:ok, state}, else: wait(state, began_ms + @stand_ms, nil)
     end
+  end
+
+  defp dbg_turn(began, line, settled, standing, state) do
+    if System.get_env("OOM_DBG"),
+      do:
+        :erlang.display(
+          {:turn, now() - began,
+           line: length(line),
+           still: map_size(state.still),
+           growers: map_size(state.growers),
+           alone: map_size(state.alone),
+           settled: div(settled.headroom_bytes, 1024),
+           standing: div(standing.headroom_bytes, 1024),
+           rate_kb_ms: trunc(state.rate / 1024),
+           run_ms: state.run_ms,
+           calm: state.calm,
+           foreign: state.foreign,
+           ran: state.ran && elem(state.ran, 1)}
+        )
   end
 
   # Reads what the line holds: tables and ports once, then each process. Throw-away processes do it,
@@ -132,55 +169,78 @@ defmodule OOM.Throttle do
     ref
   end
 
-  # Who grows, by the figures there are now. Those who do not are let go.
-  defp sort(line, settled, now, state) do
-    grown = for pid <- line, row = Workers.lookup(pid), do: {pid, Evidence.grown_bytes(row)}
-    most = grown |> Enum.map(&elem(&1, 1)) |> Enum.max(fn -> 0 end)
-    growers = for {pid, bytes} <- grown, Evidence.grower?(bytes, most), into: %{}, do: {pid, true}
-    # Who does not answer may be at it.
-    mute = for pid <- line, silent?(pid), into: %{}, do: {pid, true}
-    growers = Map.merge(growers, mute)
+  # Who grows, by the figures there are now, and who is left alone.
+  defp sort(line, grew_bytes, state) do
+    seen = for pid <- line, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
+    most = seen |> Enum.map(&elem(&1, 2)) |> Enum.max(fn -> 0 end)
 
-    grew_on? = unexplained?(settled, now)
-    foreign? = state.growers == nil and growers == %{} and grew_on?
-    all? = growers == %{} or (grew_on? and rem(state.turns, @all_turns) == 0)
+    growers =
+      for {pid, _, grown} <- seen, Evidence.grower?(grown, most), into: %{}, do: {pid, true}
+
+    looks = for {pid, row, _} <- seen, into: %{}, do: {pid, look_of(row)}
+    episode = Level.episode()
+
+    alone =
+      for {pid, row, grown} <- seen,
+          grown < Limits.grown_bytes() and Evidence.shown?(row, episode) and
+            had_its_chance?(pid, looks, state),
+          into: %{},
+          do: {pid, state.turns + @alone_turns}
+
+    explained = explained(growers, state.looks, looks)
+
+    # Memory that grows while they stand is of those who do not stand, or of nobody's here.
+    {alone, foreign} =
+      cond do
+        grew_bytes <= @noise_bytes or explained * 2 >= grew_bytes ->
+          {Map.merge(state.alone, alone), 0}
+
+        state.alone == %{} ->
+          {alone, state.foreign + 1}
+
+        true ->
+          {%{}, 0}
+      end
 
     %{
-      resume_others(state, growers)
-      | growers: if(all?, do: nil, else: growers),
-        foreign: if(foreign?, do: state.foreign + 1, else: 0)
+      state
+      | still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
+        growers: growers,
+        alone: alone,
+        looks: looks,
+        foreign: foreign
     }
   end
 
-  defp silent?(pid) do
-    case Workers.lookup(pid) do
-      {_, _, _, sampled, state, _, _, _, _} ->
-        state in [:new, :stale] or now() - sampled > Limits.fresh_ms()
+  # Its reductions and its figure.
+  defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, _}}), do: {reductions, bytes}
+  defp look_of({_, _, bytes, _, _, _, _, _, nil}), do: {nil, bytes}
 
-      nil ->
+  # It ran for a while; or all that wanted to run had their turn, and it did not want to.
+  defp had_its_chance?(pid, looks, state) do
+    case {state.looks[pid], looks[pid]} do
+      {{before, _}, {now, _}} when is_integer(before) and is_integer(now) ->
+        now - before > @ran_reductions or (state.all_ran? and now - before < @idle_reductions)
+
+      _ ->
         false
     end
   end
 
-  defp unexplained?(%{working_set_bytes: before}, %{working_set_bytes: now}),
-    do: now - before > @noise_bytes
-
-  defp unexplained?(_unknown, _report), do: false
-
-  defp resume_others(state, growers) do
-    still = for {pid, _} <- state.still, not is_map_key(growers, pid), do: pid
-    %{state | still: Enum.reduce(still, state.still, &resume/2)}
+  # What known growers have taken since the last stand.
+  defp explained(growers, before, now) do
+    for {pid, _} <- growers, {_, then} <- [before[pid]], {_, bytes} <- [now[pid]], reduce: 0 do
+      sum -> sum + max(bytes - then, 0)
+    end
   end
 
   # -- They run: all together, or where their steps do not fit at once, group by group.
 
   defp go(state) do
-    before = report(state)
-    began_ms = now()
+    before = sample(state)
 
-    with {:ok, state} <- groups(grouped(Map.keys(state.still), before), state) do
-      {:ok, judged(state, before, report(state), max(now() - began_ms, 1))}
-    end
+    with {:ok, state} <- groups(grouped(Map.keys(state.still), before), state),
+         do: {:ok, %{state | ran: {before, max(now() - before.at_ms, 1)}}}
   end
 
   defp groups([], state), do: {:ok, state}
@@ -189,6 +249,7 @@ defmodule OOM.Throttle do
     state = %{state | still: Enum.reduce(group, state.still, &resume/2)}
 
     with {:ok, state} <- wait(state, now() + state.run_ms, nil) do
+      state = %{state | all_ran?: :erlang.statistics(:total_run_queue_lengths) == 0}
       still = if rest == [], do: state.still, else: Enum.reduce(group, state.still, &suspend/2)
       groups(rest, %{state | still: still})
     end
@@ -196,7 +257,7 @@ defmodule OOM.Throttle do
 
   # So many at a time that the steps of those that run at once fit; nobody waits for ever for one that
   # fits nowhere.
-  defp grouped(pids, %{headroom_bytes: headroom, critical_headroom_bytes: floor})
+  defp grouped(pids, %{headroom_bytes: headroom, floor_bytes: floor})
        when is_integer(headroom) do
     room = max(headroom - div(floor, 2), 0)
     {large, small} = Enum.split_with(pids, &(Steps.bytes_of(&1) * 2 > room))
@@ -206,18 +267,31 @@ defmodule OOM.Throttle do
 
   defp grouped(pids, _unknown), do: [pids]
 
-  # What the run took says how long the next one may be, and whether there is need of it.
-  defp judged(state, %{working_set_bytes: before}, %{headroom_bytes: headroom} = report, ran_ms)
-       when is_integer(before) and is_integer(headroom) do
-    rate = max(report.working_set_bytes - before, 0) / ran_ms
-    distance = max(headroom - report.critical_headroom_bytes, 0)
-    run_ms = if rate > 0, do: trunc(distance / @share / rate), else: state.run_ms * 4
-    run_ms = run_ms |> min(state.run_ms * 4) |> max(@run_ms) |> min(@free_ms)
+  # What the run took, with what went on until all stood still again, says how long the next one may be,
+  # and whether there is need of it.
+  defp judged(%{ran: nil} = state, _settled), do: state
+
+  defp judged(%{ran: {before, ran_ms}} = state, %{headroom_bytes: headroom} = settled)
+       when is_integer(headroom) do
+    rate = grown(before, settled) / ran_ms
+    # A run whose growth found room inside the VM does not tell what the next one takes.
+    rate = max(rate, state.rate / 2)
+    distance = max(headroom - settled.floor_bytes, 0)
+    run_ms = if rate > 0, do: trunc(distance / @share / rate), else: @free_ms
+    run_ms = run_ms |> min(state.run_ms * 2) |> max(@run_ms) |> min(@free_ms)
     calm? = rate == 0 or distance / rate > Limits.throttle_ms()
-    %{state | run_ms: run_ms, calm: if(calm?, do: state.calm + 1, else: 0)}
+    %{state | run_ms: run_ms, rate: rate, calm: if(calm?, do: state.calm + 1, else: 0)}
   end
 
-  defp judged(state, _unknown, _report, _ran_ms), do: %{state | calm: state.calm + 1}
+  defp judged(state, _no_limit), do: %{state | calm: state.calm + 1}
+
+  defp grown(%{headroom_bytes: before}, %{headroom_bytes: now})
+       when is_integer(before) and is_integer(now),
+       do: max(before - now, 0)
+
+  defp grown(_unknown, _sample), do: 0
+
+  defp rate(from, to), do: div(grown(from, to) * 1_000, max(to.at_ms - from.at_ms, 1))
 
   # -- Until then, or until the look is through where one is waited for.
   defp wait(%{guard: guard} = state, until_ms, look) do
@@ -232,7 +306,7 @@ defmodule OOM.Throttle do
   end
 
   defp release_all(state, pids) do
-    growers = if state.growers, do: Map.drop(state.growers, pids)
+    growers = Map.drop(state.growers, pids)
     %{state | still: Enum.reduce(pids, state.still, &resume/2), growers: growers}
   end
 
@@ -255,7 +329,11 @@ defmodule OOM.Throttle do
 
   defp resume(_pid, still), do: still
 
-  defp report(state), do: Native.watcher_report(state.watcher)
-  defp send_look, do: Guard.look()
+  defp sample(state) do
+    report = Native.watcher_report(state.watcher)
+    floor = report.critical_headroom_bytes
+    %{at_ms: now(), headroom_bytes: report.headroom_bytes, floor_bytes: floor}
+  end
+
   defp now, do: System.monotonic_time(:millisecond)
 end

@@ -1,28 +1,52 @@
 defmodule OOM.Evidence do
   @moduledoc false
-  # What a worker has grown by lately, from the figures of its looks: pure. A base follows the figure
-  # with a time constant of a second; what the worker holds above it is growth that was seen in this
-  # worker, and in no other.
+  # Growth that was seen in a worker, from the figures of its looks: pure.
+  #
+  # Two looks that follow each other closely, as they do under pressure, show growth. What a worker holds
+  # more than long ago, or at its first look, shows nothing yet: it may have been there before anything
+  # grew. Growth counts for the episode of pressure in which it was seen, and fades: a cache that has
+  # been loaded is no suspect of the leak that begins later.
 
   alias OOM.{Limits, Workers}
 
-  @doc """
-  The base after a look: `before` is the base of the last look and its figure, `nil` at the first.
-  One that was not there before has grown by all it holds.
-  """
-  @spec base_bytes({number(), non_neg_integer()} | nil, non_neg_integer()) :: non_neg_integer()
-  def base_bytes(nil, _since_ms), do: 0
+  @type t :: %{grown: non_neg_integer(), shown?: boolean(), episode: non_neg_integer()}
 
-  def base_bytes({base, figure}, since_ms) do
-    share = 1 - :math.exp(-min(since_ms, 60_000) / Limits.grown_ms())
-    # It never stays above the figure: who gives memory back and takes it again has grown.
-    min(round(base + (figure - base) * share), figure)
+  @doc """
+  What a look in this episode shows, given the evidence and figure of the last and how long ago it was;
+  `nil` at the first.
+  """
+  @spec look({t(), non_neg_integer(), integer()} | nil, non_neg_integer(), non_neg_integer()) ::
+          t()
+  def look(nil, _bytes, episode), do: %{grown: 0, shown?: false, episode: episode}
+
+  def look({last, last_bytes, since_ms}, bytes, episode) do
+    more = bytes - last_bytes
+
+    cond do
+      last.shown? and last.episode == episode ->
+        %{last | grown: max(faded(last.grown, since_ms) + more, 0)}
+
+      since_ms <= Limits.shown_ms() ->
+        %{grown: max(more, 0), shown?: true, episode: episode}
+
+      true ->
+        %{grown: 0, shown?: false, episode: episode}
+    end
   end
 
-  @doc "What this worker has grown by lately; 0 for one that has not been looked at."
+  defp faded(grown, since_ms), do: round(grown * :math.exp(-since_ms / Limits.grown_ms()))
+
+  @doc "What this worker is shown to have grown by lately; 0 where nothing is shown."
   @spec grown_bytes(Workers.row()) :: non_neg_integer()
-  def grown_bytes({_, _, bytes, _, _, _, _, _, {_, _, %{base: base}}}), do: max(bytes - base, 0)
+  def grown_bytes({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{grown: grown}}}}), do: grown
   def grown_bytes(_row), do: 0
+
+  @doc "Whether it has been looked at often enough to show growth in this episode, or that there is none."
+  @spec shown?(Workers.row(), non_neg_integer()) :: boolean()
+  def shown?({_, _, _, _, _, _, _, _, {_, _, %{evidence: evidence}}}, episode),
+    do: evidence.shown? and evidence.episode == episode
+
+  def shown?(_row, _episode), do: false
 
   @doc "Whether growth by so much matters, where the fastest worker has grown by `most_bytes`."
   @spec grower?(non_neg_integer(), non_neg_integer()) :: boolean()
@@ -30,4 +54,9 @@ defmodule OOM.Evidence do
     grown_bytes >= Limits.grown_bytes() and
       grown_bytes * Limits.grown_share() >= most_bytes
   end
+
+  @doc "Whether a rank that has grown by so much is a cause, where all ranks have by `total_bytes`."
+  @spec cause?(non_neg_integer(), non_neg_integer()) :: boolean()
+  def cause?(rank_bytes, total_bytes),
+    do: rank_bytes > 0 and rank_bytes * Limits.grown_share() >= total_bytes
 end

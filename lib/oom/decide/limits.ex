@@ -49,12 +49,16 @@ defmodule OOM.Limits do
 
   # -- Figures
 
+  @doc "A worker that was not read in two turns of the throttle does not answer, in ms."
+  @spec mute_ms() :: pos_integer()
+  def mute_ms, do: 120
+
   @doc """
-  How old a figure may be to be acted on while memory grows, in ms: two stretches of the throttle,
-  each of which reads all who stand still.
+  How old a figure may be to be acted on while memory grows, in ms. The throttle reads those that grow
+  in each turn; the others were shown to be steady, and the accountant looks at them again.
   """
   @spec fresh_ms() :: pos_integer()
-  def fresh_ms, do: 120
+  def fresh_ms, do: 2_000
 
   @doc """
   The same while nothing grows, in ms. The accountant looks at all workers where memory has moved, and
@@ -70,18 +74,22 @@ defmodule OOM.Limits do
   @spec late_ms() :: pos_integer()
   def late_ms, do: 600
 
-  @doc """
-  A figure follows its worker with this time constant, in ms; what the worker holds above it has grown
-  lately. Ten turns of the throttle.
-  """
+  @doc "Two looks show growth if they are no further apart than this, in ms: ten turns of the throttle."
+  @spec shown_ms() :: pos_integer()
+  def shown_ms, do: 500
+
+  @doc "Growth that was shown fades with this time constant, in ms: a hundred turns of the throttle."
   @spec grown_ms() :: pos_integer()
-  def grown_ms, do: 1_000
+  def grown_ms, do: 5_000
 
-  @doc "A worker that has grown by less is no grower, in bytes: garbage of a busy worker."
+  @doc "A worker that has grown by less is no grower, in bytes: one of many that just does its work."
   @spec grown_bytes() :: pos_integer()
-  def grown_bytes, do: 262_144
+  def grown_bytes, do: 65_536
 
-  @doc "Nor is one that has grown by less than this part of what the fastest worker has."
+  @doc """
+  Nor is one that has grown by less than this part of what the fastest of its rank has; and a rank that
+  has grown by less than this part of all ranks is not the cause.
+  """
   @spec grown_share() :: pos_integer()
   def grown_share, do: 8
 
@@ -126,9 +134,32 @@ defmodule OOM.Limits do
   @spec waiting_ms() :: pos_integer()
   def waiting_ms, do: 1_500
 
+  @doc """
+  While time is short only what cannot have come back yet counts: of those told to leave in this time,
+  in ms ...
+  """
+  @spec leave_ms() :: pos_integer()
+  def leave_ms, do: 50
+
+  @doc "... and of those that are gone what goes back at this speed, in bytes/ms (a heap, or an array)."
+  @spec return_bytes_per_ms() :: pos_integer()
+  def return_bytes_per_ms, do: 4 * @mib
+
+  @doc "Time is short where growth reaches the limit itself within this time, in ms."
+  @spec urgent_ms() :: pos_integer()
+  def urgent_ms, do: 150
+
   @doc "What was measured is measured again within this time, in ms, or not counted on either."
   @spec measured_ms() :: pos_integer()
-  def measured_ms, do: 600
+  def measured_ms, do: 2 * measure_at_rest_ms()
+
+  @doc "How long after a kill the VM is measured, in ms: most victims are gone by then."
+  @spec measure_after_ms() :: pos_integer()
+  def measure_after_ms, do: 30
+
+  @doc "While memory stands still a measure of the VM holds for so long, in ms."
+  @spec measure_at_rest_ms() :: pos_integer()
+  def measure_at_rest_ms, do: 2_000
 
   # -- When it does not help
 

@@ -12,6 +12,7 @@ defmodule OOM.Need do
           required(:critical_headroom_bytes) => pos_integer(),
           required(:working_set_bytes) => non_neg_integer(),
           required(:growth_bytes_per_s) => integer() | nil,
+          optional(:standing_bytes_per_s) => non_neg_integer() | nil,
           optional(atom()) => term()
         }
 
@@ -21,7 +22,8 @@ defmodule OOM.Need do
   """
   @spec bytes(report(), Promises.t(), pos_integer(), non_neg_integer(), integer()) :: integer()
   def bytes(report, promises, reaction_ms, step_bytes, now_ms) do
-    room = report.headroom_bytes + Promises.bytes(promises, report, now_ms)
+    urgent? = urgent?(report)
+    room = report.headroom_bytes + Promises.bytes(promises, report, urgent?, now_ms)
     floor = report.critical_headroom_bytes
     missing = floor - (room - coming_bytes(report, reaction_ms))
 
@@ -50,6 +52,13 @@ defmodule OOM.Need do
   @spec grows?(report()) :: boolean()
   def grows?(report), do: fastest(report) >= Limits.growth_bytes_per_s()
 
+  defp urgent?(report) do
+    case left_ms(report) do
+      nil -> false
+      left_ms -> left_ms < Limits.urgent_ms()
+    end
+  end
+
   @doc "The time until the limit itself is reached, in ms; `nil` where nothing grows."
   @spec left_ms(report()) :: non_neg_integer() | nil
   def left_ms(report) do
@@ -60,6 +69,12 @@ defmodule OOM.Need do
   end
 
   # Growth that has lasted. A surge makes the throttle begin; nobody dies for the first 20 ms of one.
+  # While the throttle is at work growth comes and goes, and what counts is that of a whole turn, or what
+  # went on while all stood still.
+  defp growth(%{standing_bytes_per_s: standing, trend_bytes_per_s: trend})
+       when is_integer(standing),
+       do: Enum.max([standing, trend, 0])
+
   defp growth(report), do: max(report.growth_bytes_per_s || 0, 0)
   defp fastest(report), do: max(growth(report), Map.get(report, :surge_bytes_per_s) || 0)
 end

@@ -88,17 +88,20 @@ defmodule OOM.Policy do
 
     %{
       need_bytes: need_bytes,
-      # Once an episode; and where nothing grows they pay for nobody.
-      steady_bytes:
-        if(not policy.steady? or not grows?, do: Need.steady_bytes(report, need_bytes)),
+      steady_bytes: if(steady?(policy, grows?), do: Need.steady_bytes(report, need_bytes)),
       count: Limits.batch(),
       min_bytes: min_bytes,
+      grows?: grows?,
       fresh_ms: if(grows?, do: Limits.fresh_ms(), else: Limits.fresh_at_rest_ms()),
       late: if(late_too_long?(policy, now_ms), do: :pass, else: :wait),
       ceiling: Promises.ceiling(policy.promises, now_ms),
       now_ms: now_ms
     }
   end
+
+  # Not before it is known what the last kills gave back; and for the growth of others once an episode.
+  defp steady?(policy, grows?),
+    do: Promises.settled?(policy.promises) and not (grows? and policy.steady?)
 
   defp late_too_long?(%{late_ms: nil}, _now_ms), do: false
   defp late_too_long?(%{late_ms: since}, now_ms), do: now_ms - since > Limits.late_ms()

@@ -87,10 +87,32 @@ defmodule OOM.Promises do
     )
   end
 
-  @doc "What can be counted on."
-  @spec bytes(t(), map(), integer()) :: non_neg_integer()
-  def bytes(promises, %{working_set_bytes: working_set}, now_ms),
-    do: left(promises.promised, working_set, now_ms)
+  @doc """
+  What can be counted on. While growth leaves little time, what the victims gave back may be somebody
+  else's already, and a working set that stands still proves nothing: only what they cannot have given
+  back yet counts.
+  """
+  @spec bytes(t(), map(), boolean(), integer()) :: non_neg_integer()
+  def bytes(promises, %{working_set_bytes: working_set}, urgent?, now_ms) do
+    promised = left(promises.promised, working_set, now_ms)
+    if urgent?, do: min(promised, on_the_way(promises, now_ms)), else: promised
+  end
+
+  defp on_the_way(promises, now_ms) do
+    leaving =
+      for {_, {bytes, since}} <- promises.leaving, now_ms - since < Limits.leave_ms(), do: bytes
+
+    returning =
+      for {gone_ms, bytes} <- promises.gone,
+          now_ms - gone_ms < Limits.free_ms() + div(bytes, Limits.return_bytes_per_ms()),
+          do: bytes
+
+    Enum.sum(leaving) + Enum.sum(returning)
+  end
+
+  @doc "All victims are gone, and a measure has shown what became of their memory."
+  @spec settled?(t()) :: boolean()
+  def settled?(promises), do: promises.leaving == %{} and promises.gone == []
 
   @doc "Victims are still there, or their memory is just being freed."
   @spec under_way?(t(), integer()) :: boolean()

@@ -16,7 +16,7 @@ defmodule OOM.VictimQueue do
   # It reads the plan (OOM.Plan) in order, so it costs the same however many workers there are, and asks
   # no process anything.
 
-  alias OOM.{Evidence, Limits, Plan, Tree, Units, Workers}
+  alias OOM.{Evidence, Level, Limits, Plan, Tree, Units, Workers}
 
   @type victim :: %{
           pid: pid(),
@@ -41,6 +41,7 @@ defmodule OOM.VictimQueue do
     * `:steady_bytes` - what steady ones must hold together; `nil` where they must not pay
     * `:count` - how many at most
     * `:min_bytes` - one that holds less is left alone
+    * `:grows?` - memory grows, and nobody is chosen without two looks that show who does
     * `:fresh_ms` - how old a figure may be
     * `:late` - whether to `:wait` for figures that are older, or to `:pass` them by
     * `:ceiling` - the highest rank that may be chosen
@@ -51,6 +52,7 @@ defmodule OOM.VictimQueue do
           steady_bytes: integer() | nil,
           count: pos_integer(),
           min_bytes: pos_integer(),
+          grows?: boolean(),
           fresh_ms: pos_integer(),
           late: :wait | :pass,
           ceiling: 0..1000,
@@ -65,6 +67,7 @@ defmodule OOM.VictimQueue do
       steady_bytes: need_bytes,
       count: count,
       min_bytes: OOM.Tables.config().min_victim_bytes,
+      grows?: false,
       fresh_ms: Limits.fresh_at_rest_ms(),
       late: :pass,
       ceiling: 1000,
@@ -74,47 +77,43 @@ defmodule OOM.VictimQueue do
 
   @spec choose(limits()) :: {[victim()], verdict()}
   def choose(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0 do
-    ranks = ranks(Plan.first_rank(), limits)
-
-    most =
-      for {_, known, _} <- ranks,
-          victim <- known,
-          reduce: 0,
-          do: (a -> max(a, victim.grown_bytes))
-
-    first(ranks, most, limits)
+    ranks = ranks(Plan.first_rank(), Map.put(limits, :episode, Level.episode()))
+    total = ranks |> Enum.map(& &1.grown_bytes) |> Enum.sum()
+    first(ranks, total, limits)
   end
 
   def choose(_limits), do: {[], :none}
 
-  # {rank, who may be chosen of it, whether some of it are late}
   defp ranks(nil, _limits), do: []
 
   defp ranks(rank, limits) do
     {known, late?} = candidates(rank, limits)
-    [{rank, known, late?} | ranks(Plan.next_rank(rank), limits)]
+    grown = known |> Enum.map(& &1.grown_bytes) |> Enum.sum()
+    row = %{rank: rank, known: known, grown_bytes: grown, late?: late?}
+    [row | ranks(Plan.next_rank(rank), limits)]
   end
 
-  defp first([], _most, _limits), do: {[], :none}
-  defp first([{rank, _, _} | _], _most, %{ceiling: top}) when rank > top, do: {[], :late}
+  defp first([], _total, _limits), do: {[], :none}
+  defp first([%{rank: rank} | _], _total, %{ceiling: top}) when rank > top, do: {[], :late}
 
-  defp first([{_rank, known, late?} | higher], most, limits) do
-    case growing(known, most, limits) do
+  defp first([%{known: known} = row | higher], total, limits) do
+    case if(Evidence.cause?(row.grown_bytes, total), do: growing(known, limits), else: []) do
       [_ | _] = victims ->
         {victims, :growing}
 
       [] ->
         cond do
-          late? and limits.late == :wait -> {[], :late}
+          row.late? and limits.late == :wait -> {[], :late}
           victims = steady(known, limits) -> {victims, :steady}
-          true -> first(higher, most, limits)
+          true -> first(higher, total, limits)
         end
     end
   end
 
-  # Growth shown is evidence enough; of those that grow no more than the need asks for. Whoever has
-  # grown by little beside the fastest of all ranks is not the cause.
-  defp growing(known, most, limits) do
+  # Growth shown is evidence enough; of those that grow no more than the need asks for.
+  defp growing(known, limits) do
+    most = known |> Enum.map(& &1.grown_bytes) |> Enum.max(fn -> 0 end)
+
     known
     |> Enum.filter(&Evidence.grower?(&1.grown_bytes, most))
     |> in_order()
@@ -165,6 +164,7 @@ defmodule OOM.VictimQueue do
     cond do
       state == :new or sampled == nil -> :late
       late?(state, sampled, limits) -> :late
+      limits.grows? and not Evidence.shown?(row, limits.episode) -> :late
       bytes < limits.min_bytes -> nil
       Units.spared?(supervisor, pid) -> nil
       true -> victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row))
@@ -190,18 +190,19 @@ defmodule OOM.VictimQueue do
 
   @doc """
   Those the throttle looks at: of each rank the largest and those nobody has looked at yet, at most
-  `count` in all, lowest rank first.
+  `count` in all, lowest rank first; without those that are `left_alone`.
   """
-  @spec line(pos_integer(), pos_integer()) :: [pid()]
-  def line(count, of_each_rank), do: line(Plan.first_rank(), count, of_each_rank)
+  @spec line(pos_integer(), pos_integer(), map()) :: [pid()]
+  def line(count, of_each_rank, left_alone),
+    do: line(Plan.first_rank(), count, of_each_rank, left_alone)
 
-  defp line(rank, count, _each) when rank == nil or count <= 0, do: []
+  defp line(rank, count, _each, _left_alone) when rank == nil or count <= 0, do: []
 
-  defp line(rank, count, each) do
+  defp line(rank, count, each, left_alone) do
     new = Plan.smallest(rank, min(div(each, 4), count))
     pids = Enum.uniq(new ++ for({_, pid} <- Plan.largest(rank, min(each, count)), do: pid))
     # The row decides: one may be protected by now.
-    pids = Enum.filter(pids, &(Workers.rank(&1) == rank))
-    pids ++ line(Plan.next_rank(rank), count - length(pids), each)
+    pids = for pid <- pids, not is_map_key(left_alone, pid), Workers.rank(pid) == rank, do: pid
+    pids ++ line(Plan.next_rank(rank), count - length(pids), each, left_alone)
   end
 end

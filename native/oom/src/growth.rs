@@ -21,11 +21,14 @@ pub const SEGMENT: Duration = Duration::from_millis(10);
 /// the kernel's batches of charges do not look like growth.
 const SURGE: Duration = Duration::from_millis(2);
 
+/// The stretch of a trend: a turn of the throttle, in which growth comes and goes.
+const TREND: Duration = Duration::from_millis(60);
+
 /// Samples closer together than this tell nothing more and would push older ones out.
 const SPACING: Duration = Duration::from_micros(500);
 
-/// Three segments of samples at [`SPACING`], and the two ends.
-const CAPACITY: usize = 64;
+/// A [`TREND`] of samples at [`SPACING`], and the two ends.
+const CAPACITY: usize = 160;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Point {
@@ -105,6 +108,23 @@ impl Growth {
             }
         }
         0
+    }
+
+    /// Bytes per second between now and a [`TREND`] ago, or as long ago as is known; negative when
+    /// the working set shrinks.
+    #[must_use]
+    pub fn trend_bytes_per_s(&self) -> i64 {
+        let mut oldest = self.newest;
+        for point in self.past.newest_first() {
+            oldest = point;
+            if self.newest.at.saturating_sub(point.at) >= TREND {
+                break;
+            }
+        }
+        if self.newest.at.saturating_sub(oldest.at) < SEGMENT {
+            return 0;
+        }
+        slope(oldest, self.newest)
     }
 
     /// Bytes per second, negative when the working set shrinks; `None` until two segments are
@@ -324,6 +344,20 @@ mod tests {
             assert_eq!(surge(step(to).collect()), 0, "{to} samples");
         }
         assert_eq!(surge((0..30).map(|ms| 100 * MB - ms * MB).collect()), 0);
+    }
+
+    #[test]
+    fn a_trend_does_not_see_the_turns_of_the_throttle() {
+        let mut growth = Growth::new();
+        // 10 MB in the first 5 ms of each turn of 60 ms: 167 MB a second.
+        for ms in 0..600u64 {
+            let set = ms / 60 * 10 + (ms % 60).min(5) * 2;
+            growth.record(MS * ms as u32, Some(&reading((100 + set) * MB)));
+            if ms >= 60 {
+                let trend = growth.trend_bytes_per_s();
+                assert!((166_000_000..=167_000_000).contains(&trend), "{ms}: {trend}");
+            }
+        }
     }
 
     #[test]

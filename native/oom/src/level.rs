@@ -48,8 +48,9 @@ impl<T: Copy> PerLevel<T> {
 
 /// How long a level must be clear before it is left.
 ///
-/// Critical is left with the first clear sample, because what happens while critical costs
-/// lives; the other levels only turn work away, and flapping would cost more than waiting.
+/// What costs lives is decided by the headroom and the growth of each sample, not by the level. The
+/// level turns work away and tells the user, and flapping would cost more than waiting: while the
+/// throttle slows growth, each of its turns comes near to critical again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold(pub PerLevel<Duration>);
 
@@ -58,7 +59,7 @@ impl Default for Hold {
         Self(PerLevel {
             elevated: Duration::from_millis(1000),
             high: Duration::from_millis(500),
-            critical: Duration::ZERO,
+            critical: Duration::from_millis(250),
         })
     }
 }

@@ -141,6 +141,7 @@ impl<S: Source> Engine<S> {
             slack_bytes,
             growth_bytes_per_s: growth,
             surge_bytes_per_s: surge,
+            trend_bytes_per_s: self.growth.trend_bytes_per_s(),
             time_to_exhaustion: left,
             interval,
             sampled_at: now,
