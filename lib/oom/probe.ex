@@ -53,6 +53,7 @@ defmodule OOM.Probe do
         live = live(gc)
         copied = copied(status, live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
+        found = Map.put(found, :waits?, waits?(status, last))
         {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
 
       :undefined ->
@@ -68,6 +69,10 @@ defmodule OOM.Probe do
 
   # What lives on a heap, at most: garbage since the last collection counts with it.
   defp live(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])
+
+  # Whether it waits for a message; of one that was made to stand still that cannot be told.
+  defp waits?(:suspended, {_, _, %{waits?: waits?}}), do: waits?
+  defp waits?(status, _last), do: status == :waiting
 
   # The next collection of a heap that grows copies what lives on it. One that was made to stand still
   # (OOM.Throttle) goes on where it was.

@@ -9,7 +9,7 @@ defmodule OOM.Throttle do
   #     and has not grown, is left alone for a while.
   #   * How long the others run follows from what the last run took: an eighth of what is left above
   #     the floor may be taken in a turn.
-  #   * A worker whose next step (OOM.Steps) does not fit does not run together with others.
+  #   * Workers whose next steps (OOM.Steps) do not fit at once run one after the other.
   #   * Where memory grows in nobody's figures while all stand, the growth is none of theirs, and the
   #     throttle ends.
   #
@@ -41,6 +41,10 @@ defmodule OOM.Throttle do
   # One that has done no more than this waits.
   @idle_reductions 500
   @alone_turns 20
+  # So many whose steps do not fit together run in a turn.
+  @large 4
+  # In the first of so many turns the workers are also looked at while they may run.
+  @look_turns 8
   # Probes at a time. One may be held up by a worker in a long collection; the others go on.
   @probes 4
   # So many turns without growth towards the floor, and it ends.
@@ -82,10 +86,8 @@ defmodule OOM.Throttle do
       # who is left alone, and until which turn
       alone: %{},
       run_ms: @run_ms,
-      # {reductions, bytes} of each at the last stand
+      # {reductions, bytes, waits?} of each at the last stand
       looks: %{},
-      # nobody was left in the run queues when the last run ended
-      all_ran?: false,
       # {sample before the last run, how long it was}
       ran: nil,
       # what a run takes, in bytes/ms
@@ -212,15 +214,17 @@ defmodule OOM.Throttle do
     }
   end
 
-  # Its reductions and its figure.
-  defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, _}}), do: {reductions, bytes}
-  defp look_of({_, _, bytes, _, _, _, _, _, nil}), do: {nil, bytes}
+  # Its reductions, its figure, and whether it waited when it could have run.
+  defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
+    do: {reductions, bytes, waits?}
 
-  # It ran for a while; or all that wanted to run had their turn, and it did not want to.
+  defp look_of({_, _, bytes, _, _, _, _, _, nil}), do: {nil, bytes, false}
+
+  # It ran for a while; or it did not want to.
   defp had_its_chance?(pid, looks, state) do
     case {state.looks[pid], looks[pid]} do
-      {{before, _}, {now, _}} when is_integer(before) and is_integer(now) ->
-        now - before > @ran_reductions or (state.all_ran? and now - before < @idle_reductions)
+      {{before, _, _}, {now, _, waits?}} when is_integer(before) and is_integer(now) ->
+        now - before > @ran_reductions or (waits? and now - before < @idle_reductions)
 
       _ ->
         false
@@ -229,7 +233,10 @@ defmodule OOM.Throttle do
 
   # What known growers have taken since the last stand.
   defp explained(growers, before, now) do
-    for {pid, _} <- growers, {_, then} <- [before[pid]], {_, bytes} <- [now[pid]], reduce: 0 do
+    for {pid, _} <- growers,
+        {_, then, _} <- [before[pid]],
+        {_, bytes, _} <- [now[pid]],
+        reduce: 0 do
       sum -> sum + max(bytes - then, 0)
     end
   end
@@ -238,8 +245,11 @@ defmodule OOM.Throttle do
 
   defp go(state) do
     before = sample(state)
+    still = Map.keys(state.still)
+    # While they may run it shows who wants to.
+    if rem(state.turns, @look_turns) == 0, do: look(still)
 
-    with {:ok, state} <- groups(grouped(Map.keys(state.still), before), state),
+    with {:ok, state} <- groups(grouped(still, before, state.turns), state),
          do: {:ok, %{state | ran: {before, max(now() - before.at_ms, 1)}}}
   end
 
@@ -249,23 +259,30 @@ defmodule OOM.Throttle do
     state = %{state | still: Enum.reduce(group, state.still, &resume/2)}
 
     with {:ok, state} <- wait(state, now() + state.run_ms, nil) do
-      state = %{state | all_ran?: :erlang.statistics(:total_run_queue_lengths) == 0}
       still = if rest == [], do: state.still, else: Enum.reduce(group, state.still, &suspend/2)
       groups(rest, %{state | still: still})
     end
   end
 
-  # So many at a time that the steps of those that run at once fit; nobody waits for ever for one that
-  # fits nowhere.
-  defp grouped(pids, %{headroom_bytes: headroom, floor_bytes: floor})
+  # Those whose steps fit, however many of them run at once, run together; the others one after the
+  # other, a few in each turn.
+  defp grouped(pids, %{headroom_bytes: headroom, floor_bytes: floor}, turn)
        when is_integer(headroom) do
     room = max(headroom - div(floor, 2), 0)
-    {large, small} = Enum.split_with(pids, &(Steps.bytes_of(&1) * 2 > room))
-    groups = for pid <- large, do: [pid]
+    at_once = 2 * :erlang.system_info(:schedulers_online)
+    {large, small} = Enum.split_with(pids, &(Steps.bytes_of(&1) * at_once > room))
+    groups = large |> turned(turn * @large) |> Enum.take(@large) |> Enum.map(&[&1])
     if small == [], do: groups, else: [small | groups]
   end
 
-  defp grouped(pids, _unknown), do: [pids]
+  defp grouped(pids, _unknown, _turn), do: [pids]
+
+  defp turned([], _by), do: []
+
+  defp turned(list, by) do
+    {first, rest} = Enum.split(list, rem(by, length(list)))
+    rest ++ first
+  end
 
   # What the run took, with what went on until all stood still again, says how long the next one may be,
   # and whether there is need of it.
@@ -276,7 +293,7 @@ defmodule OOM.Throttle do
     rate = grown(before, settled) / ran_ms
     # A run whose growth found room inside the VM does not tell what the next one takes.
     rate = max(rate, state.rate / 2)
-    distance = max(headroom - settled.floor_bytes, 0)
+    distance = distance(settled)
     run_ms = if rate > 0, do: trunc(distance / @share / rate), else: @free_ms
     run_ms = run_ms |> min(state.run_ms * 2) |> max(@run_ms) |> min(@free_ms)
     calm? = rate == 0 or distance / rate > Limits.throttle_ms()
@@ -284,6 +301,12 @@ defmodule OOM.Throttle do
   end
 
   defp judged(state, _no_limit), do: %{state | calm: state.calm + 1}
+
+  # What is free inside the VM serves as well, unless the system has next to nothing left.
+  defp distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack}) do
+    slack = if headroom > div(floor, 2), do: slack, else: 0
+    max(headroom + slack - floor, 0)
+  end
 
   defp grown(%{headroom_bytes: before}, %{headroom_bytes: now})
        when is_integer(before) and is_integer(now),
@@ -331,8 +354,13 @@ defmodule OOM.Throttle do
 
   defp sample(state) do
     report = Native.watcher_report(state.watcher)
-    floor = report.critical_headroom_bytes
-    %{at_ms: now(), headroom_bytes: report.headroom_bytes, floor_bytes: floor}
+
+    %{
+      at_ms: now(),
+      headroom_bytes: report.headroom_bytes,
+      floor_bytes: report.critical_headroom_bytes,
+      slack_bytes: report.slack_bytes || 0
+    }
   end
 
   defp now, do: System.monotonic_time(:millisecond)
