@@ -6,15 +6,20 @@ defmodule OOM.Snapshot do
   unknown; 0 always means zero.
 
     * `:level` - `:normal`, `:elevated`, `:high` or `:critical`
-    * `:source` - the limit that binds, which is the one with the least headroom:
-      `:cgroup_v2` (`memory.max`), `:cgroup_v2_high` (`memory.high`), `:cgroup_v1`, `:host`
-      (MemAvailable), `:rlimit_as`, `:rlimit_data`, `:commit` (CommitLimit, in overcommit mode 2),
-      `:configured` (`limit:`), or `:none`
+    * `:source` - the limit that binds, which is the one nearest to its floor, the headroom that
+      has to stay free: `:cgroup_v2` (`memory.max`), `:cgroup_v2_high` (`memory.high`),
+      `:cgroup_v1` (`memory.limit_in_bytes`), `:cgroup_v1_memsw` (`memory.memsw.limit_in_bytes`,
+      memory and swap together), `:host` (MemAvailable), `:rlimit_as`, `:rlimit_data`, `:commit`
+      (CommitLimit, in overcommit mode 2), `:configured` (`limit:`), or `:none`
     * `:file` - the file the limit was read from
     * `:cgroup` - the cgroup the limit belongs to; it may be an ancestor of our own
     * `:limit_bytes`, `:usage_bytes` - the limit, and what is charged against it at the same place
-    * `:working_set_bytes` - usage less the page cache the kernel takes back by itself
-      (`inactive_file`)
+    * `:reclaimable_bytes` - of the usage, what the kernel takes back by itself before it kills:
+      clean pages of files, whether read once or often, and reclaimable slab, less a reserve for
+      program text (up to 1/32 of the limit, at most 32 MiB) and for pages that are taken and have
+      to be read again. Shared memory and files in a tmpfs are not among it. cgroup v1 does not
+      tell its slab, which is inferred. 0 where the usage has none of it (`:host`, rlimits)
+    * `:working_set_bytes` - usage less what is reclaimable
     * `:headroom_bytes` - limit less working set
     * `:elevated_headroom_bytes`, `:high_headroom_bytes`, `:critical_headroom_bytes` - the
       watermarks: the level begins when the headroom is smaller
@@ -37,6 +42,7 @@ defmodule OOM.Snapshot do
     :cgroup,
     :limit_bytes,
     :usage_bytes,
+    :reclaimable_bytes,
     :working_set_bytes,
     :headroom_bytes,
     :elevated_headroom_bytes,
@@ -64,6 +70,7 @@ defmodule OOM.Snapshot do
           :cgroup_v2
           | :cgroup_v2_high
           | :cgroup_v1
+          | :cgroup_v1_memsw
           | :host
           | :rlimit_as
           | :rlimit_data
@@ -78,6 +85,7 @@ defmodule OOM.Snapshot do
           cgroup: String.t() | nil,
           limit_bytes: bytes() | nil,
           usage_bytes: bytes() | nil,
+          reclaimable_bytes: bytes() | nil,
           working_set_bytes: bytes() | nil,
           headroom_bytes: bytes() | nil,
           elevated_headroom_bytes: bytes() | nil,

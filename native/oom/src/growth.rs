@@ -177,6 +177,7 @@ mod tests {
             kind: Kind::Configured,
             limit_bytes: 10_000 * MB,
             usage_bytes: working_set_bytes,
+            reclaimable_bytes: 0,
             working_set_bytes,
             file: None,
             cgroup: None,

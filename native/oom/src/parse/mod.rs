@@ -10,13 +10,15 @@ mod keyed;
 mod mountinfo;
 mod process;
 mod psi;
+mod stat;
 mod value;
 
 pub use cgroup::{memberships, Membership};
-pub use keyed::{kib_value, meminfo, stat_value, Meminfo};
+pub use keyed::{kib_value, meminfo, plain_value, Meminfo};
 pub use mountinfo::{mounts, Mount};
 pub use process::{soft_limit, statm, Statm};
 pub use psi::psi;
+pub use stat::{memory_stat_v1, memory_stat_v2, MemoryStat};
 pub use value::{limit, number, Limit};
 
 /// The complete lines of a file, without their newlines.

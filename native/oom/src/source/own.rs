@@ -17,6 +17,7 @@ pub(super) struct Usage {
 #[derive(Debug)]
 pub(super) struct Own {
     statm: KernelFile,
+    status: KernelFile,
     page_bytes: Option<u64>,
 }
 
@@ -25,6 +26,7 @@ impl Own {
         let statm = KernelFile::new(root.join("proc/self/statm"));
         Self {
             statm,
+            status: KernelFile::new(root.join("proc/self/status")),
             page_bytes: sys::page_bytes(),
         }
     }
@@ -39,7 +41,20 @@ impl Own {
         })
     }
 
+    /// The unit of `statm`, and of pages that were counted.
+    pub(super) fn page_bytes(&self) -> u64 {
+        self.page_bytes.unwrap_or(0)
+    }
+
+    /// Open files, at most: the size of the table they are in, a power of two that never shrinks.
+    pub(super) fn descriptors(&mut self, look: &mut Look) -> Option<u64> {
+        self.status.get(look, "a line FDSize", |bytes| {
+            parse::plain_value(bytes, b"FDSize")
+        })
+    }
+
     pub(super) fn refresh(&mut self) {
         self.statm.refresh();
+        self.status.refresh();
     }
 }
