@@ -15,10 +15,11 @@ defmodule OOM.Snapshot do
     * `:cgroup` - the cgroup the limit belongs to; it may be an ancestor of our own
     * `:limit_bytes`, `:usage_bytes` - the limit, and what is charged against it at the same place
     * `:reclaimable_bytes` - of the usage, what the kernel takes back by itself before it kills:
-      clean pages of files, whether read once or often, and reclaimable slab, less a reserve for
-      program text (up to 1/32 of the limit, at most 32 MiB) and for pages that are taken and have
-      to be read again. Shared memory and files in a tmpfs are not among it. cgroup v1 does not
-      tell its slab, which is inferred. 0 where the usage has none of it (`:host`, rlimits)
+      pages of files, whether read once or often, and reclaimable slab. A reserve stays used: of
+      program text up to 1/32 of the limit (at most 32 MiB), of pages not yet written up to 1/16
+      (at most 128 MiB), those being written, and those that are taken and read again all the time.
+      Shared memory and files in a tmpfs are not reclaimable. cgroup v1 does not tell its slab,
+      which is inferred. 0 where the usage has none of it (`:host`, rlimits)
     * `:working_set_bytes` - usage less what is reclaimable
     * `:headroom_bytes` - limit less working set
     * `:elevated_headroom_bytes`, `:high_headroom_bytes`, `:critical_headroom_bytes` - the

@@ -35,6 +35,16 @@ defmodule OOM.Real.UsedTest do
     assert later.level == :normal
   end
 
+  test "pages of a file that were not written yet are used in part" do
+    vm = LimitedVM.start!(@limit, [])
+    before = snapshot(vm)
+    inside(vm.cgroup, "head -c #{100 * @mib} /dev/zero > #{path("/var/tmp")}")
+    later = snapshot(vm)
+    assert later.usage_bytes - before.usage_bytes > 90 * @mib
+    # A sixteenth of the limit.
+    assert later.working_set_bytes - before.working_set_bytes < 32 * @mib + @noise
+  end
+
   test "names that were looked up and are not there are not used" do
     vm = LimitedVM.start!(@limit, [])
     before = snapshot(vm)

@@ -36,7 +36,7 @@ pub struct Reading {
     pub kind: Kind,
     pub limit_bytes: u64,
     pub usage_bytes: u64,
-    /// Of the usage, what the kernel takes back by itself before it kills: clean pages of files and
+    /// Of the usage, what the kernel takes back by itself before it kills: pages of files and
     /// reclaimable slab, less what a working node needs of them. 0 where it is not in the usage to
     /// begin with.
     pub reclaimable_bytes: u64,

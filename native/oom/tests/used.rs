@@ -74,27 +74,20 @@ fn v1_counts_file_pages_the_same_way() {
 }
 
 #[test]
-fn pages_to_be_written_and_a_reserve_of_mapped_ones_are_used() {
+fn pages_being_written_and_some_dirty_and_mapped_ones_are_used() {
     let file = [("inactive_file", 100), ("active_file", 200)];
+    // A 16th and a 32nd of the limit.
     let of_v2 = [
-        ("file_dirty", 30),
+        ("file_dirty", 100),
         ("file_writeback", 20),
         ("file_mapped", 80),
     ];
-    assert_eq!(
-        reclaimable_mib(&v2(460, &[file, of_v2[..2].try_into().unwrap()].concat())),
-        250
-    );
-    // The reserve is a 32nd of the limit.
-    assert_eq!(
-        reclaimable_mib(&v2(460, &[&file[..], &of_v2].concat())),
-        234
-    );
-    let of_v1 = [("dirty", 30), ("writeback", 20), ("mapped_file", 80)];
-    assert_eq!(
-        reclaimable_mib(&v1(460, &[&file[..], &of_v1].concat())),
-        234
-    );
+    let with = |some: &[(&'static str, u64)]| [&file[..], some].concat();
+    assert_eq!(reclaimable_mib(&v2(460, &with(&of_v2[..1]))), 268);
+    assert_eq!(reclaimable_mib(&v2(460, &with(&of_v2[..2]))), 248);
+    assert_eq!(reclaimable_mib(&v2(460, &with(&of_v2))), 232);
+    let of_v1 = [("dirty", 100), ("writeback", 20), ("mapped_file", 80)];
+    assert_eq!(reclaimable_mib(&v1(460, &with(&of_v1))), 232);
 }
 
 #[test]

@@ -11,7 +11,8 @@ pub struct MemoryStat {
     /// neither: their pages lie on the anonymous lists.
     pub inactive_file_bytes: u64,
     pub active_file_bytes: u64,
-    /// Pages of files that have to be written before they can be taken.
+    /// Pages of files that have to be written before they can be taken, and that are just being
+    /// written.
     pub dirty_bytes: u64,
     pub writeback_bytes: u64,
     /// Pages of files (and of shared memory) that are mapped: program text, libraries.
