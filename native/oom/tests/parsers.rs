@@ -32,6 +32,7 @@ fn run_all(bytes: &[u8]) {
     let _ = parse::kib_value(bytes, b"VmData");
     let _ = parse::meminfo(bytes);
     let _ = parse::statm(bytes);
+    let _ = parse::major_faults(bytes);
     let _ = parse::psi(bytes);
     let _ = parse::soft_limit(bytes, b"Max address space");
     for one in parse::memberships(bytes) {

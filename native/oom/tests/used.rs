@@ -103,6 +103,11 @@ fn more_to_take_back_than_there_is_leaves_nothing_used() {
 #[test]
 fn pages_that_are_mapped_taken_and_read_again_are_used() {
     let tree = v2(500, &[("active_file", 100), ("inactive_file", 100)]);
+    let own = |faults: u64| {
+        let stat = format!("7 (beam) S 1 2 3 0 -1 0 1 2 {faults} 4\n");
+        tree.write("proc/self/stat", &stat);
+    };
+    own(0);
     let mut source = tree.source();
     let working_set = |source: &mut oom::source::SystemSource| {
         source.sample().binding.unwrap().working_set_bytes / MIB
@@ -118,8 +123,12 @@ fn pages_that_are_mapped_taken_and_read_again_are_used() {
     // Read, not mapped: a backup.
     refaults(1_000_000, 0);
     assert_eq!(working_set(&mut source), 300);
-    // More than all of them in less than a second.
+    // Mapped, by others in the group.
     refaults(2_000_000, 1_000_000);
+    assert_eq!(working_set(&mut source), 300);
+    // More than all of them in a moment, by ourselves.
+    own(1_000_000);
+    refaults(3_000_000, 2_000_000);
     assert_eq!(working_set(&mut source), 500);
 }
 

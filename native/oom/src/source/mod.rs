@@ -27,7 +27,7 @@ use self::quiet::Quiet;
 use self::rlimit::Rlimits;
 use self::tightest::Tightest;
 use crate::error::SourceError;
-use crate::parse::{self, Meminfo};
+use crate::parse;
 use crate::reading::{Kind, Psi, Reading, Sample, Source, Swap};
 
 /// Every so many samples the things that hardly ever change are looked at: resource limits, the
@@ -105,17 +105,6 @@ impl SystemSource {
         }
     }
 
-    fn around(&self, meminfo: Option<&Meminfo>) -> Around {
-        Around {
-            at: self.started.elapsed(),
-            page_bytes: self.own.page_bytes(),
-            machine_slab_bytes: meminfo
-                .and_then(|info| info.slab_reclaimable_bytes)
-                .unwrap_or(0),
-            descriptors: self.descriptors,
-        }
-    }
-
     /// The usage that counts against a limit of this kind, by one file.
     fn usage_bytes(&mut self, kind: Kind) -> Option<u64> {
         let look = &mut self.look;
@@ -144,11 +133,18 @@ impl Source for SystemSource {
         }
         self.samples = self.samples.wrapping_add(1);
 
-        let meminfo = self.host.read(&mut self.look);
-        let around = self.around(meminfo.as_ref());
         let look = &mut self.look;
+        let meminfo = self.host.read(look);
         let own = self.own.read(look);
-        let of_cgroup = self.cgroups.read(look, &around);
+        let mut around = Around {
+            at: self.started.elapsed(),
+            own: &mut self.own,
+            machine_slab_bytes: meminfo
+                .and_then(|info| info.slab_reclaimable_bytes)
+                .unwrap_or(0),
+            descriptors: self.descriptors,
+        };
+        let of_cgroup = self.cgroups.read(look, &mut around);
 
         // From the specific to the general: of equals the first one binds.
         let mut best = Tightest::default();

@@ -18,6 +18,7 @@ pub(super) struct Usage {
 pub(super) struct Own {
     statm: KernelFile,
     status: KernelFile,
+    stat: KernelFile,
     page_bytes: Option<u64>,
 }
 
@@ -27,6 +28,7 @@ impl Own {
         Self {
             statm,
             status: KernelFile::new(root.join("proc/self/status")),
+            stat: KernelFile::new(root.join("proc/self/stat")),
             page_bytes: sys::page_bytes(),
         }
     }
@@ -53,7 +55,13 @@ impl Own {
         })
     }
 
+    /// Our own accesses to memory that had to wait for a disk, since we began.
+    pub(super) fn major_faults(&mut self, look: &mut Look) -> Option<u64> {
+        self.stat.get(look, "twelve fields", parse::major_faults)
+    }
+
     pub(super) fn refresh(&mut self) {
+        self.stat.refresh();
         self.statm.refresh();
         self.status.refresh();
     }

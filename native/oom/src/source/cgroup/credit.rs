@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::file::{KernelFile, Look};
+use super::super::own::Own;
 use super::file_pages;
 use super::names::Names;
 use super::slab::{self, Slab};
@@ -13,11 +14,12 @@ use crate::floor::floor_bytes;
 use crate::parse::{self, MemoryStat};
 
 /// What is known from outside of the cgroup.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct Around {
+#[derive(Debug)]
+pub(in super::super) struct Around<'a> {
     /// By any clock that does not go back.
     pub(in super::super) at: Duration,
-    pub(in super::super) page_bytes: u64,
+    /// Asked for more where it matters.
+    pub(in super::super) own: &'a mut Own,
     /// Reclaimable slab of the whole machine; 0 where it is not told.
     pub(in super::super) machine_slab_bytes: u64,
     /// Open files of our own.
@@ -74,15 +76,18 @@ impl Credit {
     pub(super) fn bytes(
         &mut self,
         look: &mut Look,
-        around: &Around,
+        around: &mut Around<'_>,
         charged: Charged,
     ) -> Option<u64> {
         let stat = self.stat.get(look, "a line inactive_file", self.parse);
         let Some(stat) = stat else {
             return self.stat.is_missing().then_some(0);
         };
-        let thrashing = self.thrash.pages(around.at, &stat);
-        let thrashing = thrashing.saturating_mul(around.page_bytes);
+        let own = &mut around.own;
+        let thrashing = self
+            .thrash
+            .pages(around.at, &stat, || own.major_faults(look))
+            .saturating_mul(own.page_bytes());
         let of_files = file_pages::reclaimable_bytes(&stat, charged.limit_bytes, thrashing);
         let slab = stat.slab_reclaimable_bytes.or_else(|| {
             let kernel = self.kernel.as_mut()?;
@@ -96,7 +101,7 @@ impl Kernel {
     fn slab_bytes(
         &mut self,
         look: &mut Look,
-        around: &Around,
+        around: &Around<'_>,
         charged: Charged,
         stat: &MemoryStat,
     ) -> Option<u64> {

@@ -60,7 +60,12 @@ impl Level {
     }
 
     /// Offers each limit of this level that is set and could bind; says whether one does.
-    pub(super) fn offer(&mut self, look: &mut Look, around: &Around, best: &mut Tightest) -> bool {
+    pub(super) fn offer(
+        &mut self,
+        look: &mut Look,
+        around: &mut Around<'_>,
+        best: &mut Tightest,
+    ) -> bool {
         let candidates = self.candidates(look);
         let candidates = || candidates.iter().flatten();
         // `memory.stat` is by far the dearest file. It can only add headroom, so a level that

@@ -64,7 +64,7 @@ impl Cgroups {
     }
 
     /// The tightest of all levels.
-    pub(super) fn read(&mut self, look: &mut Look, around: &Around) -> Option<Reading> {
+    pub(super) fn read(&mut self, look: &mut Look, around: &mut Around<'_>) -> Option<Reading> {
         if self.has_moved(look) {
             self.resolve(look);
         }
@@ -78,7 +78,7 @@ impl Cgroups {
         self.tightest(look, around)
     }
 
-    fn tightest(&mut self, look: &mut Look, around: &Around) -> Option<Reading> {
+    fn tightest(&mut self, look: &mut Look, around: &mut Around<'_>) -> Option<Reading> {
         let mut best = Tightest::default();
         self.binding = None;
         for (index, level) in self.levels.iter_mut().enumerate() {

@@ -28,7 +28,7 @@ const PAGE_TABLES_SHARE: u64 = 512;
 /// lies in their buffers.
 const DESCRIPTOR_BYTES: u64 = 2_560;
 
-/// Changes are attributed in steps as large as this: the machine's figure lags by what its CPUs
+/// Changes are settled in steps as large as this: the machine's figure lags by what its CPUs
 /// have not told yet (half a MiB each).
 const STEP_BYTES: u64 = 4 * MIB;
 
@@ -116,38 +116,37 @@ impl Slab {
                 episode: Episode::new(seen),
             }
         });
-        self.attribute(&mut history, seen, most);
-        if history.episode.refutes(seen) {
+        let believed = self.attribute(&mut history, seen, most);
+        let refuted = history.episode.refutes(seen);
+        self.history = Some(history);
+        if refuted {
             self.bytes = 0;
             self.refuted = true;
+            return 0;
         }
-        self.history = Some(history);
-        self.bytes = self.bytes.min(seen.kernel_bytes);
-        self.bytes.min(most)
+        believed.min(most)
     }
 
-    /// A step of kernel memory goes to slab as far as the machine's slab took it along.
-    fn attribute(&mut self, history: &mut History, seen: &Seen, most: u64) {
+    /// What kernel memory changed by goes to slab as far as the machine's slab changed along with
+    /// it. Gives what is believed now; it is settled by whole steps.
+    fn attribute(&mut self, history: &mut History, seen: &Seen, most: u64) -> u64 {
         let kernel = Change::new(history.kernel_bytes, seen.kernel_bytes);
-        if kernel.bytes < STEP_BYTES {
-            return;
-        }
         let machine = Change::new(history.machine_bytes, seen.machine_bytes);
-        let both = if kernel.up == machine.up {
-            kernel.bytes.min(machine.bytes)
+        let both = kernel.along_with(machine);
+        let believed = if kernel.up {
+            self.bytes.saturating_add(both)
         } else {
-            0
+            self.bytes.saturating_sub(both)
         };
-        if kernel.up {
-            self.bytes = self.bytes.saturating_add(both);
-        } else if self.refuted && both >= CARRIED_BYTES {
-            self.bytes = most;
-            self.refuted = false;
-        } else {
-            self.bytes = self.bytes.saturating_sub(both);
+        if kernel.bytes < STEP_BYTES {
+            return believed;
         }
+        let is_taken = self.refuted && !kernel.up && both >= CARRIED_BYTES;
+        self.refuted &= !is_taken;
+        self.bytes = if is_taken { most } else { believed }.min(seen.kernel_bytes);
         history.kernel_bytes = kernel.without(both, seen.kernel_bytes);
         history.machine_bytes = machine.without(both, seen.machine_bytes);
+        self.bytes
     }
 }
 
@@ -162,6 +161,15 @@ impl Change {
         Self {
             up: now > then,
             bytes: now.abs_diff(then),
+        }
+    }
+
+    /// The part of it that the other went along with.
+    fn along_with(self, other: Self) -> u64 {
+        if self.up == other.up {
+            self.bytes.min(other.bytes)
+        } else {
+            0
         }
     }
 
@@ -257,6 +265,20 @@ mod tests {
         // In few large steps as well, and with a machine that lags by a MiB.
         let growth = (0..7).map(|step| seen(1 + 50 * step, 90 + (50 * step).saturating_sub(1)));
         assert!((290..=297).contains(&last(growth)));
+    }
+
+    #[test]
+    fn names_do_not_look_like_growth_for_a_while() {
+        let growth = (0..300).map(|mib| seen(5 + mib, 90 + mib));
+        let used = after(growth)
+            .into_iter()
+            .zip(5..)
+            .map(|(slab, kernel)| kernel - slab);
+        assert!(
+            used.clone().all(|mib| mib <= 5),
+            "{:?}",
+            used.collect::<Vec<u64>>()
+        );
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! File pages that are taken and come back at once: who needs them cannot spare them.
 //!
-//! A page that was taken and is read again is a refault. Refaults alone are no trouble: a backup
-//! that reads 300 MiB again and again under 200 MiB refaults 270,000 pages a second by `read`,
-//! and waits for its disk as it would anyway. Program text and mapped files show in major faults
-//! as well: the same backup has 0 of them, a process that walks through a mapping larger than its
-//! cache one for each page. So what is both refaulted and faulted counts, and the first touch of a
-//! file (a major fault, no refault) does not.
+//! A page that was taken and is read again is a refault. Refaults alone are no trouble of ours: a
+//! backup that reads 300 MiB again and again under 200 MiB refaults 270,000 pages a second by
+//! `read`, and waits for its disk as it would anyway. Program text and mapped files show in major
+//! faults as well: the backup has 0 of them, a process that walks through a mapping larger than its
+//! cache one for each page. And that process may be another one in our cgroup, for whose sake
+//! nobody of ours has to go. So what counts is refaulted, faulted, and faulted by ourselves; the
+//! first touch of a file is a major fault and no refault.
 
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ const FADES_IN: Duration = Duration::from_secs(4);
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Thrash {
     before: Option<Counters>,
+    own_major_faults: Option<u64>,
     pages: f64,
 }
 
@@ -34,8 +36,14 @@ struct Counters {
 }
 
 impl Thrash {
-    /// Pages to hold back now. The first look has nothing to compare with, and finds none.
-    pub(super) fn pages(&mut self, at: Duration, stat: &MemoryStat) -> u64 {
+    /// Pages to hold back now. The first look has nothing to compare with, and finds none. Our own
+    /// major faults are asked for when those of the cgroup give reason to.
+    pub(super) fn pages(
+        &mut self,
+        at: Duration,
+        stat: &MemoryStat,
+        own_major_faults: impl FnOnce() -> Option<u64>,
+    ) -> u64 {
         let now = Counters {
             at,
             refaulted_pages: stat.refaulted_pages,
@@ -45,14 +53,27 @@ impl Thrash {
             let passed = now.at.saturating_sub(before.at);
             let refaulted = now.refaulted_pages.saturating_sub(before.refaulted_pages);
             let faults = now.major_faults.saturating_sub(before.major_faults);
-            let new = refaulted.min(faults.saturating_mul(PAGES_PER_FAULT));
+            let mut new = refaulted.min(faults.saturating_mul(PAGES_PER_FAULT));
+            if new > 0 {
+                let faults = self.own_faults_since(own_major_faults());
+                new = new.min(faults.saturating_mul(PAGES_PER_FAULT));
+            }
             let passed = passed.as_secs_f64() / FADES_IN.as_secs_f64();
             let kept = (-passed).exp();
             // Those that came during a long look away have faded in part themselves.
             let came = (1.0 - kept) / passed.max(f64::EPSILON);
             self.pages = self.pages * kept + new as f64 * came.min(1.0);
+        } else {
+            self.own_major_faults = own_major_faults();
         }
         self.pages as u64
+    }
+
+    /// Those since they were last asked for; none where they are not known.
+    fn own_faults_since(&mut self, now: Option<u64>) -> u64 {
+        let before = std::mem::replace(&mut self.own_major_faults, now);
+        now.zip(before)
+            .map_or(0, |(now, before)| now.saturating_sub(before))
     }
 }
 
@@ -60,6 +81,7 @@ impl Thrash {
 mod tests {
     use super::*;
 
+    /// Steps of ms, refaults and major faults, which are all our own.
     fn after(steps: &[(u64, u64, u64)]) -> Vec<u64> {
         let mut thrash = Thrash::default();
         let (mut at, mut stat) = (Duration::ZERO, MemoryStat::default());
@@ -68,7 +90,7 @@ mod tests {
             at += Duration::from_millis(*ms);
             stat.refaulted_pages += refaulted;
             stat.major_faults += faults;
-            seen.push(thrash.pages(at, &stat));
+            seen.push(thrash.pages(at, &stat, || Some(stat.major_faults)));
         }
         seen
     }
@@ -117,9 +139,28 @@ mod tests {
             major_faults: count,
             ..MemoryStat::default()
         };
-        thrash.pages(Duration::from_secs(1), &stat(100));
-        assert_eq!(thrash.pages(Duration::from_secs(1), &stat(50)), 0);
-        let held = thrash.pages(Duration::from_secs(1), &stat(60));
-        assert!(held <= 10, "{held}");
+        let mut pages = |count| thrash.pages(Duration::from_secs(1), &stat(count), || Some(count));
+        pages(100);
+        assert_eq!(pages(50), 0);
+        assert!(pages(60) <= 10);
+    }
+
+    #[test]
+    fn what_others_in_the_cgroup_fault_is_not_held_back() {
+        let mut thrash = Thrash::default();
+        let mut pages = |ms, count, own| {
+            let stat = MemoryStat {
+                refaulted_pages: count,
+                major_faults: count,
+                ..MemoryStat::default()
+            };
+            thrash.pages(Duration::from_millis(ms), &stat, || own)
+        };
+        pages(0, 0, Some(7));
+        assert_eq!(pages(10, 5_000, Some(7)), 0);
+        assert_eq!(pages(20, 10_000, None), 0);
+        // Unknown before, and after that 100 of ours.
+        assert_eq!(pages(30, 15_000, Some(100)), 0);
+        assert!((1_590..=1_600).contains(&pages(40, 20_000, Some(200))));
     }
 }
