@@ -6,15 +6,21 @@ defmodule OOM.Snapshot do
   unknown; 0 always means zero.
 
     * `:level` - `:normal`, `:elevated`, `:high` or `:critical`
-    * `:source` - the limit that binds, which is the one with the least headroom:
-      `:cgroup_v2` (`memory.max`), `:cgroup_v2_high` (`memory.high`), `:cgroup_v1`, `:host`
-      (MemAvailable), `:rlimit_as`, `:rlimit_data`, `:commit` (CommitLimit, in overcommit mode 2),
-      `:configured` (`limit:`), or `:none`
+    * `:source` - the limit that binds, which is the one nearest to its floor, the headroom that
+      has to stay free: `:cgroup_v2` (`memory.max`), `:cgroup_v2_high` (`memory.high`),
+      `:cgroup_v1` (`memory.limit_in_bytes`), `:cgroup_v1_memsw` (`memory.memsw.limit_in_bytes`,
+      memory and swap together), `:host` (MemAvailable), `:rlimit_as`, `:rlimit_data`, `:commit`
+      (CommitLimit, in overcommit mode 2), `:configured` (`limit:`), or `:none`
     * `:file` - the file the limit was read from
     * `:cgroup` - the cgroup the limit belongs to; it may be an ancestor of our own
     * `:limit_bytes`, `:usage_bytes` - the limit, and what is charged against it at the same place
-    * `:working_set_bytes` - usage less the page cache the kernel takes back by itself
-      (`inactive_file`)
+    * `:reclaimable_bytes` - of the usage, what the kernel takes back by itself before it kills:
+      pages of files, whether read once or often, and reclaimable slab. A reserve stays used: of
+      program text up to 1/32 of the limit (at most 32 MiB), of pages not yet written up to 1/16
+      (at most 128 MiB), those being written, and those that are taken and read again all the time.
+      Shared memory and files in a tmpfs are not reclaimable. cgroup v1 does not tell its slab,
+      which is inferred. 0 where the usage has none of it (`:host`, rlimits)
+    * `:working_set_bytes` - usage less what is reclaimable
     * `:headroom_bytes` - limit less working set
     * `:critical_headroom_bytes` - the floor: with less headroom than this the guard acts at once
     * `:elevated_headroom_bytes`, `:high_headroom_bytes` - the level begins when the headroom is
@@ -41,6 +47,7 @@ defmodule OOM.Snapshot do
     :cgroup,
     :limit_bytes,
     :usage_bytes,
+    :reclaimable_bytes,
     :working_set_bytes,
     :headroom_bytes,
     :elevated_headroom_bytes,
@@ -70,6 +77,7 @@ defmodule OOM.Snapshot do
           :cgroup_v2
           | :cgroup_v2_high
           | :cgroup_v1
+          | :cgroup_v1_memsw
           | :host
           | :rlimit_as
           | :rlimit_data
@@ -84,6 +92,7 @@ defmodule OOM.Snapshot do
           cgroup: String.t() | nil,
           limit_bytes: bytes() | nil,
           usage_bytes: bytes() | nil,
+          reclaimable_bytes: bytes() | nil,
           working_set_bytes: bytes() | nil,
           headroom_bytes: bytes() | nil,
           elevated_headroom_bytes: bytes() | nil,

@@ -22,6 +22,7 @@ fn main() {
             println!("binding      {:?}", binding.kind);
             println!("limit        {} MiB", binding.limit_bytes >> 20);
             println!("usage        {} MiB", binding.usage_bytes >> 20);
+            println!("reclaimable  {} MiB", binding.reclaimable_bytes >> 20);
             println!("working set  {} MiB", binding.working_set_bytes >> 20);
             println!("headroom     {} MiB", binding.headroom_bytes() >> 20);
             println!("file         {:?}", binding.file);
@@ -44,6 +45,17 @@ fn main() {
     }
     println!(
         "a sample     {:?} (mean of {SAMPLES})",
+        start.elapsed() / SAMPLES
+    );
+
+    source.sample();
+    let start = Instant::now();
+    let mut same = 0;
+    for _ in 0..SAMPLES {
+        same += u32::from(std::hint::black_box(source.unchanged()));
+    }
+    println!(
+        "a cheap look {:?} (mean of {SAMPLES}; {same} found nothing new)",
         start.elapsed() / SAMPLES
     );
 }

@@ -64,6 +64,11 @@ impl Growth {
         Self::default()
     }
 
+    /// What was recorded is not comparable with what comes.
+    pub fn forget(&mut self) {
+        self.past.clear();
+    }
+
     /// Takes a sample in. Another limit than before, or none, forgets the past.
     pub fn record(&mut self, at: Duration, binding: Option<&Reading>) {
         let Some(reading) = binding else {
@@ -224,6 +229,7 @@ mod tests {
             kind: Kind::Configured,
             limit_bytes: 10_000 * MB,
             usage_bytes: working_set_bytes,
+            reclaimable_bytes: 0,
             working_set_bytes,
             file: None,
             cgroup: None,

@@ -50,7 +50,7 @@ fn time_to_exhaustion_raises_it_too() {
 }
 
 #[test]
-fn leaves_critical_with_the_first_clear_sample_and_no_sooner() {
+fn leaves_critical_when_it_has_been_clear_for_its_hold() {
     let mut machine = Machine::default();
     machine.judge(ms(0), calm(100));
     assert_eq!(
@@ -58,14 +58,17 @@ fn leaves_critical_with_the_first_clear_sample_and_no_sooner() {
         Level::Critical,
         "a tenth beyond 200 is 220"
     );
-    assert_eq!(machine.judge(ms(2), calm(220)), Level::High);
+    assert_eq!(machine.judge(ms(2), calm(220)), Level::Critical);
+    assert_eq!(machine.judge(ms(251), calm(220)), Level::Critical);
+    assert_eq!(machine.judge(ms(252), calm(220)), Level::High);
 }
 
 #[test]
 fn comes_down_by_its_holds() {
     let mut machine = Machine::default();
     machine.judge(ms(0), calm(100));
-    assert_eq!(machine.judge(ms(10), calm(900)), Level::High);
+    assert_eq!(machine.judge(ms(10), calm(900)), Level::Critical);
+    assert_eq!(machine.judge(ms(260), calm(900)), Level::High);
     assert_eq!(machine.judge(ms(509), calm(900)), Level::High);
     assert_eq!(machine.judge(ms(510), calm(900)), Level::Elevated);
     assert_eq!(machine.judge(ms(1009), calm(900)), Level::Elevated);
@@ -101,6 +104,10 @@ fn growth_alone_keeps_it_up() {
     );
     assert_eq!(
         machine.judge(ms(1001), strain(900, Some(ms(100)))),
+        Level::Critical
+    );
+    assert_eq!(
+        machine.judge(ms(1251), strain(900, Some(ms(100)))),
         Level::High
     );
 }

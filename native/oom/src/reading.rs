@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::floor::floor_bytes;
+
 /// Which rule of the kernel (or of the user) a limit comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -14,6 +16,8 @@ pub enum Kind {
     CgroupV2High,
     /// `memory.limit_in_bytes` of a cgroup v1 level.
     CgroupV1,
+    /// `memory.memsw.limit_in_bytes` of a cgroup v1 level: memory and swap together.
+    CgroupV1Memsw,
     /// MemAvailable against MemTotal of the host.
     Host,
     /// RLIMIT_AS against our own address space.
@@ -32,7 +36,11 @@ pub struct Reading {
     pub kind: Kind,
     pub limit_bytes: u64,
     pub usage_bytes: u64,
-    /// Usage less what the kernel takes back by itself before it kills (inactive page cache).
+    /// Of the usage, what the kernel takes back by itself before it kills: pages of files and
+    /// reclaimable slab, less what a working node needs of them. 0 where it is not in the usage to
+    /// begin with.
+    pub reclaimable_bytes: u64,
+    /// Usage less that.
     pub working_set_bytes: u64,
     /// The file the limit was read from; `None` for a configured limit.
     pub file: Option<Arc<Path>>,
@@ -46,6 +54,20 @@ impl Reading {
     pub fn headroom_bytes(&self) -> u64 {
         self.limit_bytes.saturating_sub(self.working_set_bytes)
     }
+
+    /// How far the working set is from the floor of this limit; negative beyond it. Limits are
+    /// compared by this: 300 MiB left of 24 GiB are nearer to trouble than 200 MiB left of 512.
+    #[must_use]
+    pub fn distance_bytes(&self) -> i128 {
+        distance_bytes(self.limit_bytes, self.working_set_bytes)
+    }
+}
+
+/// The distance from the floor of `limit_bytes` with so much used.
+#[must_use]
+pub fn distance_bytes(limit_bytes: u64, working_set_bytes: u64) -> i128 {
+    let kept = i128::from(working_set_bytes) + i128::from(floor_bytes(limit_bytes));
+    i128::from(limit_bytes) - kept
 }
 
 /// Pressure stall information of memory; the `total`s are fresh on every read.
@@ -67,7 +89,7 @@ pub struct Swap {
 /// All that one look at the sources gave.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// The limit with the least headroom; `None` when no source is usable.
+    /// The limit that is nearest to its floor; `None` when no source is usable.
     pub binding: Option<Reading>,
     /// Resident memory of this process.
     pub rss_bytes: Option<u64>,
@@ -84,7 +106,10 @@ pub trait Source: Send {
     /// has changed.
     fn sample(&mut self) -> Sample;
 
-    /// Whether what the last sample found still holds, as far as one cheap look can tell.
+    /// A cheap look: reads one file or two, allocates nothing, and says whether the usage that binds is
+    /// about what the last sample found. `false` whenever that may not be the whole truth. A
+    /// sample is due now and then all the same: limits move, and file pages can make way for other
+    /// memory while the usage stands still.
     fn unchanged(&mut self) -> bool {
         false
     }

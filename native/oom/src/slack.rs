@@ -77,6 +77,7 @@ mod tests {
             kind: Kind::CgroupV1,
             limit_bytes: 1000,
             usage_bytes: working_set_bytes,
+            reclaimable_bytes: 0,
             working_set_bytes,
             file: None,
             cgroup: None,

@@ -1,4 +1,4 @@
-//! A sample allocates nothing while nothing changes. The only test in this file: the count is
+//! A sample and a cheap look allocate nothing while nothing changes. The only test in this file: the count is
 //! the whole process's.
 #![allow(
     clippy::unwrap_used,
@@ -43,6 +43,7 @@ fn allocations_of_100_samples(mut source: SystemSource) -> usize {
     let before = ALLOCATIONS.load(Relaxed);
     for _ in 0..100 {
         std::hint::black_box(source.sample());
+        std::hint::black_box(source.unchanged());
     }
     ALLOCATIONS.load(Relaxed) - before
 }
@@ -56,6 +57,12 @@ fn a_sample_allocates_nothing() {
 
     let v1 = Tree::v1("/a");
     v1.v1_level("a", 100 * MIB, 10 * MIB, 0);
+    v1.v1_kernel("a", 10 * MIB, 0);
+    v1.machine_slab(50 * MIB);
+    v1.write("proc/self/status", "Name:\tx\nFDSize:\t256\n");
+    let memsw = |name: &str| format!("sys/fs/cgroup/memory/a/memory.memsw.{name}_in_bytes");
+    v1.write(&memsw("limit"), "104857600\n");
+    v1.write(&memsw("usage"), "10485760\n");
     assert_eq!(allocations_of_100_samples(v1.source()), 0);
 
     assert_eq!(

@@ -7,7 +7,7 @@
     clippy::panic
 )]
 
-use oom::parse::{self, Limit};
+use oom::parse::{self, Limit, MemoryStat};
 use proptest::prelude::*;
 
 // Where the fuzzer begins, too.
@@ -26,10 +26,13 @@ const SAMPLES: [&[u8]; 9] = [
 fn run_all(bytes: &[u8]) {
     let _ = parse::limit(bytes);
     let _ = parse::number(bytes);
-    let _ = parse::stat_value(bytes, b"inactive_file");
+    let _ = parse::memory_stat_v1(bytes);
+    let _ = parse::memory_stat_v2(bytes);
+    let _ = parse::plain_value(bytes, b"FDSize");
     let _ = parse::kib_value(bytes, b"VmData");
     let _ = parse::meminfo(bytes);
     let _ = parse::statm(bytes);
+    let _ = parse::major_faults(bytes);
     let _ = parse::psi(bytes);
     let _ = parse::soft_limit(bytes, b"Max address space");
     for one in parse::memberships(bytes) {
@@ -64,6 +67,28 @@ fn no_other_figures<T: PartialEq + std::fmt::Debug>(part: Option<T>, whole: Opti
     }
 }
 
+/// Each figure of `part` is that of `whole`, or 0 as if its line were not there.
+fn no_more_in_stat(part: Option<MemoryStat>, whole: Option<MemoryStat>) {
+    let Some(part) = part else { return };
+    let whole = whole.unwrap();
+    let figures = |stat: MemoryStat| {
+        [
+            stat.inactive_file_bytes,
+            stat.active_file_bytes,
+            stat.dirty_bytes,
+            stat.writeback_bytes,
+            stat.mapped_bytes,
+            stat.slab_reclaimable_bytes.unwrap_or(0),
+            stat.refaulted_pages,
+            stat.major_faults,
+        ]
+    };
+    let pairs = figures(part).into_iter().zip(figures(whole));
+    for (some, all) in pairs {
+        assert!(some == 0 || some == all, "{part:?} {whole:?}");
+    }
+}
+
 #[test]
 fn a_file_cut_anywhere_gives_its_own_figures_or_none() {
     for whole in SAMPLES {
@@ -71,12 +96,16 @@ fn a_file_cut_anywhere_gives_its_own_figures_or_none() {
             let part = &whole[..end];
             no_other_figures(parse::limit(part), parse::limit(whole));
             no_other_figures(parse::number(part), parse::number(whole));
-            for key in [&b"inactive_file"[..], b"total_inactive_file"] {
-                no_other_figures(parse::stat_value(part, key), parse::stat_value(whole, key));
-            }
+            no_more_in_stat(parse::memory_stat_v1(part), parse::memory_stat_v1(whole));
+            no_more_in_stat(parse::memory_stat_v2(part), parse::memory_stat_v2(whole));
+            no_other_figures(
+                parse::plain_value(part, b"FDSize"),
+                parse::plain_value(whole, b"FDSize"),
+            );
             let (some, all) = (parse::meminfo(part), parse::meminfo(whole));
             no_other_figures(some.total_bytes, all.total_bytes);
             no_other_figures(some.available_bytes, all.available_bytes);
+            no_other_figures(some.slab_reclaimable_bytes, all.slab_reclaimable_bytes);
             no_other_figures(some.swap_total_bytes, all.swap_total_bytes);
             no_other_figures(some.swap_free_bytes, all.swap_free_bytes);
             no_other_figures(some.commit_limit_bytes, all.commit_limit_bytes);
@@ -119,7 +148,8 @@ proptest! {
         prop_assert_eq!(parse::number(format!("{number}\n").as_bytes()), Some(number));
         prop_assert_eq!(parse::number(format!("{number}").as_bytes()), None);
         let stat = format!("a 1\ninactive_file {number}\nb 2\n");
-        prop_assert_eq!(parse::stat_value(stat.as_bytes(), b"inactive_file"), Some(number));
+        let found = parse::memory_stat_v2(stat.as_bytes()).map(|stat| stat.inactive_file_bytes);
+        prop_assert_eq!(found, Some(number));
     }
 
     #[test]

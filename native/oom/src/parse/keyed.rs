@@ -4,12 +4,13 @@
 use super::value::digits;
 use super::{fields, lines};
 
-/// The value of `key` in a file like `memory.stat`: `key 123`.
+/// The value of `key` in a file like `/proc/self/status`, where it has no unit: `key:\t123`.
 #[must_use]
-pub fn stat_value(bytes: &[u8], key: &[u8]) -> Option<u64> {
-    lines(bytes)
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(b" "))
-        .and_then(digits)
+pub fn plain_value(bytes: &[u8], key: &[u8]) -> Option<u64> {
+    let rest = lines(bytes).find_map(|line| line.strip_prefix(key)?.strip_prefix(b":"))?;
+    let mut fields = fields(rest);
+    let value = digits(fields.next()?)?;
+    fields.next().is_none().then_some(value)
 }
 
 /// The value of `key` in bytes, in a file like `/proc/meminfo` or `/proc/self/status`:
@@ -26,6 +27,8 @@ pub fn kib_value(bytes: &[u8], key: &[u8]) -> Option<u64> {
 pub struct Meminfo {
     pub total_bytes: Option<u64>,
     pub available_bytes: Option<u64>,
+    /// Slab that can be taken back, of the whole machine.
+    pub slab_reclaimable_bytes: Option<u64>,
     pub swap_total_bytes: Option<u64>,
     pub swap_free_bytes: Option<u64>,
     pub commit_limit_bytes: Option<u64>,
@@ -48,6 +51,7 @@ pub fn meminfo(bytes: &[u8]) -> Meminfo {
         let slot = match key {
             b"MemTotal" => &mut info.total_bytes,
             b"MemAvailable" => &mut info.available_bytes,
+            b"SReclaimable" => &mut info.slab_reclaimable_bytes,
             b"SwapTotal" => &mut info.swap_total_bytes,
             b"SwapFree" => &mut info.swap_free_bytes,
             b"CommitLimit" => &mut info.commit_limit_bytes,
@@ -74,17 +78,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_found_by_its_whole_name() {
-        let stat = b"inactive_file_x 9\ninactive_file 7\ntotal_inactive_file 8\n";
-        assert_eq!(stat_value(stat, b"inactive_file"), Some(7));
-        assert_eq!(stat_value(stat, b"total_inactive_file"), Some(8));
-        assert_eq!(stat_value(stat, b"active_file"), None);
+    fn a_plain_value_has_no_unit() {
+        let status = b"Name:\tcat\nFDSizes:\t9\nFDSize:\t256\nVmData:\t 360 kB\n";
+        assert_eq!(plain_value(status, b"FDSize"), Some(256));
+        assert_eq!(plain_value(status, b"VmData"), None);
+        assert_eq!(plain_value(status, b"Threads"), None);
+        assert_eq!(plain_value(b"FDSize:\t25", b"FDSize"), None);
     }
 
     #[test]
     fn a_cut_off_line_is_nothing() {
-        assert_eq!(stat_value(b"inactive_file 12", b"inactive_file"), None);
-        assert_eq!(stat_value(b"inactive_file \n", b"inactive_file"), None);
         assert_eq!(kib_value(b"VmData:\t     360 k", b"VmData"), None);
         assert_eq!(meminfo(b"MemTotal:       24684084 kB"), Meminfo::default());
     }
@@ -107,10 +110,12 @@ mod tests {
 
     #[test]
     fn meminfo_in_any_order_and_with_keys_missing() {
-        let info = meminfo(b"SwapFree: 0 kB\nCommitted_AS: 5 kB\nMemTotal: 3 kB\n");
+        let info =
+            meminfo(b"SwapFree: 0 kB\nSReclaimable: 7 kB\nCommitted_AS: 5 kB\nMemTotal: 3 kB\n");
         assert_eq!(info.swap_free_bytes, Some(0));
         assert_eq!(info.committed_bytes, Some(5 << 10));
         assert_eq!(info.total_bytes, Some(3 << 10));
         assert_eq!(info.available_bytes, None);
+        assert_eq!(info.slab_reclaimable_bytes, Some(7 << 10));
     }
 }

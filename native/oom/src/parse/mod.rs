@@ -10,17 +10,19 @@ mod keyed;
 mod mountinfo;
 mod process;
 mod psi;
+mod stat;
 mod value;
 
 pub use cgroup::{memberships, Membership};
-pub use keyed::{kib_value, meminfo, stat_value, Meminfo};
+pub use keyed::{kib_value, meminfo, plain_value, Meminfo};
 pub use mountinfo::{mounts, Mount};
-pub use process::{soft_limit, statm, Statm};
+pub use process::{major_faults, soft_limit, statm, Statm};
 pub use psi::psi;
+pub use stat::{memory_stat_v1, memory_stat_v2, MemoryStat};
 pub use value::{limit, number, Limit};
 
 /// The complete lines of a file, without their newlines.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     bytes
         .split_inclusive(|byte| *byte == b'\n')
         .filter_map(|line| line.strip_suffix(b"\n"))

@@ -28,6 +28,18 @@ pub fn statm(bytes: &[u8]) -> Option<Statm> {
     })
 }
 
+/// Accesses of this process to memory that had to wait for a disk, from `/proc/self/stat`:
+/// `pid (name) state ppid pgrp session tty tpgid flags minflt cminflt majflt …`. The name may hold
+/// anything, a closing bracket too.
+#[must_use]
+pub fn major_faults(bytes: &[u8]) -> Option<u64> {
+    let line = lines(bytes).next_back()?;
+    let mut halves = line.rsplitn(2, |byte| *byte == b')');
+    let rest = halves.next()?;
+    halves.next()?;
+    digits(fields(rest).nth(9)?)
+}
+
 /// The soft limit called `name` in `/proc/self/limits`: the one the kernel enforces.
 #[must_use]
 pub fn soft_limit(bytes: &[u8], name: &[u8]) -> Option<Limit> {
@@ -54,6 +66,20 @@ mod tests {
         assert_eq!(statm(b"765 422 394\n"), None);
         assert_eq!(statm(b"0 0 0 0 0 0 0\n"), None);
         assert_eq!(statm(b""), None);
+    }
+
+    #[test]
+    fn major_faults_come_after_any_name() {
+        let stat = |name| format!("7 ({name}) S 1 2 3 0 -1 4194560 1000 2000 33 44 5 6\n");
+        for name in ["beam.smp", "a) S 1 (b", "a\nb", ""] {
+            assert_eq!(major_faults(stat(name).as_bytes()), Some(33), "{name}");
+        }
+        assert_eq!(
+            major_faults(b"7 (x) S 1 2 3 0 -1 4194560 1000 2000 33"),
+            None
+        );
+        assert_eq!(major_faults(b"7 (x) S 1 2\n"), None);
+        assert_eq!(major_faults(b"1 2 3 4 5 6 7 8 9 10 11 12\n"), None);
     }
 
     #[test]

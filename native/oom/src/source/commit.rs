@@ -38,6 +38,7 @@ impl Commit {
                 kind: Kind::Commit,
                 limit_bytes: limit,
                 usage_bytes: committed,
+                reclaimable_bytes: 0,
                 working_set_bytes: committed,
                 file: Some(file),
                 cgroup: None,

@@ -30,6 +30,7 @@ impl Configured {
                 kind: Kind::Configured,
                 limit_bytes,
                 usage_bytes,
+                reclaimable_bytes: 0,
                 working_set_bytes: usage_bytes,
                 file: None,
                 cgroup: None,

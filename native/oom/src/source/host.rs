@@ -37,18 +37,22 @@ impl Host {
 
     /// MemAvailable is what can be had without swapping, so the rest is the working set.
     pub(super) fn offer(&self, info: &Meminfo, best: &mut Tightest) {
-        if let (Some(total), Some(available)) = (info.total_bytes, info.available_bytes) {
-            let used = total.saturating_sub(available);
+        if let (Some(total), Some(used)) = (info.total_bytes, used_bytes(info)) {
             best.offer(Reading {
                 kind: Kind::Host,
                 limit_bytes: total,
                 usage_bytes: used,
+                reclaimable_bytes: 0,
                 working_set_bytes: used,
                 file: Some(self.file()),
                 cgroup: None,
             });
         }
     }
+}
+
+pub(super) fn used_bytes(info: &Meminfo) -> Option<u64> {
+    Some(info.total_bytes?.saturating_sub(info.available_bytes?))
 }
 
 pub(super) fn swap(info: &Meminfo) -> Option<Swap> {

@@ -1,7 +1,7 @@
 //! Where the limits are: the system's files, and what the user configured.
 //!
 //! Each module below knows one kind of limit. All of them are asked at every sample, and the one
-//! that leaves the least headroom binds.
+//! that is nearest to its floor binds.
 
 mod cgroup;
 mod commit;
@@ -9,23 +9,26 @@ mod configured;
 mod file;
 mod host;
 mod own;
+mod quiet;
 mod rlimit;
 mod sys;
 mod tightest;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
-use self::cgroup::Cgroups;
+use self::cgroup::{Around, Cgroups};
 use self::commit::Commit;
 use self::configured::Configured;
 use self::file::{KernelFile, Look};
 use self::host::Host;
 use self::own::Own;
+use self::quiet::Quiet;
 use self::rlimit::Rlimits;
 use self::tightest::Tightest;
 use crate::error::SourceError;
 use crate::parse;
-use crate::reading::{Psi, Reading, Sample, Source, Swap};
+use crate::reading::{Kind, Psi, Reading, Sample, Source, Swap};
 
 /// Every so many samples the things that hardly ever change are looked at: resource limits, the
 /// overcommit mode, files that were missing.
@@ -55,7 +58,12 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct SystemSource {
     look: Look,
+    started: Instant,
     samples: u32,
+    /// Open files of our own, at most.
+    descriptors: u64,
+    /// What the last sample found to bind.
+    quiet: Option<Quiet>,
     own: Own,
     configured: Configured,
     rlimits: Rlimits,
@@ -71,7 +79,10 @@ impl SystemSource {
         let root = options.root;
         Self {
             look: Look::new(),
+            started: Instant::now(),
             samples: 0,
+            descriptors: 0,
+            quiet: None,
             own: Own::new(&root),
             configured: Configured::new(options.limit_bytes),
             rlimits: Rlimits::new(&root),
@@ -89,6 +100,24 @@ impl SystemSource {
         self.host.refresh();
         self.commit.refresh(&mut self.look);
         self.pressure.refresh();
+        if self.cgroups.hide_slab() {
+            self.descriptors = self.own.descriptors(&mut self.look).unwrap_or(0);
+        }
+    }
+
+    /// The usage that counts against a limit of this kind, by one file.
+    fn usage_bytes(&mut self, kind: Kind) -> Option<u64> {
+        let look = &mut self.look;
+        match kind {
+            Kind::CgroupV2Max | Kind::CgroupV2High | Kind::CgroupV1 | Kind::CgroupV1Memsw => {
+                self.cgroups.usage_bytes(look, kind)
+            }
+            Kind::Host => host::used_bytes(&self.host.read(look)?),
+            Kind::Commit => self.host.read(look)?.committed_bytes,
+            Kind::RlimitAs | Kind::RlimitData | Kind::Configured => {
+                quiet::own_bytes(kind, self.own.read(look)?)
+            }
+        }
     }
 
     fn psi(&mut self) -> Option<Psi> {
@@ -105,9 +134,17 @@ impl Source for SystemSource {
         self.samples = self.samples.wrapping_add(1);
 
         let look = &mut self.look;
-        let own = self.own.read(look);
-        let of_cgroup = self.cgroups.read(look);
         let meminfo = self.host.read(look);
+        let own = self.own.read(look);
+        let mut around = Around {
+            at: self.started.elapsed(),
+            own: &mut self.own,
+            machine_slab_bytes: meminfo
+                .and_then(|info| info.slab_reclaimable_bytes)
+                .unwrap_or(0),
+            descriptors: self.descriptors,
+        };
+        let of_cgroup = self.cgroups.read(look, &mut around);
 
         // From the specific to the general: of equals the first one binds.
         let mut best = Tightest::default();
@@ -125,7 +162,10 @@ impl Source for SystemSource {
         let of_host = meminfo.as_ref().and_then(host::swap);
         // A cgroup's swap goes with its memory; every other limit has the swap of the host.
         let of_cgroup = of_cgroup.filter(|reading| binding.as_ref() == Some(reading));
-        let of_cgroup = of_cgroup.and_then(|reading: Reading| self.cgroups.swap(look, &reading));
+        let of_cgroup = of_cgroup.and_then(|_: Reading| self.cgroups.swap(look));
+        self.quiet = binding
+            .as_ref()
+            .and_then(|reading| Quiet::new(reading, own));
 
         Sample {
             binding,
@@ -133,6 +173,17 @@ impl Source for SystemSource {
             swap: least_left(of_cgroup, of_host),
             psi: self.psi(),
         }
+    }
+
+    fn unchanged(&mut self) -> bool {
+        let Some(quiet) = self.quiet else {
+            return false;
+        };
+        let Some(usage) = self.usage_bytes(quiet.kind()) else {
+            return false;
+        };
+        quiet.holds(usage)
+            && (!quiet.is_near(usage) || quiet.own_holds(self.own.read(&mut self.look)))
     }
 
     fn feed(&mut self, usage_bytes: u64) {

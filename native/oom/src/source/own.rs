@@ -17,6 +17,8 @@ pub(super) struct Usage {
 #[derive(Debug)]
 pub(super) struct Own {
     statm: KernelFile,
+    status: KernelFile,
+    stat: KernelFile,
     page_bytes: Option<u64>,
 }
 
@@ -25,6 +27,8 @@ impl Own {
         let statm = KernelFile::new(root.join("proc/self/statm"));
         Self {
             statm,
+            status: KernelFile::new(root.join("proc/self/status")),
+            stat: KernelFile::new(root.join("proc/self/stat")),
             page_bytes: sys::page_bytes(),
         }
     }
@@ -39,7 +43,26 @@ impl Own {
         })
     }
 
+    /// The unit of `statm`, and of pages that were counted.
+    pub(super) fn page_bytes(&self) -> u64 {
+        self.page_bytes.unwrap_or(0)
+    }
+
+    /// Open files, at most: the size of the table they are in, a power of two that never shrinks.
+    pub(super) fn descriptors(&mut self, look: &mut Look) -> Option<u64> {
+        self.status.get(look, "a line FDSize", |bytes| {
+            parse::plain_value(bytes, b"FDSize")
+        })
+    }
+
+    /// Our own accesses to memory that had to wait for a disk, since we began.
+    pub(super) fn major_faults(&mut self, look: &mut Look) -> Option<u64> {
+        self.stat.get(look, "twelve fields", parse::major_faults)
+    }
+
     pub(super) fn refresh(&mut self) {
+        self.stat.refresh();
         self.statm.refresh();
+        self.status.refresh();
     }
 }

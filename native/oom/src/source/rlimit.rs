@@ -68,6 +68,7 @@ impl Rlimits {
             kind,
             limit_bytes,
             usage_bytes,
+            reclaimable_bytes: 0,
             working_set_bytes: usage_bytes,
             file: Some(self.limits.path()),
             cgroup: None,

@@ -1,4 +1,4 @@
-//! The candidate with the least headroom so far.
+//! The candidate nearest to its floor so far.
 
 use crate::reading::Reading;
 
@@ -7,17 +7,20 @@ use crate::reading::Reading;
 pub(super) struct Tightest(Option<Reading>);
 
 impl Tightest {
-    pub(super) fn offer(&mut self, reading: Reading) {
-        if self.has_room_for(reading.headroom_bytes()) {
+    /// Says whether the reading is the tightest now.
+    pub(super) fn offer(&mut self, reading: Reading) -> bool {
+        let binds = self.has_room_for(reading.distance_bytes());
+        if binds {
             self.0 = Some(reading);
         }
+        binds
     }
 
-    /// Whether a reading with this headroom would become the tightest.
-    pub(super) fn has_room_for(&self, headroom_bytes: u64) -> bool {
+    /// Whether a reading at this distance from its floor would become the tightest.
+    pub(super) fn has_room_for(&self, distance_bytes: i128) -> bool {
         self.0
             .as_ref()
-            .is_none_or(|best| headroom_bytes < best.headroom_bytes())
+            .is_none_or(|best| distance_bytes < best.distance_bytes())
     }
 
     pub(super) fn into_reading(self) -> Option<Reading> {

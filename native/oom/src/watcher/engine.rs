@@ -22,6 +22,10 @@ const PROBLEMS_AT_ONCE: usize = 8;
 /// A working set that changes by less than this between two looks does not move.
 const MOVES_BYTES: u64 = 512 << 10;
 
+/// Pages of files that make way for other memory change the working set at the same usage, too, but
+/// not by so much from one look to the next.
+const ESTIMATE_BYTES: u64 = 32 << 20;
+
 /// Slower growth than this leaves time enough for everything that goes by headroom.
 const COUNTS_BYTES_PER_S: i64 = 2_000_000;
 
@@ -30,6 +34,17 @@ const WHOLE: Duration = Duration::from_millis(100);
 
 fn used(sample: &Sample) -> Option<u64> {
     sample.binding.as_ref().map(|binding| binding.working_set_bytes)
+}
+
+/// What counts as reclaimable was judged anew, and no memory was taken or given back: a step of the
+/// working set that is no growth.
+fn estimate_moved(before: &Sample, now: &Sample) -> bool {
+    let both = before.binding.as_ref().zip(now.binding.as_ref());
+    both.is_some_and(|(before, now)| {
+        let used = now.working_set_bytes.abs_diff(before.working_set_bytes);
+        let charged = now.usage_bytes.abs_diff(before.usage_bytes);
+        used > ESTIMATE_BYTES && charged < used / 4
+    })
 }
 
 #[derive(Debug)]
@@ -94,6 +109,9 @@ impl<S: Source> Engine<S> {
         let sample = self.look(now);
         let moved = used(&sample).zip(before);
         self.moves = moved.is_none_or(|(now, before)| now.abs_diff(before) >= MOVES_BYTES);
+        if estimate_moved(&self.report.sample, &sample) {
+            self.growth.forget();
+        }
         let binding = sample.binding.as_ref();
         self.growth.record(now, binding);
 

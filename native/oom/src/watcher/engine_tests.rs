@@ -109,7 +109,8 @@ fn an_unanswered_tick_is_still_unanswered_in_the_next_crisis() {
     let mut rig = rig(CALM);
     rig.step(MS, CRITICAL);
     assert_eq!(rig.step(MS, CRITICAL), [Told::Tick]);
-    assert_eq!(rig.step(MS, CALM), [Told::Level(Level::High)]);
+    assert_eq!(rig.step(MS, CALM), []);
+    assert_eq!(rig.step(MS * 250, CALM), [Told::Level(Level::High)]);
     assert_eq!(rig.step(MS, CRITICAL), [Told::Level(Level::Critical)]);
     assert_eq!(rig.step(MS, CRITICAL), []);
     rig.shared.ack();

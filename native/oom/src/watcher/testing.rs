@@ -73,6 +73,7 @@ impl Source for FakeSource {
             kind: Kind::Configured,
             limit_bytes: LIMIT,
             usage_bytes: used,
+            reclaimable_bytes: 0,
             working_set_bytes: used,
             file: None,
             cgroup: None,

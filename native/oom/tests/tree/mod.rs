@@ -79,7 +79,7 @@ impl Tree {
         self.write(&file("memory.current"), &format!("{current}\n"));
         self.write(
             &file("memory.stat"),
-            &format!("anon 4096\nfile 8192\ninactive_file {inactive}\nactive_file 1\n"),
+            &format!("anon 4096\nfile 8192\ninactive_file {inactive}\n"),
         );
     }
 
@@ -92,6 +92,22 @@ impl Tree {
             &file("memory.stat"),
             &format!("cache 1\ninactive_file 7\ntotal_cache 2\ntotal_inactive_file {inactive}\n"),
         );
+    }
+
+    /// The slab of the machine, with the memory of `host`.
+    pub fn machine_slab(&self, bytes: u64) {
+        self.meminfo(
+            8 << 30,
+            7 << 30,
+            &format!("SReclaimable: {} kB\n", bytes >> 10),
+        );
+    }
+
+    /// What v1 tells of the kernel's own memory in `path`.
+    pub fn v1_kernel(&self, path: &str, kernel: u64, failures: u64) {
+        let file = |name: &str| format!("sys/fs/cgroup/memory/{path}/{name}");
+        self.write(&file("memory.kmem.usage_in_bytes"), &format!("{kernel}\n"));
+        self.write(&file("memory.failcnt"), &format!("{failures}\n"));
     }
 
     pub fn root(&self) -> &Path {

@@ -5,53 +5,10 @@ use std::sync::Arc;
 
 use super::super::file::{KernelFile, Look};
 use super::super::tightest::Tightest;
+use super::credit::{Around, Charged, Credit};
+use super::names::Version;
 use crate::parse::{self, Limit};
-use crate::reading::{Kind, Reading, Swap};
-
-/// Which of the two kernel interfaces a hierarchy speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    V1,
-    V2,
-}
-
-/// How an interface calls its files.
-struct Names {
-    limit: &'static str,
-    high: Option<&'static str>,
-    usage: &'static str,
-    inactive_file: &'static [u8],
-    swap_limit: &'static str,
-    swap_usage: &'static str,
-}
-
-const V1: Names = Names {
-    limit: "memory.limit_in_bytes",
-    high: None,
-    usage: "memory.usage_in_bytes",
-    // Without `total_` it would leave out the groups below, whose pages the usage counts.
-    inactive_file: b"total_inactive_file",
-    swap_limit: "memory.memsw.limit_in_bytes",
-    swap_usage: "memory.memsw.usage_in_bytes",
-};
-
-const V2: Names = Names {
-    limit: "memory.max",
-    high: Some("memory.high"),
-    usage: "memory.current",
-    inactive_file: b"inactive_file",
-    swap_limit: "memory.swap.max",
-    swap_usage: "memory.swap.current",
-};
-
-impl Version {
-    fn names(self) -> &'static Names {
-        match self {
-            Self::V1 => &V1,
-            Self::V2 => &V2,
-        }
-    }
-}
+use crate::reading::{distance_bytes, Kind, Reading, Swap};
 
 #[derive(Debug)]
 pub(super) struct Level {
@@ -61,9 +18,18 @@ pub(super) struct Level {
     limit: KernelFile,
     high: Option<KernelFile>,
     usage: KernelFile,
-    stat: KernelFile,
     swap_limit: KernelFile,
     swap_usage: KernelFile,
+    credit: Credit,
+}
+
+/// A limit that is set, and what is charged against it.
+#[derive(Debug)]
+struct Candidate {
+    kind: Kind,
+    limit_bytes: u64,
+    usage_bytes: u64,
+    file: Arc<Path>,
 }
 
 impl Level {
@@ -76,93 +42,141 @@ impl Level {
             limit: file(names.limit),
             high: names.high.map(file),
             usage: file(names.usage),
-            stat: file("memory.stat"),
             swap_limit: file(names.swap_limit),
             swap_usage: file(names.swap_usage),
+            credit: Credit::new(names, directory),
         }
     }
 
     pub(super) fn refresh(&mut self) {
-        let files = [&mut self.limit, &mut self.usage, &mut self.stat];
+        let files = [&mut self.limit, &mut self.usage];
         let swap = [&mut self.swap_limit, &mut self.swap_usage];
         files
             .into_iter()
             .chain(swap)
             .chain(&mut self.high)
             .for_each(KernelFile::refresh);
+        self.credit.refresh();
     }
 
-    /// Offers this level if it has a limit and could bind; says whether it was offered.
-    pub(super) fn offer(&mut self, look: &mut Look, best: &mut Tightest) -> bool {
-        let Some((kind, limit_bytes, file)) = self.least_limit(look) else {
-            return false;
-        };
-        let Some(usage_bytes) = self.usage.get(look, "a number", parse::number) else {
-            return false;
-        };
+    /// Offers each limit of this level that is set and could bind; says whether one does.
+    pub(super) fn offer(
+        &mut self,
+        look: &mut Look,
+        around: &mut Around<'_>,
+        best: &mut Tightest,
+    ) -> bool {
+        let candidates = self.candidates(look);
+        let candidates = || candidates.iter().flatten();
         // `memory.stat` is by far the dearest file. It can only add headroom, so a level that
         // has too much without it need not be asked.
-        if !best.has_room_for(limit_bytes.saturating_sub(usage_bytes)) {
+        if !candidates().any(|candidate| best.has_room_for(candidate.raw_distance_bytes())) {
             return false;
         }
-        let Some(inactive_bytes) = self.inactive_file_bytes(look) else {
+        let tightest = candidates().min_by_key(|candidate| candidate.raw_distance_bytes());
+        let Some(charged) = tightest.map(Candidate::charged) else {
             return false;
         };
-        let reading = Reading {
-            kind,
-            limit_bytes,
-            usage_bytes,
-            working_set_bytes: usage_bytes.saturating_sub(inactive_bytes),
-            file: Some(file),
-            cgroup: Some(Arc::clone(&self.name)),
+        let Some(reclaimable) = self.credit.bytes(look, around, charged) else {
+            return false;
         };
-        let binds = best.has_room_for(reading.headroom_bytes());
-        best.offer(reading);
-        binds
+        candidates().fold(false, |binds, candidate| {
+            best.offer(candidate.reading(reclaimable, &self.name)) | binds
+        })
     }
 
-    /// The lower of the hard limit and `memory.high`, of equals the hard one. The limits are read
-    /// at every sample: they change while we run, and cost little.
-    fn least_limit(&mut self, look: &mut Look) -> Option<(Kind, u64, Arc<Path>)> {
-        let hard_kind = match self.version {
-            Version::V1 => Kind::CgroupV1,
-            Version::V2 => Kind::CgroupV2Max,
-        };
-        let hard = limit_bytes(&mut self.limit, look);
-        let high = self.high.as_mut().and_then(|file| limit_bytes(file, look));
-        match (hard, high, &self.high) {
-            (Some(hard), Some(high), Some(file)) if high < hard => {
-                Some((Kind::CgroupV2High, high, file.path()))
+    /// The hard limit, `memory.high`, and memory with swap (v1); of equals the first binds. The
+    /// limits are read at every sample: they change while we run, and cost little.
+    fn candidates(&mut self, look: &mut Look) -> [Option<Candidate>; 3] {
+        let mut found = [const { None }; 3];
+        let [hard, high, with_swap] = &mut found;
+        let hard_bytes = limit_bytes(&mut self.limit, look);
+        let high_bytes = self.high.as_mut().and_then(|file| limit_bytes(file, look));
+        if hard_bytes.or(high_bytes).is_some() {
+            let usage = self.usage.get(look, "a number", parse::number);
+            let candidate = |kind, file: &KernelFile, limit: Option<u64>| {
+                Some(Candidate::new(kind, file, limit?, usage?))
+            };
+            *hard = candidate(self.version.names().hard, &self.limit, hard_bytes);
+            if let Some(file) = &self.high {
+                *high = candidate(Kind::CgroupV2High, file, high_bytes);
             }
-            (None, Some(high), Some(file)) => Some((Kind::CgroupV2High, high, file.path())),
-            (Some(hard), _, _) => Some((hard_kind, hard, self.limit.path())),
-            (None, _, _) => None,
         }
+        if self.version == Version::V1 {
+            if let Some((limit, usage)) = self.swap_figures(look) {
+                let file = &self.swap_limit;
+                *with_swap = Some(Candidate::new(Kind::CgroupV1Memsw, file, limit, usage));
+            }
+        }
+        found
     }
 
-    /// Page cache the kernel drops before it kills. Where there is no `memory.stat` at all
-    /// (emulated kernels) none is known to be droppable; one that cannot be read is a failure.
-    fn inactive_file_bytes(&mut self, look: &mut Look) -> Option<u64> {
-        let key = self.version.names().inactive_file;
-        let known = self.stat.get(look, "a line inactive_file", |bytes| {
-            parse::stat_value(bytes, key)
-        });
-        known.or(self.stat.is_missing().then_some(0))
+    fn swap_figures(&mut self, look: &mut Look) -> Option<(u64, u64)> {
+        let limit = limit_bytes(&mut self.swap_limit, look)?;
+        let usage = self.swap_usage.get(look, "a number", parse::number)?;
+        Some((limit, usage))
     }
 
     /// Swap this level may use, where it says so. v1 counts memory and swap in one figure, from
-    /// which the part that is memory (`memory`, read just now) is taken off.
-    pub(super) fn swap(&mut self, look: &mut Look, memory: &Reading) -> Option<Swap> {
-        let limit = limit_bytes(&mut self.swap_limit, look)?;
-        let usage = self.swap_usage.get(look, "a number", parse::number)?;
+    /// which the part that is memory is taken off.
+    pub(super) fn swap(&mut self, look: &mut Look) -> Option<Swap> {
+        let (limit, usage) = self.swap_figures(look)?;
         let memory = match self.version {
-            Version::V1 => (memory.limit_bytes, memory.usage_bytes),
+            Version::V1 => (
+                limit_bytes(&mut self.limit, look)?,
+                self.usage.get(look, "a number", parse::number)?,
+            ),
             Version::V2 => (0, 0),
         };
         Some(Swap {
             limit_bytes: limit.saturating_sub(memory.0),
             usage_bytes: usage.saturating_sub(memory.1),
         })
+    }
+
+    /// What is charged now against a limit of this kind: one file.
+    pub(super) fn usage_bytes(&mut self, look: &mut Look, kind: Kind) -> Option<u64> {
+        let file = match kind {
+            Kind::CgroupV1Memsw => &mut self.swap_usage,
+            _ => &mut self.usage,
+        };
+        file.get(look, "a number", parse::number)
+    }
+}
+
+impl Candidate {
+    fn new(kind: Kind, file: &KernelFile, limit_bytes: u64, usage_bytes: u64) -> Self {
+        Self {
+            kind,
+            limit_bytes,
+            usage_bytes,
+            file: file.path(),
+        }
+    }
+
+    /// As if nothing could be taken back.
+    fn raw_distance_bytes(&self) -> i128 {
+        distance_bytes(self.limit_bytes, self.usage_bytes)
+    }
+
+    fn charged(&self) -> Charged {
+        Charged {
+            limit_bytes: self.limit_bytes,
+            usage_bytes: self.usage_bytes,
+        }
+    }
+
+    fn reading(&self, reclaimable_bytes: u64, cgroup: &Arc<str>) -> Reading {
+        let reclaimable_bytes = reclaimable_bytes.min(self.usage_bytes);
+        Reading {
+            kind: self.kind,
+            limit_bytes: self.limit_bytes,
+            usage_bytes: self.usage_bytes,
+            reclaimable_bytes,
+            working_set_bytes: self.usage_bytes - reclaimable_bytes,
+            file: Some(Arc::clone(&self.file)),
+            cgroup: Some(Arc::clone(cgroup)),
+        }
     }
 }
 

@@ -1,18 +1,25 @@
 //! The cgroups above this process: which they are, and which of them binds.
 
+mod credit;
+mod file_pages;
 mod level;
+mod names;
 mod place;
+mod slab;
+mod thrash;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use self::level::{Level, Version};
+pub(super) use self::credit::Around;
+use self::level::Level;
+use self::names::Version;
 use self::place::Place;
 use super::file::{KernelFile, Look, BUFFER_BYTES};
 use super::tightest::Tightest;
 use crate::error::SourceError;
 use crate::parse;
-use crate::reading::{Psi, Reading, Swap};
+use crate::reading::{Kind, Psi, Reading, Swap};
 
 /// Of a deeper tree the levels nearest to the process count.
 const MAX_LEVELS: usize = 64;
@@ -50,36 +57,53 @@ impl Cgroups {
         self.pressure.iter_mut().for_each(KernelFile::refresh);
     }
 
+    /// Whether memory is limited by v1, which does not tell what of the kernel's can be taken.
+    pub(super) fn hide_slab(&self) -> bool {
+        let place = self.place.as_ref();
+        place.is_some_and(|place| place.version == Version::V1)
+    }
+
     /// The tightest of all levels.
-    pub(super) fn read(&mut self, look: &mut Look) -> Option<Reading> {
+    pub(super) fn read(&mut self, look: &mut Look, around: &mut Around<'_>) -> Option<Reading> {
         if self.has_moved(look) {
             self.resolve(look);
         }
         look.lost = false;
-        let reading = self.tightest(look);
+        let reading = self.tightest(look, around);
         if !look.lost {
             return reading;
         }
         // A file went away under us: the cgroup is gone, or we are about to learn of a move.
         self.resolve(look);
-        self.tightest(look)
+        self.tightest(look, around)
     }
 
-    fn tightest(&mut self, look: &mut Look) -> Option<Reading> {
+    fn tightest(&mut self, look: &mut Look, around: &mut Around<'_>) -> Option<Reading> {
         let mut best = Tightest::default();
         self.binding = None;
         for (index, level) in self.levels.iter_mut().enumerate() {
-            if level.offer(look, &mut best) {
+            if level.offer(look, around, &mut best) {
                 self.binding = Some(index);
             }
         }
         best.into_reading()
     }
 
-    /// Swap as the binding level limits it; `memory` is what `read` gave.
-    pub(super) fn swap(&mut self, look: &mut Look, memory: &Reading) -> Option<Swap> {
+    /// Swap as the binding level limits it.
+    pub(super) fn swap(&mut self, look: &mut Look) -> Option<Swap> {
         let index = self.binding?;
-        self.levels.get_mut(index)?.swap(look, memory)
+        self.levels.get_mut(index)?.swap(look)
+    }
+
+    /// What is charged now against the limit of this kind that `read` found to bind.
+    pub(super) fn usage_bytes(&mut self, look: &mut Look, kind: Kind) -> Option<u64> {
+        let index = self.binding?;
+        let usage = self.levels.get_mut(index)?.usage_bytes(look, kind);
+        if look.lost {
+            // The next `read` finds the levels anew.
+            self.seen = Box::default();
+        }
+        usage
     }
 
     /// The pressure in our own cgroup.

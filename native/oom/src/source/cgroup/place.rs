@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::super::sys;
-use super::level::Version;
+use super::names::Version;
 use crate::parse::{self, Mount};
 
 const USUAL_PARENT: &[u8] = b"/sys/fs/cgroup";
