@@ -161,6 +161,7 @@ defmodule OOM do
     if handle_pressure? != nil and Workers.member?(self()),
       do: Asker.listens(self(), handle_pressure?)
 
+    if max_heap_size != nil, do: Workers.capped(self(), max_heap_size)
     # At last, so that none of this is what passes it.
     if max_heap_size != nil, do: Heap.cap_self(bytes)
     :ok

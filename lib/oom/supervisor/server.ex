@@ -12,11 +12,11 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Tables, Units, Victims, Visit}
+  alias OOM.{Child, Holds, Tables, Units, Victims, Visit, Workers}
   alias OOM.Holds.Release
   alias OOM.Supervisor.{Callback, Children, Starts}
 
-  # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
+  # How long a `:killed` child that has a cap may turn out to have met it, see `verdict/3`.
   @verdict_ms 50
 
   @impl true
@@ -177,18 +177,38 @@ defmodule OOM.Supervisor.Server do
   defp for_good?(:transient, {:shutdown, _}), do: true
   defp for_good?(_restart, _reason), do: false
 
-  # `:killed` says nothing of who killed. While memory is short it is taken for what the VM does
-  # at a max_heap_size. Otherwise, if it was the VM, its report is on the way and marks the victim
-  # (OOM.HeapReports), and the restart waits a moment for that.
+  # Memory's victim is whom the guard has marked, or the VM's heap report names (OOM.HeapReports), and
+  # who leaves with the reason that victims have. All else is a crash like any other.
+  #
+  # `:killed` says nothing of who killed. Where the VM may have done it, because there is a cap, its
+  # report is on the way, and the restart waits a moment for that. A protected worker never waits: it is
+  # restarted at once, whatever it ended with.
   defp verdict(pid, reason, options) do
     cond do
       # While the application is stopped nobody could bring it back.
       Tables.config() == nil or Tables.stopping?() -> :other
+      protected?(pid, options) -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> if ended?(reason, options), do: :ended, else: :memory
-      reason != :killed or Keyword.get(options, :type, :worker) != :worker -> :other
-      OOM.level() != :normal -> :memory
-      true -> :unknown
+      reason != :killed or not worker?(options) -> :other
+      capped?(pid, options) -> :unknown
+      true -> :other
+    end
+  end
+
+  defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
+
+  # As its specification says, or it has said itself.
+  defp protected?(pid, options) do
+    worker? = worker?(options) or options[:unit] == true
+    worker? and (Child.rank(options) == :protected or Workers.rank(pid) == :protected)
+  end
+
+  # One that has set a cap for itself says so in its row. That may be gone by now.
+  defp capped?(pid, options) do
+    case Workers.lookup(pid) do
+      nil -> true
+      row -> Child.capped?(Keyword.merge(options, elem(row, 7)))
     end
   end
 
