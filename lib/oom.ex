@@ -29,10 +29,10 @@ defmodule OOM do
 
   | level | begins when | what happens |
   |---|---|---|
-  | `:normal` | | held workers come back, one at a time |
+  | `:normal` | | nothing; held workers come back where there is room for them, here and at every other level |
   | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
   | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
-  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark; `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no `:low` child by itself |
+  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark; `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself that is `:low` and worth no more than whom the guard has just killed |
 
   Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
   suspended (the 1,000 next in line at most, for about 0.5 s), so that there is time to do it: memory
@@ -41,7 +41,12 @@ defmodule OOM do
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
   restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,
-  after a backoff, when they fit. One that is killed `max_kills` times without having lived for
+  after a backoff, as soon as what they last held fits the headroom above the floor, at whatever level.
+  Where there can be no room, or was none for the longest backoff, an error is logged, the alarm
+  `{:oom_no_room, {supervisor, id}}` is set until it has lived for `stable_ms`, and it is tried alone
+  when memory stands still; where its start fails three times in a row, the alarm is
+  `{:oom_start_fails, {supervisor, id}}`, until it starts. One that is killed `max_kills` times without
+  having lived for
   `stable_ms` in between is given up: it stays down, an error is logged and, where SASL runs, the
   alarm `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
   it, or its supervisor or the application ends.
