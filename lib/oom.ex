@@ -44,11 +44,10 @@ defmodule OOM do
   after a backoff, as soon as what they last held fits the headroom above the floor, at whatever level.
   Where there can be no room, or was none for the longest backoff, an error is logged, the alarm
   `{:oom_no_room, {supervisor, id}}` is set until it has lived for `stable_ms`, and it is tried alone
-  when memory stands still; where its start fails three times in a row, the alarm is
+  when memory stands still (alarms where SASL runs); where its start fails three times in a row, the alarm is
   `{:oom_start_fails, {supervisor, id}}`, until it starts. One that is killed `max_kills` times without
-  having lived for
-  `stable_ms` in between is given up: it stays down, an error is logged and, where SASL runs, the
-  alarm `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
+  having lived for `stable_ms` in between is given up: it stays down, an error is logged and the alarm
+  `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
   it, or its supervisor or the application ends.
   `held/0` lists who is down, and `release/1` brings one back by hand.
 
@@ -78,6 +77,8 @@ defmodule OOM do
     Usage,
     Workers
   }
+
+  alias OOM.Supervisor.Children
 
   @typedoc """
   Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
@@ -147,7 +148,10 @@ defmodule OOM do
               "is started (OOM.child_spec/2), or by itself, in its init/1"
     end
 
+    before = Workers.rank(pid)
     Workers.declare(pid, rank)
+    if before != rank, do: Children.tell(pid, priority: rank)
+    :ok
   end
 
   def set_priority(priority, options) do
@@ -157,20 +161,27 @@ defmodule OOM do
     bytes = if max_heap_size != nil, do: Heap.bytes(max_heap_size)
     Heap.mailbox_off_heap()
 
+    before = Workers.rank(self())
+
     # In the init/1 of a supervisor, it holds for what is below.
     if match?({:supervisor, _, _}, Process.get(:"$initial_call")),
       do: Tree.declare(rank),
       else: Workers.declare(self(), rank)
 
+    said = if(before != rank, do: [priority: rank], else: []) ++ cap(max_heap_size)
+    if said != [], do: Children.tell(self(), said)
+
     # In a unit there is nobody to ask.
     if handle_pressure? != nil and Workers.member?(self()),
       do: Asker.listens(self(), handle_pressure?)
 
-    if max_heap_size != nil, do: Workers.capped(self(), max_heap_size)
     # At last, so that none of this is what passes it.
     if max_heap_size != nil, do: Heap.cap_self(bytes)
     :ok
   end
+
+  defp cap(nil), do: []
+  defp cap(max_heap_size), do: [max_heap_size: max_heap_size]
 
   @doc """
   A child specification, as `Supervisor.child_spec/2` makes it, with what OOM should know.

@@ -337,7 +337,7 @@ defmodule OOM.Holds do
 
   # Whether anybody may come back at all: not while the guard is killing, when what is free now is not
   # what will be.
-  defp calm?(now), do: not RecentKills.any?(0, now)
+  defp calm?(now), do: not RecentKills.on_their_way?(now)
 
   # One that does not fit meets nobody who has just come back, and no growth.
   defp alone?(state, snapshot) do

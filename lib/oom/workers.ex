@@ -84,18 +84,13 @@ defmodule OOM.Workers do
       appeared(pid, rank)
     else
       # It may have been found before its supervisor could say so.
-      own =
-        case :ets.lookup(__MODULE__, pid) do
-          [row] when elem(row, 7) == @found -> declare(pid, rank) && []
-          # What it has said of its cap is later than its specification.
-          [row] -> Keyword.take(elem(row, 7), [:max_heap_size])
-          [] -> []
-        end
+      with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
+           do: declare(pid, rank)
 
       :ets.update_element(__MODULE__, pid, [
         {@supervisor, supervisor},
         {@supervisor + 1, id},
-        {@supervisor + 2, Keyword.merge(options, own)}
+        {@supervisor + 2, options}
       ])
 
       :ok
@@ -106,17 +101,6 @@ defmodule OOM.Workers do
   defp appeared(pid, rank) do
     Plan.put(pid, {rank, 0})
     OOM.Accountant.watch(pid)
-  end
-
-  @doc "It has set a cap for itself, whatever its supervisor said; see OOM.Supervisor.Server."
-  @spec capped(pid(), OOM.max_heap_size()) :: :ok
-  def capped(pid, size) do
-    with [row] <- :ets.lookup(__MODULE__, pid) do
-      options = Keyword.put(elem(row, @supervisor + 1), :max_heap_size, size)
-      :ets.update_element(__MODULE__, pid, {@supervisor + 2, options})
-    end
-
-    :ok
   end
 
   @doc "A new figure from a probe."

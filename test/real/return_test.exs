@@ -104,7 +104,7 @@ defmodule OOM.Real.ReturnTest do
   # The guard's kills are over, and nobody else waits or comes back.
   defp quiet?(vm) do
     now = LimitedVM.call(vm, System, :monotonic_time, [:millisecond])
-    not LimitedVM.call(vm, OOM.RecentKills, :any?, [0, now])
+    not LimitedVM.call(vm, OOM.RecentKills, :on_their_way?, [now])
   end
 
   # Returns when the holds have been looked through once more.

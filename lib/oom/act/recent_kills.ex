@@ -5,14 +5,20 @@ defmodule OOM.RecentKills do
 
   alias OOM.{Priority, Tables}
 
-  # Within this time after a kill the guard is taken to be at it: a victim that frees much, or that
-  # traps exits, takes hundreds of ms.
+  # For so long victims are taken to be on their way: more than twice the default grace of one that traps
+  # exits. Those that take longer to end still hold what they held, and count as used.
+  @on_their_way_ms 250
+  # For so long after a kill the guard is taken to be at it, and to kill who starts into that.
   @at_it_ms 1_000
 
   @spec note(Priority.rank(), integer()) :: :ok
   def note(rank, now_ms) when is_integer(rank), do: Tables.put_killed(rank, now_ms)
   # One of no known rank, as in tests; the protected are never killed.
   def note(_rank, _now_ms), do: :ok
+
+  @doc "Whether victims of the guard may still be on their way."
+  @spec on_their_way?(integer()) :: boolean()
+  def on_their_way?(now_ms), do: Tables.killed_since?(0, now_ms - @on_their_way_ms)
 
   @doc "Whether the guard is at it, and has just killed one of this rank or a higher one."
   @spec any?(Priority.rank(), integer()) :: boolean()

@@ -12,7 +12,7 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Tables, Units, Victims, Visit, Workers}
+  alias OOM.{Child, Holds, Tables, Units, Victims, Visit}
   alias OOM.Holds.Release
   alias OOM.Supervisor.{Callback, Children, Starts}
 
@@ -107,6 +107,11 @@ defmodule OOM.Supervisor.Server do
     with {:noreply, state} <- settle_verdicts(state), do: idle(state)
   end
 
+  def handle_info({Children, pid, said}, state) do
+    Children.said(pid, said)
+    idle(state)
+  end
+
   def handle_info(message, state), do: :supervisor.handle_info(message, state)
 
   @impl true
@@ -187,30 +192,20 @@ defmodule OOM.Supervisor.Server do
     cond do
       # While the application is stopped nobody could bring it back.
       Tables.config() == nil or Tables.stopping?() -> :other
-      protected?(pid, options) -> :other
+      protected?(options) -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> if ended?(reason, options), do: :ended, else: :memory
       reason != :killed or not worker?(options) -> :other
-      capped?(pid, options) -> :unknown
+      Child.capped?(options) -> :unknown
       true -> :other
     end
   end
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
 
-  # As its specification says, or it has said itself.
-  defp protected?(pid, options) do
-    worker? = worker?(options) or options[:unit] == true
-    worker? and (Child.rank(options) == :protected or Workers.rank(pid) == :protected)
-  end
-
-  # One that has set a cap for itself says so in its row. That may be gone by now.
-  defp capped?(pid, options) do
-    case Workers.lookup(pid) do
-      nil -> true
-      row -> Child.capped?(Keyword.merge(options, elem(row, 7)))
-    end
-  end
+  # Of a supervisor it is what is below it that is protected.
+  defp protected?(options),
+    do: (worker?(options) or options[:unit] == true) and Child.rank(options) == :protected
 
   # A supervisor that ended because of what was killed below it (OOM.Visit.ending/0).
   defp ended?(:shutdown, options), do: options[:type] == :supervisor and options[:unit] != true

@@ -450,9 +450,15 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
 
     test "is so by its own word" do
-      {sup, %{a: a}} = start(:long, [:a], max_restarts: 10)
-      OOM.set_priority(a, :protected)
+      protected = &(OOM.set_priority(:protected) && &1)
+      {sup, %{a: a}} = start(:long, [worker(:a, init: protected)], max_restarts: 10)
+      # Its row may be gone when its supervisor hears of it.
+      :sys.suspend(sup)
+      ref = Process.monitor(a)
       Process.exit(a, {:shutdown, :memory_pressure})
+      assert_receive {:DOWN, ^ref, _, _, _}, 10_000
+      eventually(fn -> OOM.Workers.lookup(a) == nil end)
+      :sys.resume(sup)
       assert started(:a) != a
       assert held(sup, :a) == nil
     end
@@ -461,19 +467,30 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   test "no verdict is waited for where there is no cap the child could have met" do
     child = OOM.child_spec(worker(:a), max_heap_size: :infinity)
     {sup, %{a: a}} = start(:long, [child], max_restarts: 10)
-    # Its row stays, as if whoever deletes it were late.
-    :sys.suspend(OOM.Accountant)
-    on_exit(fn -> :sys.resume(OOM.Accountant) end)
     Process.exit(a, :kill)
     new = started(:a)
     assert verdicts(sup) == []
-    # One that has said so itself may have met it.
-    OOM.Workers.capped(new, 1_000_000_000)
+    # One that sets a cap itself may have met it.
+    :sys.replace_state(new, fn state ->
+      OOM.set_priority(:low, max_heap_size: 1_000_000) && state
+    end)
+
     :sys.suspend(sup)
-    Process.exit(new, :kill)
-    Victims.mark(new, System.monotonic_time(:millisecond), 9)
+    ref = Process.monitor(new)
+    catch_exit(:sys.replace_state(new, fn _ -> Enum.to_list(1..1_000_000) end))
+    assert_receive {:DOWN, ^ref, _, _, :killed}, 10_000
+    # Its row is gone, too, and what it has said is known all the same.
+    eventually(fn -> OOM.Workers.lookup(new) == nil and Victims.marked?(new) end)
     :sys.resume(sup)
-    assert %{bytes: 9} = eventually(fn -> held(sup, :a) end)
+    assert %{bytes: bytes} = eventually(fn -> held(sup, :a) end)
+    assert bytes > 1_000_000
+  end
+
+  test "what one says of itself later counts" do
+    child = OOM.child_spec(worker(:a), priority: :protected)
+    {sup, %{a: a}} = start(:long, [child], max_restarts: 1)
+    :ok = OOM.set_priority(a, :low)
+    assert %{kills: 1} = hold(sup, :a, a)
   end
 
   test "the tables know nothing of tests that are over" do
