@@ -29,10 +29,10 @@ defmodule OOM do
 
   | level | begins when | what happens |
   |---|---|---|
-  | `:normal` | | held workers come back, one at a time |
+  | `:normal` | | nothing; held workers come back where there is room for them, here and at every other level |
   | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
   | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
-  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark; `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no `:low` child by itself |
+  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark; `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself that is `:low` and worth no more than whom the guard has just killed |
 
   Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
   suspended (the 1,000 next in line at most, for about 0.5 s), so that there is time to do it: memory
@@ -41,9 +41,13 @@ defmodule OOM do
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
   restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,
-  after a backoff, when they fit. One that is killed `max_kills` times without having lived for
-  `stable_ms` in between is given up: it stays down, an error is logged and, where SASL runs, the
-  alarm `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
+  after a backoff, as soon as what they last held fits the headroom above the floor, at whatever level.
+  Where there can be no room, or was none for the longest backoff, an error is logged, the alarm
+  `{:oom_no_room, {supervisor, id}}` is set until it has lived for `stable_ms`, and it is tried alone
+  when memory stands still (alarms where SASL runs); where its start fails three times in a row, the alarm is
+  `{:oom_start_fails, {supervisor, id}}`, until it starts. One that is killed `max_kills` times without
+  having lived for `stable_ms` in between is given up: it stays down, an error is logged and the alarm
+  `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
   it, or its supervisor or the application ends.
   `held/0` lists who is down, and `release/1` brings one back by hand.
 
@@ -73,6 +77,8 @@ defmodule OOM do
     Usage,
     Workers
   }
+
+  alias OOM.Supervisor.Children
 
   @typedoc """
   Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
@@ -142,7 +148,10 @@ defmodule OOM do
               "is started (OOM.child_spec/2), or by itself, in its init/1"
     end
 
+    before = Workers.rank(pid)
     Workers.declare(pid, rank)
+    if before != rank, do: Children.tell(pid, priority: rank)
+    :ok
   end
 
   def set_priority(priority, options) do
@@ -152,10 +161,15 @@ defmodule OOM do
     bytes = if max_heap_size != nil, do: Heap.bytes(max_heap_size)
     Heap.mailbox_off_heap()
 
+    before = Workers.rank(self())
+
     # In the init/1 of a supervisor, it holds for what is below.
     if match?({:supervisor, _, _}, Process.get(:"$initial_call")),
       do: Tree.declare(rank),
       else: Workers.declare(self(), rank)
+
+    said = if(before != rank, do: [priority: rank], else: []) ++ cap(max_heap_size)
+    if said != [], do: Children.tell(self(), said)
 
     # In a unit there is nobody to ask.
     if handle_pressure? != nil and Workers.member?(self()),
@@ -165,6 +179,9 @@ defmodule OOM do
     if max_heap_size != nil, do: Heap.cap_self(bytes)
     :ok
   end
+
+  defp cap(nil), do: []
+  defp cap(max_heap_size), do: [max_heap_size: max_heap_size]
 
   @doc """
   A child specification, as `Supervisor.child_spec/2` makes it, with what OOM should know.

@@ -9,7 +9,6 @@ defmodule OOM.Application do
     config = :oom |> Application.get_all_env() |> OOM.Config.new!() |> OOM.Config.reachable!()
     load_modules()
     OOM.Level.setup()
-    OOM.HeapReports.install()
     OOM.Supervisor.Reports.install()
 
     # Whichever of them ends, the others need not know: the tables' owner and its heir do nothing and
@@ -32,7 +31,6 @@ defmodule OOM.Application do
 
   @impl true
   def stop(_state) do
-    OOM.HeapReports.uninstall()
     OOM.Supervisor.Reports.uninstall()
     OOM.Level.put(:normal)
   end
@@ -86,6 +84,7 @@ defmodule OOM.Application do
   # Each finds its state in the tables again, so none takes another down.
   defp parts(config),
     do: [
+      OOM.HeapReports,
       OOM.Reporter,
       OOM.Notifier,
       OOM.Accountant,

@@ -9,6 +9,7 @@ defmodule OOM.Child do
     Heap,
     Holds,
     Priority,
+    RecentKills,
     Reporter,
     Tables,
     Tree,
@@ -22,8 +23,8 @@ defmodule OOM.Child do
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
-  # The guard has killed so short a time ago that it is at it.
-  @killing_ms 1_000
+  # How long one that was `:killed` while it started may turn out to be a victim.
+  @verdict_ms 50
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -155,15 +156,16 @@ defmodule OOM.Child do
 
   # What a supervisor would start by itself only for the guard to end it: where starts take long and
   # what they start grows fast, each of them takes memory that is gone by the time it is dead. So only
-  # while the guard kills: where it may not, or has given up, what wants to run runs. A start that
-  # somebody asked for is a start, and a temporary child would never come; the end of a significant
-  # one has a meaning that its absence must not have.
+  # while the guard kills, and kills such as this one: where it may not, or has given up, or is at it
+  # with those that are worth less, what wants to run runs. A start that somebody asked for is a start,
+  # and a temporary child would never come; the end of a significant one has a meaning that its absence
+  # must not have.
   defp turned_away?(options, config) do
     config.kill and Starts.own?() and OOM.level() == :critical and
       options[:restart] != :temporary and not Keyword.get(options, :significant, false) and
       Callback.strategy() == :one_for_one and (worker?(options) or unit?(options)) and
       not inside_unit?() and rank(options) <= Priority.rank!(:low) and
-      Victims.since?(System.monotonic_time(:millisecond) - @killing_ms)
+      RecentKills.any?(rank(options), now())
   end
 
   defp turn_away(id, options) do
@@ -181,6 +183,7 @@ defmodule OOM.Child do
 
   defp started(mfa, id, options, config) do
     bytes = if worker?(options), do: cap(options, config)
+    began_ms = now()
 
     starting(options, fn ->
       result = mfa |> Heap.wrap(bytes) |> apply_mfa()
@@ -191,7 +194,16 @@ defmodule OOM.Child do
 
       result
     end)
-    |> kept(id, options)
+    |> kept(id, options, began_ms)
+  end
+
+  @doc "Whether the VM may end a worker of these options for its heap."
+  @spec capped?(keyword()) :: boolean()
+  def capped?(options) do
+    case Tables.config() do
+      nil -> false
+      config -> cap(options, config) != nil
+    end
   end
 
   # Where nobody may be killed, the VM does it only where that was asked for.
@@ -202,12 +214,9 @@ defmodule OOM.Child do
 
   # One that is ended by memory while it starts is a victim like any other: held, and no reason
   # for its supervisor to fail.
-  defp kept({:error, reason} = error, id, options) do
-    memory? =
-      reason == {:shutdown, :memory_pressure} or (reason == :killed and OOM.level() != :normal)
-
+  defp kept({:error, reason} = error, id, options, began_ms) do
     cond do
-      not (memory? and Starts.own?()) ->
+      not (Starts.own?() and rank(options) != :protected and memory?(reason, began_ms)) ->
         error
 
       options[:restart] == :temporary ->
@@ -219,7 +228,27 @@ defmodule OOM.Child do
     end
   end
 
-  defp kept(result, _id, _options), do: result
+  defp kept(result, _id, _options, _began_ms), do: result
+
+  # Whose end it was nobody tells: a start that fails has no pid. So it is a victim's where somebody
+  # was marked since it began; the VM's report of a cap may still be on its way.
+  defp memory?({:shutdown, :memory_pressure}, _began_ms), do: true
+  defp memory?(:killed, began_ms), do: marked_since?(began_ms, now() + @verdict_ms)
+  defp memory?(_reason, _began_ms), do: false
+
+  defp marked_since?(began_ms, until_ms) do
+    cond do
+      Victims.since?(began_ms) ->
+        true
+
+      now() >= until_ms ->
+        false
+
+      true ->
+        Process.sleep(1)
+        marked_since?(began_ms, until_ms)
+    end
+  end
 
   # What is below it may ask for its options before it is started, and until these are where they
   # stay.
@@ -284,7 +313,9 @@ defmodule OOM.Child do
     end
   end
 
-  defp rank(options), do: options |> inherit() |> Tree.rank()
+  @doc "Called in the supervisor: what a child of these options is worth there."
+  @spec rank(keyword()) :: Priority.rank()
+  def rank(options), do: options |> inherit() |> Tree.rank()
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
 
@@ -296,4 +327,6 @@ defmodule OOM.Child do
   defp pid(_), do: nil
 
   defp apply_mfa({module, function, args}), do: apply(module, function, args)
+
+  defp now, do: System.monotonic_time(:millisecond)
 end

@@ -11,8 +11,8 @@ defmodule OOM.Held do
     * `:max_kills` - after how many it is given up, or `:infinity`
     * `:failures` - how often it could not be started, or was not because memory was critical, since
       then
-    * `:state` - `:waiting` for its backoff to pass; `:due`, waiting for the level to be `:normal`
-      and for room; `:returning`, being started; `:given_up`, until `OOM.release/1`
+    * `:state` - `:waiting` for its backoff to pass; `:due`, waiting for room;
+      `:returning`, being started; `:given_up`, until `OOM.release/1`
     * `:due_in_ms` - until its backoff has passed; 0 for one that is due, `nil` for others
     * `:held_ms` - for how long it has been down
   """

@@ -5,6 +5,9 @@ defmodule OOM.Hold do
 
   alias OOM.Backoff
 
+  # After so many failures in a row somebody has to look.
+  @fails 3
+
   @enforce_keys [:supervisor, :id, :ids, :backoff]
   defstruct [
     :supervisor,
@@ -25,6 +28,11 @@ defmodule OOM.Hold do
     kills: 0,
     # starts that failed, which wait as long as further kills
     failures: 0,
+    # how many of them in a row, and which reason was said last
+    failed_starts: 0,
+    said: nil,
+    # whether it was said that there is no room for it
+    no_room?: false,
     max_kills: :infinity,
     # whether it was said that it is given up
     told?: false,
@@ -56,6 +64,9 @@ defmodule OOM.Hold do
           bytes: non_neg_integer(),
           kills: non_neg_integer(),
           failures: non_neg_integer(),
+          failed_starts: non_neg_integer(),
+          said: non_neg_integer() | nil,
+          no_room?: boolean(),
           max_kills: pos_integer() | :infinity,
           told?: boolean(),
           # :held; :given_up, until somebody asks for it; :releasing while its supervisor is asked
@@ -96,6 +107,17 @@ defmodule OOM.Hold do
   def failed(%__MODULE__{} = hold, now_ms, random),
     do: wait(%{hold | failures: hold.failures + 1, releaser: nil}, now_ms, random)
 
+  @doc "Its start was answered with an error: the same, and it is noted which."
+  @spec not_started(t(), term(), integer(), (... -> float())) :: t()
+  def not_started(%__MODULE__{} = hold, reason, now_ms, random) do
+    hold = %{hold | failed_starts: hold.failed_starts + 1, said: :erlang.phash2(reason)}
+    failed(hold, now_ms, random)
+  end
+
+  @doc "Whether its start has failed so often in a row that it will not pass by itself."
+  @spec fails?(t()) :: boolean()
+  def fails?(%__MODULE__{} = hold), do: hold.failed_starts >= @fails
+
   defp wait(hold, now_ms, random) do
     delay = Backoff.delay_ms(max(hold.kills + hold.failures, 1), hold.backoff, random)
     %{hold | state: :held, due_ms: now_ms + delay}
@@ -131,19 +153,30 @@ defmodule OOM.Hold do
 
   @doc "Somebody has decided that it may come back: its past is forgotten."
   @spec pardoned(t()) :: t()
-  def pardoned(%__MODULE__{} = hold), do: %{hold | kills: 0, failures: 0, told?: false}
+  def pardoned(%__MODULE__{} = hold) do
+    %{
+      hold
+      | kills: 0,
+        failures: 0,
+        failed_starts: 0,
+        said: nil,
+        no_room?: false,
+        told?: false
+    }
+  end
 
   @doc "Was killed again before it was known to be the same as `before`: takes over its past."
   @spec relapsed(t(), t(), integer(), (... -> float())) :: t()
   def relapsed(%__MODULE__{} = hold, before, now_ms, random) do
     failures = hold.failures + before.failures
-    hold = %{hold | kills: hold.kills + before.kills - 1, failures: failures}
+    kills = hold.kills + before.kills - 1
+    hold = %{hold | kills: kills, failures: failures, no_room?: before.no_room?}
     killed(hold, hold.bytes, now_ms, random)
   end
 
   @spec released(t(), integer()) :: t()
   def released(%__MODULE__{} = hold, now_ms),
-    do: %{hold | state: :running, released_ms: now_ms, releaser: nil}
+    do: %{hold | state: :running, released_ms: now_ms, releaser: nil, failed_starts: 0, said: nil}
 
   @doc "Came back as another: its past goes with it."
   @spec renamed(t(), pid()) :: t()

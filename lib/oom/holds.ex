@@ -1,18 +1,20 @@
 defmodule OOM.Holds do
   @moduledoc false
-  # Brings held children back: one at a time, when the level is normal and they fit. The holds
+  # Brings held children back: one at a time, as soon as there is room for them, whatever the level
+  # (OOM.Holds.Reservations). One that has found none for its longest backoff is tried alone. The holds
   # themselves are in a table that outlives this process (OOM.Holds.Store); what it knows besides is
   # made from them when it begins.
 
   use GenServer
 
-  alias OOM.{Hold, Tables, Victims}
-  alias OOM.Holds.{Alarm, Bookings, Queue, Release, Store}
+  alias OOM.{Hold, RecentKills, Tables, Victims}
+  alias OOM.Holds.{Alarm, Queue, Release, Reservations, Store}
 
   # The least time between two returns, in which the watcher sees what the first one did.
   @tick_ms 10
-  # How often to look while those that are due wait for room or for the level.
-  @blocked_ms 50
+  # How often to look while those that are due wait for room. It may be for days, so it must cost next
+  # to nothing.
+  @blocked_ms 100
   # A start that takes longer than this keeps the others waiting no longer; so many of them do.
   @slow_ms 5_000
   @slow 8
@@ -61,7 +63,7 @@ defmodule OOM.Holds do
     bytes = Enum.reduce(others, Victims.bytes(pid), &(&1.bytes + &2))
     now = now()
 
-    {_, hold} =
+    {old, hold} =
       Store.update({supervisor, id}, fn old ->
         old = if old && Hold.stable?(old, now, config.stable_ms), do: nil, else: old
 
@@ -76,6 +78,7 @@ defmodule OOM.Holds do
         |> down(Keyword.get(options, :killed?, true), bytes, now)
       end)
 
+    Alarm.clear(old, hold)
     hold
   rescue
     # The tables are gone by now.
@@ -182,7 +185,7 @@ defmodule OOM.Holds do
       queue: queue,
       monitors: %{},
       releases: %{},
-      bookings: [],
+      reserved: Reservations.new(),
       tick_ms: @tick_ms,
       timer: nil
     }
@@ -261,8 +264,25 @@ defmodule OOM.Holds do
       hold ->
         Queue.put(state.queue, hold, Tables.config().stable_ms)
         if hold.state == :given_up and not hold.told?, do: given_up(hold)
+        state = if hold.state == :held, do: down_again(hold, state), else: state
         monitor(state, hold.supervisor)
     end
+  end
+
+  # What it was to take is free again. Whether it can ever have it back is known at once.
+  defp down_again(hold, state) do
+    snapshot = OOM.snapshot()
+    if Reservations.never?(hold.bytes, snapshot), do: no_room(hold, snapshot)
+    %{state | reserved: Reservations.drop(state.reserved, Hold.key(hold))}
+  end
+
+  # Said once, until it is known to live.
+  defp no_room(%Hold{no_room?: true}, _snapshot), do: :ok
+
+  defp no_room(hold, snapshot) do
+    {before, now} = Store.update(Hold.key(hold), &(&1 && %{&1 | no_room?: true}))
+    if now != nil and not before.no_room?, do: Alarm.no_room(now, snapshot)
+    :ok
   end
 
   defp given_up(%Hold{version: version} = hold) do
@@ -298,20 +318,31 @@ defmodule OOM.Holds do
 
   defp release_next(state) do
     now = now()
-    state = %{state | bookings: Bookings.current(state.bookings, now)}
+    snapshot = OOM.snapshot()
+    state = %{state | reserved: Reservations.current(state.reserved, snapshot, now)}
 
     with false <- busy?(state.releases, now),
-         :normal <- OOM.level(),
-         room = Bookings.room_bytes(state.bookings, OOM.snapshot()),
-         # One that does not fit must not meet another that has just come back.
+         true <- calm?(now),
+         room = Reservations.room_bytes(state.reserved, snapshot),
          {key, queue} when key != nil <-
-           Queue.next(state.queue, now, room, state.bookings == []),
-         {_, _, _} = release <- Release.begin(key, &if(&1.state == :held, do: &1)) do
+           Queue.next(state.queue, now, room, alone?(state, snapshot)),
+         {_, _, hold} = release <- Release.begin(key, &if(&1.state == :held, do: &1)) do
+      if room != nil and hold.bytes > room, do: no_room(hold, snapshot)
       under_way(release, %{state | queue: queue, tick_ms: @tick_ms}, [])
     else
       {nil, queue} -> %{state | queue: queue, tick_ms: @blocked_ms}
       _ -> %{state | tick_ms: @blocked_ms}
     end
+  end
+
+  # Whether anybody may come back at all: not while the guard is killing, when what is free now is not
+  # what will be.
+  defp calm?(now), do: not RecentKills.on_their_way?(now)
+
+  # One that does not fit meets nobody who has just come back, and no growth.
+  defp alone?(state, snapshot) do
+    map_size(state.releases) == 0 and Reservations.none?(state.reserved) and
+      snapshot.level != :critical and not Reservations.grows?(snapshot)
   end
 
   defp busy?(releases, now) do
@@ -326,7 +357,8 @@ defmodule OOM.Holds do
     %{
       state
       | releases: Map.put(state.releases, ref, {Hold.key(hold), now, callers}),
-        bookings: Bookings.add(state.bookings, hold.bytes, now)
+        reserved:
+          Reservations.add(state.reserved, Hold.key(hold), hold.bytes, OOM.snapshot(), now)
     }
   end
 
@@ -341,7 +373,9 @@ defmodule OOM.Holds do
 
       key ->
         stable_ms = Tables.config().stable_ms
-        _ = Store.update(key, &if(&1 && Hold.stable?(&1, now, stable_ms), do: nil, else: &1))
+        stable = &if(&1 && Hold.stable?(&1, now, stable_ms), do: nil, else: &1)
+        {before, left} = Store.update(key, stable)
+        Alarm.clear(before, left)
         forget_stable(changed(key, state), now, count - 1)
     end
   end

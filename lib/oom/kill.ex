@@ -7,7 +7,7 @@ defmodule OOM.Kill do
   # A supervisor that does not know us is told first (OOM.Visit): the message is in its mailbox
   # before the exit is, so however busy it is, it restarts nothing and counts nothing.
 
-  alias OOM.{Owned, Tree, Victims, Visit, Workers}
+  alias OOM.{Owned, RecentKills, Tree, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
@@ -18,6 +18,7 @@ defmodule OOM.Kill do
   @spec begin(pid(), pid() | nil, non_neg_integer(), integer(), pos_integer()) :: pid()
   def begin(pid, supervisor, bytes, now_ms, grace_ms) do
     Victims.mark(pid, now_ms, bytes)
+    RecentKills.note(Workers.rank(pid), now_ms)
     Workers.delete(pid)
     start(pid, supervisor, grace_ms)
   end

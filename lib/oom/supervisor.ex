@@ -17,16 +17,19 @@ defmodule OOM.Supervisor do
       (A worker that traps exits hears it as the exit of its supervisor: a GenServer calls
       `terminate/2`. It gets `:kill` after `grace_ms`.)
     * Such a child is **held**: not restarted, not counted towards `max_restarts`. It is restarted
-      after a backoff, once the level is `:normal` again and what it last held fits the headroom
-      (or, where it fits nowhere, after the longest backoff once more).
+      after a backoff, whatever the level is, as soon as what it last held fits the headroom above the
+      floor and memory does not grow into that. Where it has found no room for its longest backoff, or
+      there can be none, the alarm `:oom_no_room` says so, and it is tried alone when memory stands
+      still. A start that fails is logged and tried again, with the alarm `:oom_start_fails` after three
+      in a row; one that finds its child started by somebody else (`:already_started`) ends the hold.
       With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
       with it, and stays down when a sibling's crash makes the strategy restart all the others. A
       child that is ended while it starts is held, too, unless somebody asked for that start.
       Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
       ends the hold.
-    * While the level is `:critical` and the guard kills, a worker (or a unit) of priority `:low` or
-      less that a `:one_for_one` supervisor would start by itself, at its own beginning or after a
-      crash, is held from the start. What its specification or its supervisor says counts; what it
+    * While the level is `:critical`, and the guard has killed a worker worth as much or more within the
+      last second, a worker (or a unit) of priority `:low` or less that a `:one_for_one` supervisor would
+      start by itself, at its own beginning or after a crash, is held from the start. What its specification or its supervisor says counts; what it
       would say itself in `init/1` is not known yet. Temporary and significant children are started,
       and so is what somebody asks for. A supervisor is always started, and does the same with its own.
       So nothing that has to be there when others start should be `:low`.
@@ -36,12 +39,15 @@ defmodule OOM.Supervisor do
       a plain one from then on. What was given up stays down.
     * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
       grows its heap is faster than any sampling. One that is killed by it is held in the same
-      way. For that a child that ends with `:killed` is restarted up to 50 ms later than under
-      `Supervisor`, and while the level is not `:normal` it is taken for a victim. What runs on
+      way. For that a child that has one and ends with `:killed` is restarted up to 50 ms later than
+      under `Supervisor`, until the VM's report tells whether it was that. Any other `:killed` is a
+      crash like another, at every level. What runs on
       `proc_lib` and answers `:sys` is reached (GenServer, Agent, `:gen_statem`, `:gen_event`), and
       a `{Task, fun}` child. A module that calls `Task.start_link/1` itself, or a plain
       `spawn_link`, is not, unless it calls `OOM.set_priority/2`; until then the guard's sampling
       is all that covers it.
+
+    * A `:protected` worker is never held: however it ends, it is restarted at once, and that counts.
 
   Temporary children are killed and forgotten, as ever.
 

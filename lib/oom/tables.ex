@@ -29,7 +29,8 @@ defmodule OOM.Tables do
     {OOM.Units, [:set, read_concurrency: true]},
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
-    # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true}
+    # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true},
+    # {{:killed, rank}, killed_ms}
     {OOM.State, [:set, read_concurrency: true]}
   ]
 
@@ -86,6 +87,22 @@ defmodule OOM.Tables do
 
   @spec put_held(:counters.counters_ref()) :: true
   def put_held(counter), do: :ets.insert(OOM.State, {:held, counter})
+
+  @doc "The guard has killed one of this rank."
+  @spec put_killed(0..1000, integer()) :: :ok
+  def put_killed(rank, now_ms) do
+    :ets.insert(OOM.State, {{:killed, rank}, now_ms})
+    :ok
+  end
+
+  @doc "Whether it has killed one of this rank, or of a higher one, since that time."
+  @spec killed_since?(0..1000, integer()) :: boolean()
+  def killed_since?(rank, ms) do
+    row = {{{:killed, :"$1"}, :"$2"}, [{:>=, :"$1", rank}, {:>=, :"$2", ms}], [true]}
+    match?({[true], _more}, :ets.select(OOM.State, [row], 1))
+  rescue
+    ArgumentError -> false
+  end
 
   @doc "Whether the application is about to end: what is held from now on would stay so."
   @spec stopping?() :: boolean()

@@ -1,5 +1,5 @@
 defmodule OOM.HeapReportsTest do
-  use ExUnit.Case, async: true
+  use ExUnit.Case, async: false
 
   import OOM.Test.Eventually
 
@@ -83,11 +83,124 @@ defmodule OOM.HeapReportsTest do
     assert output =~ ~r/^held$/m
   end
 
-  describe "the filter" do
-    test "lets every event pass unchanged" do
-      for msg <- [
-            {:string, "text"},
-            {:report, %{label: :x}},
+  describe "is known whatever the log is told:" do
+    setup do
+      level = :logger.get_primary_config().level
+
+      on_exit(fn ->
+        :logger.set_primary_config(:level, level)
+        _ = :logger.remove_primary_filter(__MODULE__)
+      end)
+    end
+
+    for level <- [:none, :emergency, :critical] do
+      test "level #{inspect(level)}" do
+        :logger.set_primary_config(:level, unquote(level))
+        assert Victims.marked?(capped())
+      end
+    end
+
+    test "a filter before all others that stops everything" do
+      :ok = :logger.add_primary_filter(__MODULE__, {fn _, _ -> :stop end, nil})
+      assert Victims.marked?(capped())
+    end
+  end
+
+  describe "the VM's system logger" do
+    test "is this process, and was OTP's before" do
+      assert system_logger() == Process.whereis(HeapReports)
+      assert :sys.get_state(HeapReports).before == Process.whereis(:logger_proxy)
+    end
+
+    test "hands each report on, unchanged" do
+      before = :sys.get_state(HeapReports)
+      test = self()
+      :sys.replace_state(HeapReports, &%{&1 | before: test})
+      on_exit(fn -> :sys.replace_state(HeapReports, fn _ -> before end) end)
+      pid = capped()
+      assert_receive {:log, :error, format, [^pid | _], %{error_logger: %{emulator: true}}}
+      assert to_string(format) =~ "maximum heap size reached"
+      crashed = spawn(fn -> raise "it" end)
+      assert_receive {:log, :error, _, [^crashed, {%RuntimeError{}, _}], %{pid: ^crashed}}
+
+      for report <- [{:log, :info, %{a: 1}, %{}}, {:log, :error, ~c"a ~p", [1], %{}}] do
+        send(HeapReports, report)
+        assert_receive ^report
+      end
+
+      send(HeapReports, :unknown)
+      assert %{before: ^test} = :sys.get_state(HeapReports)
+      refute_received :unknown
+    end
+
+    test "is OTP's again after a stop of the application" do
+      on_exit(fn -> Application.ensure_all_started(:oom) end)
+      :ok = Application.stop(:oom)
+      assert system_logger() == Process.whereis(:logger_proxy)
+      {:ok, _} = Application.ensure_all_started(:oom)
+      assert system_logger() == Process.whereis(HeapReports)
+    end
+
+    test "is the next incarnation after a crash" do
+      crashed = Process.whereis(HeapReports)
+      Process.exit(crashed, :kill)
+      eventually(fn -> Process.whereis(HeapReports) not in [nil, crashed] end)
+      assert %{before: before} = :sys.get_state(HeapReports)
+      assert before == Process.whereis(:logger_proxy)
+      assert Victims.marked?(capped())
+    end
+
+    test "is taken back from OTP's, which takes it after a flood" do
+      for holder <- [Process.whereis(:logger_proxy), :undefined, :logger] do
+        :erlang.system_flag(:system_logger, holder)
+        send(HeapReports, :look)
+        assert %{before: ^holder} = :sys.get_state(HeapReports)
+        assert system_logger() == Process.whereis(HeapReports)
+        assert Victims.marked?(capped())
+      end
+
+      :erlang.system_flag(:system_logger, Process.whereis(:logger_proxy))
+      send(HeapReports, :look)
+    end
+
+    test "is left to anyone else" do
+      :erlang.system_flag(:system_logger, self())
+      send(HeapReports, :look)
+      assert :sys.get_state(HeapReports).before == Process.whereis(:logger_proxy)
+      assert system_logger() == self()
+      :erlang.system_flag(:system_logger, Process.whereis(HeapReports))
+    end
+
+    test "goes on to `logger` where who had it before has ended" do
+      before = :sys.get_state(HeapReports)
+      on_exit(fn -> :sys.replace_state(HeapReports, fn _ -> before end) end)
+      gone = spawn(fn -> receive(do: (:end -> :ok)) end)
+
+      :sys.replace_state(HeapReports, fn state ->
+        %{state | before: gone, monitor: Process.monitor(gone)}
+      end)
+
+      send(gone, :end)
+      eventually(fn -> :sys.get_state(HeapReports).before == Process.whereis(:logger_proxy) end)
+    end
+
+    test "is no bottleneck: a flood is through long before OTP's has looked at it" do
+      before = :sys.get_state(HeapReports)
+      sink = spawn_link(fn -> Process.sleep(:infinity) end)
+      :sys.replace_state(HeapReports, &%{&1 | before: sink})
+      on_exit(fn -> :sys.replace_state(HeapReports, fn _ -> before end) end)
+      report = {:log, :error, ~c"Error in process ~p with exit value:~n~p~n", [self(), :why], %{}}
+      for _ <- 1..10_000, do: send(HeapReports, report)
+      pid = capped()
+      assert Victims.marked?(pid)
+      assert {:message_queue_len, count} = Process.info(sink, :message_queue_len)
+      assert count >= 10_001
+    end
+  end
+
+  describe "a report" do
+    test "of anything else marks nobody" do
+      for {format, args} <- [
             {~c"~p", [self()]},
             {~c"~p", [self(), 1, 2, true]},
             {~c"~p", [self(), :a@b, 1, 2, true]},
@@ -95,51 +208,57 @@ defmodule OOM.HeapReportsTest do
             {~c"maximum heap size reached", [self()]},
             {"text", [self(), 1, 2, true]}
           ],
-          meta <- [%{}, %{error_logger: %{emulator: true}}] do
-        assert :ignore = HeapReports.filter(%{level: :error, meta: meta, msg: msg}, nil)
-      end
+          do: assert(:ok = HeapReports.note({:log, :error, format, args, %{}}))
 
+      assert :ok = HeapReports.note({:log, :error, %{label: :x}, %{}})
       refute Victims.marked?(self())
     end
 
     test "marks only where the VM kills" do
       {:ok, pid} = Agent.start_link(fn -> 0 end)
       format = ~c"     Process: ~p on node~n  Context: maximum heap size reached~n"
-      event = fn kill? -> event(format, [pid, 1_000, 2_000, kill?, true, []]) end
-      assert :ignore = HeapReports.filter(event.(false), nil)
+      HeapReports.note(report(format, [pid, 1_000, 2_000, false, true, []]))
       refute Victims.marked?(pid)
-      assert :ignore = HeapReports.filter(event.(true), nil)
+      HeapReports.note(report(format, [pid, 1_000, 2_000, true, true, []]))
       assert Victims.bytes(pid) == 16_000
     end
 
-    test "knows the report of a node that has a name" do
-      {:ok, pid} = Agent.start_link(fn -> 0 end)
+    test "is known of a node that has a name, and of later releases" do
       format = ~c"     Process: ~p on node ~p~n  Context: maximum heap size reached~n"
-      args = [pid, :a@b, 1_000, 2_000, true, true, 0, []]
-      assert :ignore = HeapReports.filter(event(format, args), nil)
-      assert Victims.bytes(pid) == 16_000
+
+      # OTP 21, 25, and from 28 on with a stacktrace.
+      for rest <- [[true, []], [true, 0, []], [true, 0, [], [{:a, :b, 1, []}]]] do
+        {:ok, pid} = Agent.start_link(fn -> 0 end)
+        HeapReports.note(report(format, [pid, :a@b, 1_000, 2_000, true | rest]))
+        assert Victims.bytes(pid) == 16_000
+      end
     end
 
     test "takes the cap for what was held where binaries counted" do
       {:ok, pid} = Agent.start_link(fn -> 0 end)
       format = ~c"     Process: ~p~n  Context: maximum heap size reached~n"
-
-      assert :ignore =
-               HeapReports.filter(event(format, [pid, 1_000, 363, true, true, 0, []]), nil)
-
+      HeapReports.note(report(format, [pid, 1_000, 363, true, true, 0, []]))
       assert Victims.bytes(pid) == 8_000
-    end
-
-    test "is installed once, however often" do
-      :ok = HeapReports.install()
-      :ok = HeapReports.install()
-      filters = :logger.get_primary_config().filters
-      assert [_] = for({OOM.HeapReports, filter} <- filters, do: filter)
     end
   end
 
-  defp event(format, args),
-    do: %{level: :error, meta: %{error_logger: %{emulator: true}}, msg: {format, args}}
+  defp report(format, args),
+    do: {:log, :error, format, args, %{error_logger: %{emulator: true}}}
+
+  # One that has met its cap, once its report has come.
+  defp capped do
+    {pid, ref} =
+      spawn_monitor(fn ->
+        OOM.set_priority(:low, max_heap_size: 1_000_000)
+        Enum.to_list(1..1_000_000)
+      end)
+
+    assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
+    eventually(fn -> Victims.marked?(pid) end)
+    pid
+  end
+
+  defp system_logger, do: :erlang.system_info(:system_logger)
 
   defp capped?(info), do: info[:max_heap_size].size == 125_000
 end

@@ -52,6 +52,27 @@ defmodule OOM.HoldTest do
     assert %{state: :held, kills: 1, failures: 1, bytes: 7, due_ms: 1_200} = failed
   end
 
+  describe "not_started/4" do
+    test "waits as failed/3 does, and counts how often in a row" do
+      hold = killed(hold(:a), 7, 0)
+      failed = Hold.not_started(hold, :why, 1_000, &one/0)
+      assert %{failures: 1, failed_starts: 1, due_ms: 1_200, state: :held} = failed
+      refute Hold.fails?(failed)
+      again = Enum.reduce(1..2, failed, fn _, hold -> Hold.not_started(hold, :why, 0, &one/0) end)
+      assert %{failed_starts: 3} = again
+      assert Hold.fails?(again)
+      # One that has started begins anew, whatever it waited for in between.
+      assert %{failed_starts: 0, failures: 3} = Hold.released(again, 5_000)
+      assert %{failed_starts: 0, no_room?: false} = Hold.pardoned(%{again | no_room?: true})
+    end
+
+    test "tells one reason from another" do
+      said = fn reason -> Hold.not_started(hold(:a), reason, 0, &one/0).said end
+      assert said.(:a) == said.(:a)
+      assert said.(:a) != said.(:b)
+    end
+  end
+
   test "turned_away/3 waits like one that failed, is no kill, and is held since" do
     away = Hold.turned_away(hold(:a), 1_000, &one/0)
     assert %{state: :held, kills: 0, failures: 1, held_ms: 1_000, due_ms: 1_100} = away

@@ -112,7 +112,7 @@ defmodule OOM.Real.PressureTest do
       end
     end
 
-    test "they come back one after the other, and only at the level :normal" do
+    test "they come back one after the other, at whatever level there is room" do
       {vm, supervisor} = start(workers(:low, 60, priority: :low))
       {:done, before} = grow(vm, supervisor, :low, :binary, {:ended, :low, 40})
       {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
@@ -123,10 +123,10 @@ defmodule OOM.Real.PressureTest do
       # One every 10 ms at most, as timers go.
       for [one, next] <- Enum.chunk_every(returns, 2, 1, :discard), do: assert(next - one >= 5)
 
-      # None of them before the level was normal again.
+      # They need not wait until it is :normal; at the floor there is no room.
       first = Enum.min(returns)
       levels = for {:level, level, _, at} <- events, at <= first, do: level
-      assert List.last(levels) == :normal
+      refute List.last(levels) == :critical
       assert Enum.any?(before, &match?({:level, :critical, _, _}, &1))
     end
 

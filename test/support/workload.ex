@@ -160,7 +160,7 @@ defmodule OOM.Test.Workload do
         {:ok, supervisor} =
           workers
           |> Enum.map(&spec/1)
-          |> OOM.Supervisor.start_link([strategy: :one_for_one, max_restarts: 0] ++ options)
+          |> OOM.Supervisor.start_link(options ++ [strategy: :one_for_one, max_restarts: 0])
 
         send(parent, {:supervisor, supervisor})
         Process.unlink(supervisor)

@@ -1,23 +1,86 @@
 defmodule OOM.Holds.Alarm do
   @moduledoc false
-  # Says that a worker is given up: in the log, and as an alarm of SASL's where that runs.
+  # Says what is wrong with a hold: in the log, and as an alarm of SASL's where that runs.
+  #
+  #   * `:oom_given_up` - killed too often; it stays down
+  #   * `:oom_no_room` - there is no room for what it last held; it is tried alone, and the alarm stays
+  #     until it has lived for stable_ms
+  #   * `:oom_start_fails` - its start has failed several times in a row; it is tried again, and the
+  #     alarm ends with the first start that does not fail
 
   require Logger
 
-  alias OOM.Hold
+  alias OOM.{Hold, Snapshot}
 
+  @doc "It was killed too often."
   @spec raise_for(Hold.t()) :: :ok
-  def raise_for(%Hold{} = hold) do
-    Logger.error(fn -> message(hold) end)
-    tell(:set_alarm, {id(hold), message(hold)})
+  def raise_for(%Hold{} = hold), do: raise_for(:oom_given_up, hold, given_up(hold))
+
+  @doc "It does not fit beside what runs, or fits nowhere."
+  @spec no_room(Hold.t(), Snapshot.t()) :: :ok
+  def no_room(%Hold{} = hold, snapshot),
+    do: raise_for(:oom_no_room, hold, no_room_message(hold, snapshot))
+
+  @doc "What its start came to, if that was not said before; and an alarm where it fails again and again."
+  @spec start_failed(Hold.t() | nil, Hold.t(), term()) :: :ok
+  def start_failed(before, %Hold{} = hold, reason) do
+    cond do
+      Hold.fails?(hold) and not (before != nil and Hold.fails?(before)) ->
+        raise_for(:oom_start_fails, hold, failed(hold, reason))
+
+      before == nil or before.said != hold.said ->
+        Logger.warning(fn -> failed(hold, reason) end)
+
+      true ->
+        :ok
+    end
   end
 
-  @doc "Ends the alarm of one that was given up; of others there is none."
-  @spec clear(Hold.t() | nil) :: :ok
-  def clear(%Hold{state: :given_up} = hold), do: tell(:clear_alarm, id(hold))
-  def clear(_hold), do: :ok
+  @doc "Its place was taken by another one."
+  @spec already_started(Hold.t(), term(), pid()) :: :ok
+  def already_started(%Hold{} = hold, id, pid) do
+    Logger.info(fn ->
+      "OOM: #{short(id)} under #{short(hold.supervisor)} is no longer held: " <>
+        "#{short(pid)} was started in its place"
+    end)
+  end
 
-  defp id(hold), do: {:oom_given_up, Hold.key(hold)}
+  @doc "Ends the alarms there are of this hold."
+  @spec clear(Hold.t() | nil) :: :ok
+  def clear(nil), do: :ok
+  def clear(%Hold{} = hold), do: Enum.each(of(hold), &tell(:clear_alarm, {&1, Hold.key(hold)}))
+
+  @doc "Ends those that are over, now that `before` has become `hold`."
+  @spec clear(Hold.t() | nil, Hold.t() | nil) :: :ok
+  def clear(nil, _hold), do: :ok
+  def clear(before, nil), do: clear(before)
+
+  def clear(before, hold),
+    do: Enum.each(of(before) -- of(hold), &tell(:clear_alarm, {&1, Hold.key(before)}))
+
+  @doc "The child of `before` has another id by now; its alarms go with it, and nothing is said."
+  @spec renamed(Hold.t(), Hold.t()) :: :ok
+  def renamed(before, hold) do
+    clear(before)
+    if :oom_no_room in of(hold), do: set(:oom_no_room, hold, "OOM: no room")
+    :ok
+  end
+
+  defp of(hold) do
+    for {kind, true} <- [
+          oom_given_up: hold.state == :given_up,
+          oom_no_room: hold.no_room?,
+          oom_start_fails: Hold.fails?(hold)
+        ],
+        do: kind
+  end
+
+  defp raise_for(kind, hold, message) do
+    Logger.error(fn -> message end)
+    set(kind, hold, message)
+  end
+
+  defp set(kind, hold, message), do: tell(:set_alarm, {{kind, Hold.key(hold)}, message})
 
   # Both are a message to the handler, and nobody waits.
   defp tell(function, argument) do
@@ -25,14 +88,34 @@ defmodule OOM.Holds.Alarm do
     :ok
   end
 
-  defp message(hold) do
-    "OOM: #{short(hold.id)} under #{short(hold.supervisor)} is given up: it was killed " <>
+  defp given_up(hold) do
+    "OOM: #{named(hold)} is given up: it was killed " <>
       "#{hold.kills} times for its memory without living for stable_ms in between, and last held " <>
-      "#{Float.round(hold.bytes / 1_048_576, 1)} MiB" <>
+      "#{mib(hold.bytes)}" <>
       with_it(hold) <>
       ". It stays down until OOM.release({#{short(hold.supervisor)}, #{short(hold.id)}}); " <>
       "OOM.held() lists it"
   end
+
+  defp no_room_message(hold, snapshot) do
+    "OOM: there is no room for #{named(hold)}: it last held #{mib(hold.bytes)}, and " <>
+      "#{mib(snapshot.headroom_bytes || 0)} of #{mib(snapshot.limit_bytes || 0)} are free" <>
+      with_it(hold) <>
+      ". After its longest backoff it is started alone, when memory stands still; " <>
+      "OOM.release({#{short(hold.supervisor)}, #{short(hold.id)}}) starts it now"
+  end
+
+  defp failed(hold, reason) do
+    times = if hold.failed_starts > 1, do: " (#{hold.failed_starts} times in a row)", else: ""
+
+    "OOM: #{named(hold)} was held and could not be started#{times}: " <>
+      inspect(reason, limit: 20, printable_limit: 500) <>
+      with_it(hold) <> ". It is tried again after its backoff; OOM.held() lists it"
+  end
+
+  defp named(hold), do: "#{short(hold.id)} under #{short(hold.supervisor)}"
+
+  defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
 
   defp with_it(%{id: id, ids: ids}) do
     case ids -- [id] do

@@ -5,7 +5,7 @@ defmodule OOM.Holds.Release do
   # starts nothing twice: whoever takes up the holds finds it in the row, and waits for it.
 
   alias OOM.{Hold, Holds}
-  alias OOM.Holds.Store
+  alias OOM.Holds.{Alarm, Store}
 
   @type result :: :ok | {:error, term()}
 
@@ -51,23 +51,42 @@ defmodule OOM.Holds.Release do
   defp run(hold) do
     case start(hold.return, hold) do
       {:ok, pid} when is_pid(pid) -> rename(hold, pid)
+      {:already_started, pid} -> replaced(hold, pid)
       result -> settle(hold, result)
     end
   end
 
   # Unless it was killed again in the meantime, which has the last word.
   defp settle(hold, result) do
-    _ =
+    {before, now} =
       Store.update(Hold.key(hold), fn
-        %Hold{state: :releasing, releaser: me} = hold when me == self() ->
-          if result == :ok, do: Hold.released(hold, now()), else: failed(hold)
-
-        other ->
-          other
+        %Hold{state: :releasing, releaser: me} = hold when me == self() -> settled(hold, result)
+        other -> other
       end)
+
+    Alarm.clear(before, now)
+
+    with {:error, reason} <- result,
+         true <- now != before,
+         do: Alarm.start_failed(before, now, reason)
 
     result
   end
+
+  defp settled(hold, :ok), do: Hold.released(hold, now())
+
+  defp settled(hold, {:error, reason}),
+    do: Hold.not_started(hold, reason, now(), &:rand.uniform/0)
+
+  # Somebody has started another one under its name: there is nobody to bring back.
+  defp replaced(hold, pid) do
+    Alarm.already_started(hold, hold.id, pid)
+    {before, _none} = Store.update(Hold.key(hold), &if(mine?(&1), do: nil, else: &1))
+    if mine?(before), do: Alarm.clear(before)
+    :ok
+  end
+
+  defp mine?(hold), do: match?(%Hold{state: :releasing}, hold) and hold.releaser == self()
 
   @doc "What a release that was cut short leaves behind."
   @spec failed(Hold.t()) :: Hold.t()
@@ -75,13 +94,14 @@ defmodule OOM.Holds.Release do
 
   # Under its new pid, so that a relapse finds it; it may have had one already.
   defp rename(%Hold{supervisor: supervisor} = hold, pid) do
-    _ =
+    {_, now} =
       Store.update({supervisor, pid}, fn
         nil -> hold |> Hold.renamed(pid) |> Hold.released(now())
         again -> Hold.relapsed(again, hold, now(), &:rand.uniform/0)
       end)
 
-    _ = Store.update(Hold.key(hold), fn _ -> nil end)
+    {before, _} = Store.update(Hold.key(hold), fn _ -> nil end)
+    Alarm.renamed(before || hold, now)
     Holds.changed({supervisor, pid})
     :ok
   end
@@ -92,6 +112,7 @@ defmodule OOM.Holds.Release do
     case GenServer.call(hold.supervisor, {:start_child, request}, :infinity) do
       {:ok, pid} when is_pid(pid) -> {:ok, pid}
       {:ok, pid, _info} when is_pid(pid) -> {:ok, pid}
+      {:error, {:already_started, pid}} when is_pid(pid) -> {:already_started, pid}
       {:error, _} = error -> error
       # Ignored: it stays down.
       _ -> :ok
@@ -103,7 +124,7 @@ defmodule OOM.Holds.Release do
       # One that has started may have been killed again, and its hold then tells of all.
       with %Hold{state: :releasing} <- Store.lookup(Hold.key(hold)),
            result = restart(how, supervisor, Hold.key(hold), id),
-           false <- failed?(result) do
+           false <- failed?(result, hold, id) do
         {:cont, :ok}
       else
         {:error, _} = error -> {:halt, error}
@@ -127,10 +148,16 @@ defmodule OOM.Holds.Release do
   defp restart(:restart_held, supervisor, key, id),
     do: GenServer.call(supervisor, {__MODULE__, key, id}, :infinity)
 
-  defp failed?({:error, reason} = error),
+  # What its child would be, another process is: it has nothing to wait for.
+  defp failed?({:error, {:already_started, pid}}, hold, id) when is_pid(pid) do
+    Alarm.already_started(hold, id, pid)
+    false
+  end
+
+  defp failed?({:error, reason} = error, _hold, _id),
     do: if(reason in [:running, :restarting, :not_found], do: false, else: error)
 
-  defp failed?(_), do: false
+  defp failed?(_, _hold, _id), do: false
 
   @doc """
   Starts all of these, as there will be nobody to bring them back; each supervisor in its own time.

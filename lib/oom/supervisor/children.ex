@@ -3,6 +3,8 @@ defmodule OOM.Supervisor.Children do
   # Which child a pid is, kept in the supervisor's own process dictionary: the state of the
   # process is OTP's and stays as OTP knows it. Holds at most one pid per child id.
 
+  alias OOM.{Tree, Workers}
+
   @type entry :: {id :: term(), options :: keyword()}
 
   @spec put(pid(), term(), keyword()) :: :ok
@@ -15,6 +17,28 @@ defmodule OOM.Supervisor.Children do
 
   @spec get(pid()) :: entry() | nil
   def get(pid), do: Process.get({__MODULE__, pid})
+
+  @doc """
+  Tells the supervisor of a worker what was said of that since it was started. The worker's row says it,
+  too, but may be gone when its supervisor hears of its end; a message of its own comes before that.
+  """
+  @spec tell(pid(), keyword()) :: :ok
+  def tell(pid, said) do
+    with {_, _, _, _, _, supervisor, _, _, _} when is_pid(supervisor) <- Workers.lookup(pid),
+         :oom <- Tree.kind(supervisor),
+         do: send(supervisor, {__MODULE__, pid, said})
+
+    :ok
+  end
+
+  @doc "What is known of it from now on, besides its specification."
+  @spec said(pid(), keyword()) :: :ok
+  def said(pid, said) do
+    with {id, options} <- get(pid),
+         do: Process.put({__MODULE__, pid}, {id, Keyword.merge(options, said)})
+
+    :ok
+  end
 
   @spec pid(term()) :: pid() | nil
   def pid(id), do: Process.get({__MODULE__, :id, id})

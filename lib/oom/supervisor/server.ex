@@ -16,7 +16,7 @@ defmodule OOM.Supervisor.Server do
   alias OOM.Holds.Release
   alias OOM.Supervisor.{Callback, Children, Starts}
 
-  # How long a `:killed` child may turn out to have met its max_heap_size, see `verdict/3`.
+  # How long a `:killed` child that has a cap may turn out to have met it, see `verdict/3`.
   @verdict_ms 50
 
   @impl true
@@ -107,6 +107,11 @@ defmodule OOM.Supervisor.Server do
     with {:noreply, state} <- settle_verdicts(state), do: idle(state)
   end
 
+  def handle_info({Children, pid, said}, state) do
+    Children.said(pid, said)
+    idle(state)
+  end
+
   def handle_info(message, state), do: :supervisor.handle_info(message, state)
 
   @impl true
@@ -177,20 +182,30 @@ defmodule OOM.Supervisor.Server do
   defp for_good?(:transient, {:shutdown, _}), do: true
   defp for_good?(_restart, _reason), do: false
 
-  # `:killed` says nothing of who killed. While memory is short it is taken for what the VM does
-  # at a max_heap_size. Otherwise, if it was the VM, its report is on the way and marks the victim
-  # (OOM.HeapReports), and the restart waits a moment for that.
+  # Memory's victim is whom the guard has marked, or the VM's heap report names (OOM.HeapReports), and
+  # who leaves with the reason that victims have. All else is a crash like any other.
+  #
+  # `:killed` says nothing of who killed. Where the VM may have done it, because there is a cap, its
+  # report is on the way, and the restart waits a moment for that. A protected worker never waits: it is
+  # restarted at once, whatever it ended with.
   defp verdict(pid, reason, options) do
     cond do
       # While the application is stopped nobody could bring it back.
       Tables.config() == nil or Tables.stopping?() -> :other
+      protected?(options) -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
       Victims.marked?(pid) -> if ended?(reason, options), do: :ended, else: :memory
-      reason != :killed or Keyword.get(options, :type, :worker) != :worker -> :other
-      OOM.level() != :normal -> :memory
-      true -> :unknown
+      reason != :killed or not worker?(options) -> :other
+      Child.capped?(options) -> :unknown
+      true -> :other
     end
   end
+
+  defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
+
+  # Of a supervisor it is what is below it that is protected.
+  defp protected?(options),
+    do: (worker?(options) or options[:unit] == true) and Child.rank(options) == :protected
 
   # A supervisor that ended because of what was killed below it (OOM.Visit.ending/0).
   defp ended?(:shutdown, options), do: options[:type] == :supervisor and options[:unit] != true

@@ -184,6 +184,161 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
     end
   end
 
+  describe "a child whose start fails" do
+    test "is told once for each reason, with an alarm after three in a row, until it starts" do
+      test = self()
+      answer = :atomics.new(1, [])
+
+      start = fn ->
+        send(test, :asked)
+        Enum.at([:ok, {:error, :econnrefused}, {:error, :nxdomain}], :atomics.get(answer, 1))
+      end
+
+      log =
+        capture_log(fn ->
+          {sup, %{a: a}} = start(:short, [worker(:a, start: start)])
+          :atomics.put(answer, 1, 1)
+          kill(a)
+          eventually(fn -> fails(sup) >= 2 end)
+          :atomics.put(answer, 1, 2)
+          eventually(fn -> fails(sup) >= 3 and alarm?(sup, :a, :oom_start_fails) end)
+          many = fails(sup) + 2
+          eventually(fn -> fails(sup) >= many end)
+          :atomics.put(answer, 1, 0)
+          started(:a)
+          eventually(fn -> not alarm?(sup, :a, :oom_start_fails) end)
+          assert held_by(sup) == []
+        end)
+
+      # Of some ten failures these are told: the first, the alarm, and where it was not the third that
+      # had another reason, that one.
+      told = ~r/\] OOM: :a under #PID<[0-9.]+> was held and could not be started/
+      assert length(Regex.scan(told, log)) in 2..3
+      assert [_] = Regex.scan(~r/\[warning\] OOM: .* could not be started: :econnrefused/, log)
+      assert [_] = Regex.scan(~r/\[error\] OOM: .* \(3 times in a row\)/, log)
+      assert log =~ ":nxdomain"
+      assert log =~ ~r/OOM: :a under #PID<.*It is tried again after its backoff/
+    end
+
+    test "ends the alarm where its user decides, and where its supervisor ends" do
+      for ends <- [&Supervisor.terminate_child(&1, :a), &Supervisor.stop/1] do
+        starts = :counters.new(1, [])
+
+        start = fn ->
+          :counters.add(starts, 1, 1)
+          if :counters.get(starts, 1) == 1, do: :ok, else: {:error, :no}
+        end
+
+        {sup, %{a: a}} = start(:short, [worker(:a, start: start)])
+        kill(a)
+        eventually(fn -> alarm?(sup, :a, :oom_start_fails) end)
+        ends.(sup)
+        eventually(fn -> not alarm?(sup, :a, :oom_start_fails) end)
+      end
+    end
+  end
+
+  describe "a child that somebody else has started meanwhile" do
+    test "is no longer held, under a DynamicSupervisor" do
+      dynamic = start_supervised!(DynamicSupervisor)
+      other = start_supervised!({Agent, fn -> 0 end})
+      {gone, ref} = spawn_monitor(fn -> :ok end)
+      assert_receive {:DOWN, ^ref, _, _, _}
+      start = fn -> {:error, {:already_started, other}} end
+      %{start: mfa} = worker(:a, start: start)
+      request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
+      options = [backoff: [initial_ms: 1, max_ms: 1], return: {:start_child, request}]
+
+      log =
+        capture_log(fn ->
+          :ok = Holds.hold(dynamic, gone, [{gone, true}], gone, options)
+          eventually(fn -> OOM.Holds.Store.all(dynamic) == [] end)
+          assert OOM.release({dynamic, gone}) == {:error, :not_held}
+        end)
+
+      assert log =~ ~r/\[info\].* is no longer held: #{inspect(other)} was started in its place/
+      refute log =~ "could not be started"
+    end
+
+    test "is no longer held, under an OOM.Supervisor, and its siblings come back" do
+      other = start_supervised!({Agent, fn -> 0 end})
+      starts = :counters.new(1, [])
+
+      start = fn ->
+        :counters.add(starts, 1, 1)
+        if :counters.get(starts, 1) == 1, do: :ok, else: {:error, {:already_started, other}}
+      end
+
+      children = [worker(:a, start: start), :b]
+      {sup, %{a: a}} = start(:long, children, strategy: :one_for_all)
+      hold(sup, :a, a)
+      assert :ok = OOM.release({sup, :a})
+      started(:b)
+      assert running(sup) == [:b]
+      assert held_by(sup) == []
+    end
+  end
+
+  describe "a child for which there is no room" do
+    test "that is more than the limit has is told at once, and is tried alone" do
+      child = OOM.child_spec(worker(:a), backoff: [initial_ms: 1, max_ms: 300])
+
+      log =
+        capture_log(fn ->
+          {sup, %{a: a}} = start(:long, [child])
+          kill_of(a, 1_000_000_000_000_000)
+          eventually(fn -> alarm?(sup, :a, :oom_no_room) end)
+          again = started(:a)
+          # It may not hold as much again. Known, it is not said a second time.
+          assert alarm?(sup, :a, :oom_no_room)
+          kill_of(again, 1_000_000_000_000_000)
+          started(:a)
+          assert OOM.Holds.Store.lookup({sup, :a}).no_room?
+          Supervisor.stop(sup)
+          eventually(fn -> not alarm?(sup, :a, :oom_no_room) end)
+        end)
+
+      said = ~r/\[error\] OOM: there is no room for :a under #PID<.*it last held 953674316/
+      assert [_] = Regex.scan(said, log)
+    end
+
+    test "is told when it has found none for its longest backoff" do
+      child = OOM.child_spec(worker(:a), backoff: [initial_ms: 1, max_ms: 50])
+      {sup, %{a: a}} = start(:long, [child])
+      snapshot = OOM.snapshot()
+      # Not more than there is between nothing and the floor.
+      bytes = snapshot.limit_bytes - 2 * snapshot.critical_headroom_bytes
+
+      log =
+        capture_log(fn ->
+          kill_of(a, bytes)
+          started(:a)
+          eventually(fn -> alarm?(sup, :a, :oom_no_room) end)
+        end)
+
+      assert log =~ "there is no room for :a"
+      # It has shown that it lives.
+      OOM.Holds.Store.update({sup, :a}, &%{&1 | released_ms: &1.released_ms - 1_000_000})
+      Holds.changed({sup, :a})
+      eventually(fn -> not alarm?(sup, :a, :oom_no_room) end)
+      assert OOM.Holds.Store.lookup({sup, :a}) == nil
+    end
+
+    test "keeps the alarm under its new pid where its supervisor gives no ids" do
+      dynamic = start_supervised!(DynamicSupervisor)
+      {gone, ref} = spawn_monitor(fn -> :ok end)
+      assert_receive {:DOWN, ^ref, _, _, _}
+      %{start: mfa} = worker(:a)
+      request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
+      options = [backoff: [initial_ms: 1, max_ms: 20], return: {:start_child, request}]
+      OOM.Victims.mark(gone, System.monotonic_time(:millisecond), 1_000_000_000_000_000)
+      :ok = Holds.hold(dynamic, gone, [{gone, true}], gone, options)
+      new = started(:a)
+      eventually(fn -> alarm?(dynamic, new, :oom_no_room) end)
+      refute alarm?(dynamic, gone, :oom_no_room)
+    end
+  end
+
   test "one that has lived for stable_ms before it is killed again begins anew" do
     {sup, %{a: a}} = start(:short, [limited(2)])
     kill(a)
@@ -218,8 +373,17 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
 
   defp held_by(sup), do: Enum.filter(OOM.held(), &(&1.supervisor == sup))
 
-  defp alarm?(sup, id),
-    do: List.keymember?(:alarm_handler.get_alarms(), {:oom_given_up, {sup, id}}, 0)
+  defp alarm?(sup, id, kind \\ :oom_given_up),
+    do: List.keymember?(:alarm_handler.get_alarms(), {kind, {sup, id}}, 0)
+
+  defp fails(sup),
+    do: with(nil <- OOM.Holds.Store.lookup({sup, :a}), do: %{failed_starts: 0}).failed_starts
+
+  # As the guard ends one that holds so much.
+  defp kill_of(pid, bytes) do
+    OOM.Victims.mark(pid, System.monotonic_time(:millisecond), bytes)
+    kill(pid)
+  end
 
   defp callers, do: for({_, {_, _, callers}} <- :sys.get_state(Holds).releases, do: callers)
 

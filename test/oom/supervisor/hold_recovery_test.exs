@@ -5,7 +5,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   import OOM.Test.Eventually
   import OOM.Test.HeldTree
 
-  alias OOM.{Guard, Holds, Level, Tables, Victims}
+  alias OOM.{Guard, Holds, Level, RecentKills, Tables, Victims}
 
   # A test before this one may have started the application anew; until its watcher has looked,
   # no limit is known, and everything fits.
@@ -17,12 +17,11 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   describe "a held child comes back" do
     test "when the process that brings it back has crashed meanwhile" do
       {sup, %{a: a}} = start(:short, [:a])
-      Level.put(:high)
-      on_exit(fn -> Level.put(:normal) end)
+      guard_kills()
       hold(sup, :a, a)
       crash(Holds)
       assert %{state: :held} = held(sup, :a)
-      Level.put(:normal)
+      guard_rests()
       assert started(:a) != a
     end
 
@@ -42,27 +41,32 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
 
     test "when the guard has crashed meanwhile" do
       {sup, %{a: a}} = start(:short, [:a])
-      Level.put(:high)
-      on_exit(fn -> Level.put(:normal) end)
+      guard_kills()
       hold(sup, :a, a)
-      # The new guard begins at the level the machine is at.
       crash(Guard)
+      guard_rests()
       assert started(:a) != a
     end
 
-    test "only when the level is normal" do
-      {sup, %{a: a}} = start(:short, [:a])
-
-      for level <- [:elevated, :high, :critical] do
-        Level.put(level)
+    for level <- [:elevated, :high, :critical] do
+      test "where there is room, though the level is #{level}" do
+        {sup, %{a: a}} = start(:short, [:a])
+        Level.put(unquote(level))
         on_exit(fn -> Level.put(:normal) end)
-        %{due_ms: due} = held(sup, :a) || hold(sup, :a, a)
-        eventually(fn -> System.monotonic_time(:millisecond) > due end)
-        tick()
-        assert %{state: :held} = held(sup, :a)
+        kill(a)
+        assert started(:a) != a
+        eventually(fn -> held(sup, :a) == nil end)
       end
+    end
 
-      Level.put(:normal)
+    test "not while the guard is killing" do
+      {sup, %{a: a}} = start(:short, [:a])
+      guard_kills()
+      %{due_ms: due} = hold(sup, :a, a)
+      eventually(fn -> System.monotonic_time(:millisecond) > due end)
+      tick()
+      assert %{state: :held} = held(sup, :a)
+      guard_rests()
       assert started(:a) != a
     end
   end
@@ -291,14 +295,13 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   test "the owner of the tables ends, and who is held is still known" do
     {sup, %{a: a}} = start(:long, [:a])
     {short, %{b: b}} = start(:short, [:b])
-    Level.put(:high)
-    on_exit(fn -> Level.put(:normal) end)
+    guard_kills()
     hold(sup, :a, a)
     hold(short, :b, b)
     crash(Tables)
     eventually(fn -> Process.whereis(Holds) && :sys.get_state(Holds) end)
     assert [%{id: :a, kills: 1}] = Enum.filter(OOM.held(), &(&1.supervisor == sup))
-    Level.put(:normal)
+    guard_rests()
     # And it works on.
     kill(started(:b))
     kill(started(:b))
@@ -388,14 +391,106 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert known.() == before
   end
 
-  test "under pressure a :killed child is taken for a victim" do
-    {sup, %{a: a}} = start(:short, [:a])
-    Level.put(:elevated)
-    on_exit(fn -> Level.put(:normal) end)
+  describe "under pressure a :killed child" do
+    setup do
+      Level.put(:critical)
+      on_exit(fn -> Level.put(:normal) end)
+    end
+
+    test "is a crash like any other, unless it is known to be a victim" do
+      {sup, %{a: a}} = start(:long, [:a], max_restarts: 1)
+      Process.exit(a, :kill)
+      assert started(:a) != a
+      assert held(sup, :a) == nil
+
+      {sup, %{b: b}} = start(:long, [:b])
+      Victims.mark(b, System.monotonic_time(:millisecond), 7)
+      Process.exit(b, :kill)
+      assert %{bytes: 7} = eventually(fn -> held(sup, :b) end)
+    end
+
+    test "while it starts, too" do
+      Process.flag(:trap_exit, true)
+      children = [worker(:a, init: &Process.exit(&1, :kill))]
+      options = [strategy: :one_for_one]
+      assert {:error, {:shutdown, _}} = OOM.Supervisor.start_link(children, options)
+
+      # One that was killed by the guard meanwhile is held, and its supervisor starts.
+      test = self()
+
+      dies = fn pid ->
+        send(test, :dies)
+        Victims.mark(pid, System.monotonic_time(:millisecond), 7)
+        Process.exit(pid, :kill)
+      end
+
+      {:ok, sup} = OOM.Supervisor.start_link([worker(:a, init: dies)], options)
+      assert_receive :dies
+      assert %{kills: 1} = held(sup, :a)
+      Supervisor.stop(sup)
+    end
+  end
+
+  describe "a protected child" do
+    test "is restarted at once, whatever it ended with" do
+      child = OOM.child_spec(worker(:a), priority: :protected, max_heap_size: 1_000_000_000)
+      {sup, %{a: a}} = start(:long, [child], max_restarts: 10)
+
+      # No verdict is waited for: the supervisor has restarted it before it is asked.
+      for reason <- [:kill, {:shutdown, :memory_pressure}], reduce: a do
+        pid ->
+          ref = Process.monitor(pid)
+          Process.exit(pid, reason)
+          assert_receive {:DOWN, ^ref, _, _, _}, 10_000
+          assert verdicts(sup) == []
+          new = started(:a)
+          assert held(sup, :a) == nil
+          new
+      end
+    end
+
+    test "is so by its own word" do
+      protected = &(OOM.set_priority(:protected) && &1)
+      {sup, %{a: a}} = start(:long, [worker(:a, init: protected)], max_restarts: 10)
+      # Its row may be gone when its supervisor hears of it.
+      :sys.suspend(sup)
+      ref = Process.monitor(a)
+      Process.exit(a, {:shutdown, :memory_pressure})
+      assert_receive {:DOWN, ^ref, _, _, _}, 10_000
+      eventually(fn -> OOM.Workers.lookup(a) == nil end)
+      :sys.resume(sup)
+      assert started(:a) != a
+      assert held(sup, :a) == nil
+    end
+  end
+
+  test "no verdict is waited for where there is no cap the child could have met" do
+    child = OOM.child_spec(worker(:a), max_heap_size: :infinity)
+    {sup, %{a: a}} = start(:long, [child], max_restarts: 10)
     Process.exit(a, :kill)
-    eventually(fn -> held(sup, :a) end)
-    Level.put(:normal)
-    assert started(:a) != a
+    new = started(:a)
+    assert verdicts(sup) == []
+    # One that sets a cap itself may have met it.
+    :sys.replace_state(new, fn state ->
+      OOM.set_priority(:low, max_heap_size: 1_000_000) && state
+    end)
+
+    :sys.suspend(sup)
+    ref = Process.monitor(new)
+    catch_exit(:sys.replace_state(new, fn _ -> Enum.to_list(1..1_000_000) end))
+    assert_receive {:DOWN, ^ref, _, _, :killed}, 10_000
+    # Its row is gone, too, and what it has said is known all the same.
+    eventually(fn -> OOM.Workers.lookup(new) == nil and Victims.marked?(new) end)
+    :sys.resume(sup)
+    assert %{bytes: bytes} = eventually(fn -> held(sup, :a) end)
+    assert bytes > 1_000_000
+  end
+
+  test "what one says of itself later counts" do
+    child = OOM.child_spec(worker(:a), priority: :protected)
+    {sup, %{a: a}} = start(:long, [child], max_restarts: 1)
+    :ok = OOM.set_priority(a, :low)
+    assert %{kills: 1} = hold(sup, :a, a)
   end
 
   test "the tables know nothing of tests that are over" do
@@ -412,6 +507,24 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert_receive {:DOWN, ^ref, _, _, :killed}
     eventually(fn -> Process.whereis(name) not in [nil, before] end)
     :sys.get_state(name)
+  end
+
+  # The guard is at it until it rests, and nobody comes back meanwhile.
+  defp guard_kills do
+    on_exit(&guard_rests/0)
+    RecentKills.note(250, System.monotonic_time(:millisecond) + 3_600_000)
+  end
+
+  defp guard_rests, do: RecentKills.note(250, System.monotonic_time(:millisecond) - 3_600_000)
+
+  # Which of its children wait for a verdict.
+  defp verdicts(sup) do
+    {:dictionary, dictionary} = Process.info(sup, :dictionary)
+
+    case List.keyfind(dictionary, {OOM.Supervisor.Server, :verdicts}, 0) do
+      {_, verdicts} -> verdicts
+      nil -> []
+    end
   end
 
   # Returns when the holds have been looked through once more.

@@ -6,7 +6,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
   import OOM.Test.Eventually
   import OOM.Test.HeldTree
 
-  alias OOM.{Level, Tables, Victims}
+  alias OOM.{Level, RecentKills, Tables}
 
   @options [
     strategy: :one_for_one,
@@ -17,8 +17,13 @@ defmodule OOM.Supervisor.TurnedAwayTest do
   setup do
     eventually(fn -> OOM.snapshot().headroom_bytes end)
     told()
-    killed(0)
-    on_exit(fn -> Level.put(:normal) end)
+    # It stays so until the test says otherwise, however long that takes.
+    killed(-3_600_000)
+
+    on_exit(fn ->
+      killed(2_000)
+      Level.put(:normal)
+    end)
   end
 
   defp start_critical(children, options \\ []) do
@@ -29,7 +34,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
 
   defp child(id, options), do: id |> worker() |> OOM.child_spec(options)
 
-  test "at its beginning: those of priority :low or less are held, and come when it is over" do
+  test "at its beginning: those of priority :low or less are held, and come when kills are over" do
     children = [
       :a |> child([]),
       :b |> child(priority: 251),
@@ -50,7 +55,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
                        do: {held.id, held.kills, held.failures}
                  )
 
-        Level.put(:normal)
+        killed(2_000)
         assert is_pid(started(:a))
         assert is_pid(started(:c))
         eventually(fn -> held(sup, :a) == nil and held(sup, :c) == nil end)
@@ -80,7 +85,8 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     crash(c)
     assert %{kills: 0, failures: 1} = eventually(fn -> held(sup, :c) end)
     assert running(sup) == []
-    Level.put(:normal)
+    # For that it need not be normal again.
+    killed(2_000)
     assert started(:c) != c
   end
 
@@ -119,7 +125,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     assert running(sup) == [:turned_away_below]
     assert running(Process.whereis(:turned_away_below)) == []
     assert held(sup, :turned_away_unit)
-    Level.put(:normal)
+    killed(2_000)
     assert is_pid(started(:a))
     assert is_pid(started(:b))
   end
@@ -127,9 +133,16 @@ defmodule OOM.Supervisor.TurnedAwayTest do
   test "where nobody is killed, all are started: kills are over, or not allowed" do
     killed(2_000)
     assert running(start_critical([child(:a, [])])) == [:a]
-    killed(0)
+    killed(-3_600_000)
     watching_only()
     assert running(start_critical([child(:a, [])])) == [:a]
+  end
+
+  test "those that are worth more than whom the guard kills are started" do
+    killed(-3_600_000, 100)
+    sup = start_critical([child(:a, priority: 100), child(:b, priority: 101)])
+    assert running(sup) == [:b]
+    assert held(sup, :a)
   end
 
   test "where nobody may be killed, heaps have a bound only where that was asked for" do
@@ -167,12 +180,13 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     gc[:max_heap_size].size
   end
 
-  # As after a kill of so long ago, the only one.
-  defp killed(ago_ms) do
-    :ets.delete_all_objects(Victims)
-    pid = spawn(fn -> nil end)
-    Victims.mark(pid, System.monotonic_time(:millisecond) - ago_ms, 0)
+  # As after a kill of so long ago, of one that was worth so much; the only one.
+  defp killed(ago_ms, rank \\ 250) do
+    for other <- 0..1_000, do: RecentKills.note(other, now() - 1_000_000)
+    RecentKills.note(rank, now() - ago_ms)
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp crash(pid) do
     ref = Process.monitor(pid)
