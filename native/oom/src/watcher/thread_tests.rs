@@ -69,7 +69,7 @@ fn samples_on_its_own_at_its_interval() -> io::Result<()> {
     let source = FakeSource::using(0);
     let (sink, heard) = sink();
     let clock = FakeClock::default();
-    let _watcher = Watcher::spawn(Config::default(), source.clone(), sink, clock.clone())?;
+    let watcher = Watcher::spawn(Config::default(), source.clone(), sink, clock.clone())?;
     source.set(Some(LIMIT));
     assert_eq!(
         heard.recv_timeout(PATIENCE),
@@ -77,6 +77,11 @@ fn samples_on_its_own_at_its_interval() -> io::Result<()> {
     );
     assert_eq!(heard.recv_timeout(PATIENCE), Ok(Told::Tick));
     source.set(Some(0));
+    // It has seen that before the time passes.
+    let seen = watcher.shared().samples();
+    while watcher.shared().samples() < seen + 2 {
+        std::thread::yield_now();
+    }
     clock.advance(Duration::from_secs(10));
     assert_eq!(heard.recv_timeout(PATIENCE), Ok(Told::Level(Level::Normal)));
     Ok(())
