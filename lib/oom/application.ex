@@ -93,6 +93,7 @@ defmodule OOM.Application do
       OOM.Shed,
       OOM.Holds,
       OOM.Tree.Census,
+      OOM.Bonds.Rounds,
       {OOM.Guard, config}
     ]
 end

@@ -25,7 +25,7 @@ defmodule OOM.Tables do
     {OOM.Victims, [:set]},
     # {pid, kind, parent, options, facts}: the supervisors below; see OOM.Tree
     {OOM.Tree, [:set, read_concurrency: true]},
-    # {pid, own rank, floor}: those who would take others along; see OOM.Units
+    # {pid, own rank, floor, bond}: those who would take others along; see OOM.Units
     {OOM.Units, [:set, read_concurrency: true]},
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},

@@ -149,6 +149,33 @@ defmodule OOM.Workers do
     Asker.forget(pid)
   end
 
+  @doc """
+  Takes out one that is to be killed: nobody picks it again. What else is known of it is forgotten at its
+  end; it may be spared.
+  """
+  @spec take(pid()) :: row() | nil
+  def take(pid) do
+    with [{_, rank, bytes, _, _, _, _, _, _} = row] <- :ets.take(__MODULE__, pid) do
+      Plan.delete(pid, {rank, bytes})
+      Steps.delete(pid)
+      row
+    else
+      [] -> nil
+    end
+  end
+
+  @doc "One that was taken out is spared: it is back, with the rank it has now."
+  @spec put_back(row(), OOM.Priority.rank()) :: :ok
+  def put_back({pid, _rank, bytes, _, _, _, _, _, _} = row, rank) do
+    # It may have told of itself in the meantime.
+    if :ets.insert_new(__MODULE__, put_elem(row, @rank - 1, rank)),
+      do: Plan.put(pid, {rank, bytes}),
+      else: rerank(pid, rank)
+
+    # The accountant has heard of its end already.
+    if Process.alive?(pid), do: :ok, else: delete(pid)
+  end
+
   @spec lookup(pid()) :: row() | nil
   def lookup(pid) do
     case :ets.lookup(__MODULE__, pid) do
