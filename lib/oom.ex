@@ -62,6 +62,7 @@ defmodule OOM do
     Child,
     Config,
     Heap,
+    HeapCaps,
     InitialCall,
     Level,
     Native,
@@ -149,7 +150,6 @@ defmodule OOM do
     rank = Priority.rank!(priority)
     _ = running!()
     {max_heap_size, handle_pressure?} = check_own!(options)
-    bytes = if max_heap_size != nil, do: Heap.bytes(max_heap_size)
     Heap.mailbox_off_heap()
 
     # In the init/1 of a supervisor, it holds for what is below.
@@ -162,7 +162,7 @@ defmodule OOM do
       do: Asker.listens(self(), handle_pressure?)
 
     # At last, so that none of this is what passes it.
-    if max_heap_size != nil, do: Heap.cap_self(bytes)
+    if max_heap_size != nil, do: max_heap_size |> HeapCaps.declare() |> Heap.cap_self()
     :ok
   end
 

@@ -94,6 +94,7 @@ defmodule OOM.Application do
       OOM.Holds,
       OOM.Tree.Census,
       OOM.Bonds.Rounds,
+      OOM.HeapCaps,
       {OOM.Guard, config}
     ]
 end

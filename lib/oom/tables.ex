@@ -27,6 +27,8 @@ defmodule OOM.Tables do
     {OOM.Tree, [:set, read_concurrency: true]},
     # {pid, own rank, floor, bond}: those who would take others along; see OOM.Units
     {OOM.Units, [:set, read_concurrency: true]},
+    # {pid, size, origin, bytes, room?}, {:limit, bytes}; see OOM.HeapCaps
+    {OOM.HeapCaps, [:set, read_concurrency: true]},
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true}

@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (`OOM.Plan.pick/1`).
 
-  alias OOM.{Asker, Plan, Steps, Tree, Units}
+  alias OOM.{Asker, HeapCaps, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -64,6 +64,8 @@ defmodule OOM.Workers do
       Plan.move(pid, {old, bytes}, {rank, bytes}, fn ->
         :ets.update_element(__MODULE__, pid, {@rank, rank})
       end)
+
+      HeapCaps.reranked(pid, rank)
     end
 
     :ok
@@ -146,6 +148,7 @@ defmodule OOM.Workers do
          do: Plan.delete(pid, {rank, bytes})
 
     Steps.delete(pid)
+    HeapCaps.forget(pid)
     Asker.forget(pid)
   end
 
