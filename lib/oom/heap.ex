@@ -48,11 +48,13 @@ defmodule OOM.Heap do
     :ok
   end
 
-  @doc "The heap of the caller, its garbage included."
-  @spec held_bytes() :: non_neg_integer()
-  def held_bytes do
-    {_, words} = :erlang.process_info(self(), :total_heap_size)
-    words * @word
+  @doc "The heap of a process, its garbage included; asks no process that does not run just now."
+  @spec held_bytes(pid()) :: non_neg_integer()
+  def held_bytes(pid \\ self()) do
+    case :erlang.process_info(pid, :garbage_collection_info) do
+      {_, gc} -> (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]) * @word
+      :undefined -> 0
+    end
   end
 
   @doc "Caps a process from outside, without waiting for it; `true` if it can be reached."

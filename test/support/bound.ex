@@ -24,7 +24,7 @@ defmodule OOM.Test.Bound do
     @impl true
     def handle_continue(:stream, kind) do
       OOM.Test.Bound.Tasks
-      |> Task.Supervisor.async_stream(1..2, fn _ -> Bound.grow([], 30) end, timeout: :infinity)
+      |> Task.Supervisor.async_stream(1..2, fn _ -> Bound.grow([], 80) end, timeout: :infinity)
       |> Stream.run()
 
       {:noreply, kind}
