@@ -11,7 +11,7 @@ defmodule OOM.Kill do
   # time. Meanwhile the victim stands still, so that nothing is lost by it, neither time nor memory: the
   # question, the order to stand still and the exit all take effect when it is scheduled out.
 
-  alias OOM.{Bonds, Guard, Owned, Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Bonds, Guard, Owned, Reporter, Tree, Units, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
@@ -54,6 +54,7 @@ defmodule OOM.Kill do
     Units.bind(pid, bond)
     Victims.unmark(pid)
     go_on(pid, still?)
+    Reporter.spared(pid, elem(row, 6), bond)
     with guard when is_pid(guard) <- Process.whereis(Guard), do: send(guard, {:spared, pid, bond})
     :ok
   end

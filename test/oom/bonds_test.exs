@@ -294,6 +294,28 @@ defmodule OOM.BondsTest do
       eventually(fn -> not Workers.member?(low) end)
     end
 
+    test "who was spared is said, and not told as killed" do
+      [low, protected] = Enum.map([:low, :protected], &worker/1)
+      link(low, protected)
+      report = %{rss_bytes: 1, headroom_bytes: 1, limit_bytes: 1, growth_bytes_per_s: 1}
+
+      log =
+        ExUnit.CaptureLog.capture_log(fn ->
+          victim = %{pid: low, rank: 250, bytes: 1, id: :one}
+          OOM.Reporter.killed([victim], 1, report)
+          Kill.begin(low, nil, 1, now(), 100)
+          assert_receive {:trace, _, :receive, {:spared, ^low, :protected}}, 5_000
+
+          eventually(fn ->
+            match?(%{round: nil, spared: {0, []}}, :sys.get_state(OOM.Reporter))
+          end)
+        end)
+
+      assert log =~ "not killed, as a more important process would have ended with it"
+      assert log =~ "#{inspect(low)} for one of priority :protected"
+      refute log =~ "OOM: killed"
+    end
+
     test "one that ends meanwhile is forgotten" do
       low = worker(:low)
       row = Workers.take(low)
