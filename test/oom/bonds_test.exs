@@ -105,6 +105,24 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(low) == :protected
     end
 
+    test "what is in a unit, as the unit, and for the unit itself it is a part of it" do
+      low = worker(:low)
+
+      child = %{id: :in, start: {Agent, :start_link, [fn -> nil end]}}
+      inner = {Supervisor, :start_link, [[child], [strategy: :one_for_one]]}
+
+      unit =
+        OOM.child_spec(%{id: :unit, type: :supervisor, start: inner}, unit: true, priority: 600)
+
+      start = {OOM.Supervisor, :start_link, [[unit], [strategy: :one_for_one]]}
+      top = start_supervised!(%{id: :top, start: start})
+      [{:unit, unit, _, _}] = Supervisor.which_children(top)
+      [{:in, inside, _, _}] = Supervisor.which_children(unit)
+      assert Bonds.rank(unit) == 0
+      Agent.get(inside, fn _ -> Process.link(low) end)
+      assert {Bonds.rank(low), Bonds.rank(unit)} == {600, 250}
+    end
+
     test "who waits for it in a call, and no one that only monitors it" do
       {:ok, low} = Agent.start(fn -> nil end)
       on_exit(fn -> Process.exit(low, :kill) end)

@@ -20,6 +20,8 @@ defmodule OOM.Bonds do
   # So many processes at most, and so many steps away from the first.
   @most 256
   @steps 8
+  # Further up nobody looks, who has started one that is not registered.
+  @generations 16
   # Of so many of its monitors it is asked whether they wait.
   @most_monitors 64
   # Where somebody stands who fails when the one he waits for ends. Task.yield does not.
@@ -126,44 +128,62 @@ defmodule OOM.Bonds do
   end
 
   defp step(pid, {links, monitors}, acc, tell) do
-    acc = Enum.reduce(links, acc, &add(&1, linked(&1, pid), &2, tell))
-    Enum.reduce(monitors, acc, &add(&1, waiting(&1), &2, tell))
+    acc = Enum.reduce(links, acc, &add(&1, fn seen -> linked(&1, pid, seen) end, &2, tell))
+    Enum.reduce(monitors, acc, &add(&1, fn _seen -> waiting(&1) end, &2, tell))
   end
 
-  # It goes with one that goes.
+  # It goes with one that goes, unless it has no worth.
   defp add(_pid, _worth, {_, _, :protected} = acc, _tell), do: acc
-  defp add(_pid, nil, acc, _tell), do: acc
   defp add(pid, _worth, {_, seen, _} = acc, _tell) when is_map_key(seen, pid), do: acc
 
-  defp add(pid, worth, {next, seen, rank}, tell) do
-    higher = Units.highest(rank, worth)
-    if higher != rank, do: tell.(higher)
-    {[pid | next], Map.put(seen, pid, true), higher}
+  defp add(pid, worth, {next, seen, rank} = acc, tell) do
+    with worth when worth != nil <- worth.(seen) do
+      higher = Units.highest(rank, worth)
+      if higher != rank, do: tell.(higher)
+      {[pid | next], Map.put(seen, pid, true), higher}
+    else
+      nil -> acc
+    end
   end
 
   # What one that is linked with `pid` is worth, `nil` where it would stay. Both are read without a signal
   # to one that does not run just now.
-  defp linked(linked, pid) do
+  defp linked(linked, pid, seen) do
     case :erlang.process_info(linked, [:trap_exit, :parent]) do
-      [trap_exit: true, parent: ^pid] -> worth(linked, pid)
-      [trap_exit: false, parent: parent] -> worth(linked, parent)
+      [trap_exit: true, parent: ^pid] -> worth(linked, pid, seen)
+      [trap_exit: false, parent: parent] -> worth(linked, parent, seen)
       _ -> nil
     end
   end
 
-  # One that nobody has registered and that does not belong to a worker is not ours to kill, where it has
-  # a supervisor: what somebody has spawned in passing is worth as much as those it is linked with.
-  defp worth(pid, parent) do
+  # One that nobody has registered is a part of whoever started it; where that is nobody we know, and it
+  # has a supervisor, it is not ours to kill. What somebody has spawned in passing is worth as much as
+  # those it is linked with.
+  defp worth(pid, parent, seen) do
     cond do
       registered = Units.worth(pid) -> registered
-      Victims.marked?(pid) or Tree.supervisor?(pid) -> 0
-      not is_pid(parent) or node(parent) != node() -> 0
-      Workers.member?(parent) -> 0
-      Tree.supervisor?(parent) -> parent |> Tree.options() |> Tree.rank()
-      match?({:supervisor, _, _}, InitialCall.of_supervisor(parent)) -> :protected
+      Victims.marked?(pid) or Tree.supervisor?(pid) or is_map_key(seen, parent) -> 0
+      known = above(parent, @generations) -> known
+      supervisor?(parent) -> :protected
       true -> 0
     end
   end
+
+  defp above(pid, generations) when is_pid(pid) and node(pid) == node() and generations > 0 do
+    cond do
+      # A unit lives and dies with its parts. A worker does not with all that it starts.
+      Workers.member?(pid) -> if Tree.kind(pid) == :unit, do: Units.worth(pid), else: 0
+      Tree.supervisor?(pid) -> pid |> Tree.options() |> Tree.rank()
+      true -> above(Tree.parent(pid), generations - 1)
+    end
+  end
+
+  defp above(_nobody, _generations), do: nil
+
+  defp supervisor?(pid),
+    do:
+      is_pid(pid) and node(pid) == node() and
+        match?({:supervisor, _, _}, InitialCall.of_supervisor(pid))
 
   # Of those that are not ours anybody may ask anything of anyone, at any time.
   defp waiting(pid) do
