@@ -59,8 +59,12 @@ defmodule OOM.Kill do
     :ok
   end
 
+  # One that waits for a message takes nothing meanwhile.
   defp stand_still(pid) do
-    :erlang.suspend_process(pid, [:asynchronous])
+    case :erlang.process_info(pid, :status) do
+      {_, :waiting} -> false
+      _ -> :erlang.suspend_process(pid, [:asynchronous])
+    end
   rescue
     # It has ended.
     ArgumentError -> false

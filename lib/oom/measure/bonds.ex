@@ -25,7 +25,7 @@ defmodule OOM.Bonds do
   # Of so many of its monitors it is asked whether they wait.
   @most_monitors 64
   # Where somebody stands who fails when the one he waits for ends. Task.yield does not.
-  @awaits [{:gen, :do_call, 4}, {Task, :await, 2}, {Task, :await_many, 5}]
+  @awaits [{:gen, :do_call}, {Task, :await}, {Task, :await_many}]
   # How long a kill waits for what others than the victim have to tell.
   @kill_ms 20
 
@@ -188,7 +188,7 @@ defmodule OOM.Bonds do
   # Of those that are not ours anybody may ask anything of anyone, at any time.
   defp waiting(pid) do
     with {_, status} when status in [:waiting, :suspended] <- :erlang.process_info(pid, :status),
-         {_, function} when function in @awaits <-
+         {_, {module, function, _arity}} when {module, function} in @awaits <-
            :erlang.process_info(pid, :current_function) do
       Units.worth(pid) || 0
     else
