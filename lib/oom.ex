@@ -66,6 +66,7 @@ defmodule OOM do
     Child,
     Config,
     Heap,
+    HeapCaps,
     InitialCall,
     Level,
     Native,
@@ -82,7 +83,8 @@ defmodule OOM do
 
   @typedoc """
   Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
-  for a priority of your own, and a higher one dies later. `:protected` is never killed.
+  for a priority of your own, and a higher one dies later. `:protected` is never killed, nor is one whose
+  end would take a protected one along (see `OOM.Supervisor`).
   """
   @type priority :: :low | :normal | :high | :protected | 0..1000
 
@@ -90,11 +92,21 @@ defmodule OOM do
   @type level :: :normal | :elevated | :high | :critical
 
   @typedoc """
-  What the heap of one process may grow to: bytes, a percentage of the limit that binds when it is
-  set, or no bound. The VM checks it at each garbage collection and kills the process that would
-  pass it, before the memory is taken. It counts the heap and, during a collection, its copy;
-  a process can so hold about half of it. Off-heap binaries do not count, nor do messages that wait:
-  workers' mailboxes are kept off their heaps.
+  What the heap of one process may grow to: bytes, a percentage of the lowest limit, or no bound. The
+  VM checks it at each garbage collection and kills the process that would pass it, before the memory
+  is taken. It counts the heap with its garbage and, during a collection, room for a copy of all that. A
+  list that only grows so passes it at about two fifths of it; one that is rewritten all the time may
+  at a fifth or less. Off-heap binaries do not count, nor do messages that wait: workers' mailboxes are
+  kept off their heaps.
+
+  A percentage follows the limit when that moves, up and down, in workers that take `:sys` messages and
+  are back in their loop. It is never set below six times the heap there is then, which a collection
+  may need though nothing has grown.
+
+  What was asked for holds for every priority. The default (`config :oom, max_heap_size:`) is not for
+  `:high` and above, nor for a worker that would take one of these along; it goes and comes with the
+  priority. And a worker that is large while memory grows slowly, or stands still, has six times what
+  it holds by default: the cap is there for what grows faster than it can be measured.
   """
   @type max_heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 
@@ -158,7 +170,6 @@ defmodule OOM do
     rank = Priority.rank!(priority)
     _ = running!()
     {max_heap_size, handle_pressure?} = check_own!(options)
-    bytes = if max_heap_size != nil, do: Heap.bytes(max_heap_size)
     Heap.mailbox_off_heap()
 
     before = Workers.rank(self())
@@ -176,7 +187,7 @@ defmodule OOM do
       do: Asker.listens(self(), handle_pressure?)
 
     # At last, so that none of this is what passes it.
-    if max_heap_size != nil, do: Heap.cap_self(bytes)
+    if max_heap_size != nil, do: max_heap_size |> HeapCaps.declare() |> Heap.cap_self()
     :ok
   end
 

@@ -92,6 +92,8 @@ defmodule OOM.Application do
       OOM.Shed,
       OOM.Holds,
       OOM.Tree.Census,
+      OOM.Bonds.Rounds,
+      OOM.HeapCaps,
       {OOM.Guard, config}
     ]
 end

@@ -7,6 +7,7 @@ defmodule OOM.Child do
     Asker,
     Config,
     Heap,
+    HeapCaps,
     Holds,
     Priority,
     RecentKills,
@@ -182,15 +183,15 @@ defmodule OOM.Child do
   end
 
   defp started(mfa, id, options, config) do
-    bytes = if worker?(options), do: cap(options, config)
+    cap = if worker?(options), do: cap(options, config)
     began_ms = now()
 
     starting(options, fn ->
-      result = mfa |> Heap.wrap(bytes) |> apply_mfa()
+      result = mfa |> Heap.wrap(cap, rank(options)) |> apply_mfa()
 
       # A process of another node is neither ours to watch nor to kill.
       with pid when is_pid(pid) and node(pid) == node() and pid != self() <- pid(result),
-           do: Tables.while_there(fn -> registered(pid, id, options, bytes) end)
+           do: Tables.while_there(fn -> registered(pid, id, options, cap) end)
 
       result
     end)
@@ -209,7 +210,11 @@ defmodule OOM.Child do
   # Where nobody may be killed, the VM does it only where that was asked for.
   defp cap(options, config) do
     default = if config.kill, do: config.max_heap_size, else: :infinity
-    options |> Keyword.get(:max_heap_size, default) |> Heap.bytes()
+
+    case Keyword.fetch(options, :max_heap_size) do
+      {:ok, size} -> {size, :own}
+      :error -> {default, :default}
+    end
   end
 
   # One that is ended by memory while it starts is a victim like any other: held, and no reason
@@ -271,18 +276,15 @@ defmodule OOM.Child do
   defp unit?(options), do: options[:unit] == true
   defp inside_unit?, do: Tree.here()[:inside_unit] == true
 
-  defp registered(pid, id, options, bytes) do
+  defp registered(pid, id, options, cap) do
     # A plain supervisor would never take it back.
     if Callback.here?(), do: Children.put(pid, id, options)
 
     # What is in a unit dies with it.
     unless inside_unit?(), do: register(pid, id, options)
 
-    # Asking the child whether it speaks `sys` may wait for it, so a throw-away process asks. At high
-    # priority, because one that floods its heap or mailbox may begin at once. A supervisor grows no
-    # heap of its own worth a cap, and must never die of one.
-    _ = if worker?(options), do: :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
-    :ok
+    # A supervisor grows no heap of its own worth a cap, and must never die of one.
+    if cap != nil, do: HeapCaps.started(pid, cap, rank(options)), else: :ok
   end
 
   defp register(pid, id, options) do

@@ -34,10 +34,11 @@ defmodule OOM.Config do
       "bounds of the time between two looks at the limits; in between it follows the headroom"
     },
     max_heap_size: {
-      {:percent_of_limit, 35},
+      {:percent_of_limit, 100},
       :max_heap_size,
-      "the default `max_heap_size` of workers under an `OOM.Supervisor`: bytes, " <>
-        "`{:percent_of_limit, p}` or `:infinity`"
+      "the default `max_heap_size` of workers under an `OOM.Supervisor` that are worth less than " <>
+        "`:high`: bytes, `{:percent_of_limit, p}` or `:infinity`. 100 % is no more than it seems: " <>
+        "the VM counts room for a whole copy, too. See `t:OOM.max_heap_size/0`"
     },
     backoff: {
       [initial_ms: 1_000, max_ms: 60_000],

@@ -6,11 +6,14 @@ defmodule OOM.Heap do
   #
   # Ways in, because the flag is not inherited and a supervisor does not spawn its children:
   #   * a process itself: `cap_self/1`, from `OOM.set_priority/2`;
-  #   * a Task: its function is wrapped, `wrap/2`;
-  #   * what speaks `sys` (GenServer, Agent, gen_statem, gen_event, GenStage ...): `cap/2`, a
+  #   * a Task: its function is wrapped, `wrap/3`;
+  #   * what speaks `sys` (GenServer, Agent, gen_statem, gen_event, GenStage ...): `ask/2`, a
   #     system message served before anything else in its loop.
   # A plain `spawn_link` or a special process with a loop of its own is not reached from outside;
-  # it can call `OOM.set_priority/2`, and sampling covers it otherwise.
+  # it can call `OOM.set_priority/2`, and sampling covers it otherwise. Which cap is whose is in
+  # OOM.HeapCaps.
+
+  alias OOM.{HeapCaps, Priority}
 
   @word 8
   @most_words 0x3FFFFFFFFFFFFFF
@@ -24,9 +27,9 @@ defmodule OOM.Heap do
   def bytes({:percent_of_limit, _}, nil), do: nil
   def bytes({:percent_of_limit, p}, limit_bytes), do: trunc(limit_bytes * p / 100)
 
-  @doc "The same, for the limit that binds now; it is only asked for where it matters."
+  @doc "The same, for the limit there is now; it is only asked for where it matters."
   @spec bytes(OOM.max_heap_size()) :: pos_integer() | nil
-  def bytes({:percent_of_limit, _} = size), do: bytes(size, OOM.snapshot().limit_bytes)
+  def bytes({:percent_of_limit, _} = size), do: bytes(size, HeapCaps.limit_bytes())
   def bytes(size), do: bytes(size, nil)
 
   @spec cap_self(pos_integer() | nil) :: :ok
@@ -45,14 +48,30 @@ defmodule OOM.Heap do
     :ok
   end
 
+  @doc "The heap of a process, its garbage included; asks no process that does not run just now."
+  @spec held_bytes(pid()) :: non_neg_integer()
+  def held_bytes(pid \\ self()) do
+    case :erlang.process_info(pid, :garbage_collection_info) do
+      {_, gc} -> (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]) * @word
+      :undefined -> 0
+    end
+  end
+
   @doc "Caps a process from outside, without waiting for it; `true` if it can be reached."
   @spec cap(pid(), pos_integer() | nil) :: boolean()
-  def cap(pid, bytes) do
+  def cap(pid, bytes), do: ask(pid, fn -> prepare_self(bytes) end)
+
+  @doc """
+  Runs this in a process, between two of its messages, without waiting for it; `true` if it can be
+  reached.
+  """
+  @spec ask(pid(), (() -> :ok)) :: boolean()
+  def ask(pid, fun) do
     case kind(pid) do
       :sys ->
-        # The fun throws: a normal return would send a copy of the state back to us.
+        # It throws: a normal return would send a copy of the state back to us.
         set = fn _state ->
-          :ok = prepare_self(bytes)
+          :ok = fun.()
           throw(:capped)
         end
 
@@ -62,7 +81,7 @@ defmodule OOM.Heap do
         # It would call that fun for each of its handlers, and may have none yet. A debug function
         # is called at the next event, and is gone after it.
         set = fn _, _event, _ ->
-          :ok = prepare_self(bytes)
+          :ok = fun.()
           :done
         end
 
@@ -86,29 +105,30 @@ defmodule OOM.Heap do
     true
   end
 
-  @doc "Wraps the start of a Task so that it caps itself first."
-  @spec wrap({module(), atom(), [term()]}, pos_integer() | nil) :: {module(), atom(), [term()]}
-  def wrap({Task, start, [fun]}, bytes)
-      when start in [:start_link, :start] and is_function(fun, 0),
-      do: {Task, start, [__MODULE__, :run, [bytes, fun]]}
+  @doc "Wraps the start of a Task of this rank so that it caps itself first."
+  @spec wrap({module(), atom(), [term()]}, HeapCaps.cap() | nil, Priority.rank()) ::
+          {module(), atom(), [term()]}
+  def wrap({Task, start, [fun]}, cap, rank)
+      when start in [:start_link, :start] and is_function(fun, 0) and cap != nil,
+      do: {Task, start, [__MODULE__, :run, [{cap, rank}, fun]]}
 
-  def wrap({Task, start, [module, function, args]}, bytes)
-      when start in [:start_link, :start] and is_list(args),
-      do: {Task, start, [__MODULE__, :run, [bytes, module, function, args]]}
+  def wrap({Task, start, [module, function, args]}, cap, rank)
+      when start in [:start_link, :start] and is_list(args) and cap != nil,
+      do: {Task, start, [__MODULE__, :run, [{cap, rank}, module, function, args]]}
 
-  def wrap(mfa, _bytes), do: mfa
+  def wrap(mfa, _cap, _rank), do: mfa
 
   @doc false
-  @spec run(pos_integer() | nil, (... -> term())) :: term()
-  def run(bytes, fun) do
-    prepare_self(bytes)
+  @spec run({HeapCaps.cap(), Priority.rank()}, (... -> term())) :: term()
+  def run({cap, rank}, fun) do
+    HeapCaps.here(cap, rank)
     fun.()
   end
 
   @doc false
-  @spec run(pos_integer() | nil, module(), atom(), [term()]) :: term()
-  def run(bytes, module, function, args) do
-    prepare_self(bytes)
+  @spec run({HeapCaps.cap(), Priority.rank()}, module(), atom(), [term()]) :: term()
+  def run({cap, rank}, module, function, args) do
+    HeapCaps.here(cap, rank)
     apply(module, function, args)
   end
 

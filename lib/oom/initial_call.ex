@@ -1,6 +1,6 @@
 defmodule OOM.InitialCall do
   @moduledoc false
-  # What a process was started as, and for whom. `:proc_lib` notes it in the process's dictionary, and so does
+  # What a process was started as. `:proc_lib` notes it in the process's dictionary, and so does
   # every supervisor: `{:supervisor, module, 1}`.
 
   alias OOM.VM
@@ -15,10 +15,6 @@ defmodule OOM.InitialCall do
   @doc "The same of one that was said to be a supervisor, and has a dictionary like one."
   @spec of_supervisor(pid()) :: t()
   def of_supervisor(pid), do: call(VM.dictionary(pid, :"$initial_call"))
-
-  @doc "On whose behalf a Task works, the nearest first."
-  @spec callers(pid()) :: term()
-  def callers(pid), do: word(pid, :"$callers")
 
   defp call({_, _, _} = call), do: call
   defp call(:unknown), do: :unknown

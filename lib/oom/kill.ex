@@ -6,8 +6,12 @@ defmodule OOM.Kill do
   #
   # A supervisor that does not know us is told first (OOM.Visit): the message is in its mailbox
   # before the exit is, so however busy it is, it restarts nothing and counts nothing.
+  #
+  # Before that it is asked whom the exit would take along (OOM.Bonds): links and calls are made at any
+  # time. Meanwhile the victim stands still, so that nothing is lost by it, neither time nor memory: the
+  # question, the order to stand still and the exit all take effect when it is scheduled out.
 
-  alias OOM.{Owned, RecentKills, Tree, Victims, Visit, Workers}
+  alias OOM.{Bonds, Guard, Owned, RecentKills, Reporter, Tree, Units, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
@@ -19,17 +23,67 @@ defmodule OOM.Kill do
   def begin(pid, supervisor, bytes, now_ms, grace_ms) do
     Victims.mark(pid, now_ms, bytes)
     RecentKills.note(Workers.rank(pid), now_ms)
-    Workers.delete(pid)
-    start(pid, supervisor, grace_ms)
+    start(Workers.take(pid), pid, supervisor, grace_ms)
   end
 
-  @spec start(pid(), pid() | nil, pos_integer()) :: pid()
-  def start(pid, supervisor, grace_ms),
-    do: :erlang.spawn_opt(__MODULE__, :run, [pid, supervisor, grace_ms], priority: :max)
+  defp start(row, pid, supervisor, grace_ms),
+    do:
+      :erlang.spawn_opt(__MODULE__, :spare_or_run, [row, pid, supervisor, grace_ms],
+        priority: :max
+      )
 
   @doc false
-  @spec run(pid(), pid() | nil, pos_integer()) :: :ok
-  def run(pid, supervisor, grace_ms) do
+  @spec spare_or_run(Workers.row() | nil, pid(), pid() | nil, pos_integer()) :: :ok
+  # Nobody knows what it was worth.
+  def spare_or_run(nil, pid, supervisor, grace_ms), do: run(pid, supervisor, grace_ms)
+
+  def spare_or_run(row, pid, supervisor, grace_ms) do
+    rank = elem(row, 1)
+    still? = stand_still(pid)
+    bond = Bonds.at_kill(pid, supervisor)
+
+    if Units.highest(rank, bond) == rank,
+      do: run(pid, supervisor, grace_ms, still?),
+      else: spare(row, bond, still?)
+  end
+
+  # The guard counts on what it holds, and must hear that it stays.
+  defp spare(row, bond, still?) do
+    {pid, rank} = {elem(row, 0), elem(row, 1)}
+    Workers.put_back(row, Units.spare(pid, rank, bond))
+    # A walk may have dropped that in between, as of nobody who is registered.
+    Units.bind(pid, bond)
+    Victims.unmark(pid)
+    go_on(pid, still?)
+    Reporter.spared(pid, elem(row, 6), bond)
+    with guard when is_pid(guard) <- Process.whereis(Guard), do: send(guard, {:spared, pid, bond})
+    :ok
+  end
+
+  # One that waits for a message takes nothing meanwhile.
+  defp stand_still(pid) do
+    case :erlang.process_info(pid, :status) do
+      {_, :waiting} -> false
+      _ -> :erlang.suspend_process(pid, [:asynchronous])
+    end
+  rescue
+    # It has ended.
+    ArgumentError -> false
+  end
+
+  defp go_on(_pid, false), do: :ok
+
+  defp go_on(pid, true) do
+    _ = :erlang.resume_process(pid)
+    :ok
+  rescue
+    # It has ended.
+    ArgumentError -> :ok
+  end
+
+  @doc false
+  @spec run(pid(), pid() | nil, pos_integer(), boolean()) :: :ok
+  def run(pid, supervisor, grace_ms, still? \\ false) do
     ref = Process.monitor(pid)
     ports = Owned.ports(pid)
     Owned.Ports.drop_at_end(ports)
@@ -41,6 +95,8 @@ defmodule OOM.Kill do
     # or crash for it, and a crash formats the state: a multiple of what should be freed.
     if supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
     Process.exit(pid, @reason)
+    # One that traps exits leaves by itself.
+    go_on(pid, still?)
     # A port whose owner has ended keeps what it has to write until it is written, which may be
     # never; killed before, it drops it. The worker has its own signal first, and its reason; where it
     # is that quick that it ends before the port is killed (1 of 100 times on a busy machine), only a

@@ -35,6 +35,10 @@ defmodule OOM.Reporter do
   @spec turned_away(pid(), term()) :: :ok
   def turned_away(supervisor, id), do: tell({:turned_away, supervisor, id})
 
+  @doc "This one was picked, and not killed for those who would have ended with it."
+  @spec spared(pid(), term(), Priority.rank()) :: :ok
+  def spared(pid, id, rank), do: tell({:spared, pid, id, rank})
+
   @spec exhausted(map(), OOM.on_exhausted()) :: :ok
   def exhausted(report, callback), do: tell({:exhausted, report, callback})
 
@@ -42,7 +46,8 @@ defmodule OOM.Reporter do
   def problem(message), do: tell({:problem, message})
 
   @impl true
-  def init(nil), do: {:ok, %{round: nil, away: {0, []}, problems: MapSet.new()}}
+  def init(nil),
+    do: {:ok, %{round: nil, away: {0, []}, spared: {0, []}, problems: MapSet.new()}}
 
   @impl true
   def handle_cast({:started, report, config}, state) do
@@ -80,6 +85,12 @@ defmodule OOM.Reporter do
     {:noreply, %{state | away: {count + 1, named}}}
   end
 
+  def handle_cast({:spared, pid, id, rank}, %{spared: {count, named}} = state) do
+    _ = if count == 0, do: Process.send_after(self(), :tell_spared, @gather_ms)
+    named = if count < @named, do: [{pid, id, rank} | named], else: named
+    {:noreply, not_killed(pid, %{state | spared: {count + 1, named}})}
+  end
+
   def handle_cast({:exhausted, report, callback}, state) do
     snapshot = Snapshot.from_report(report)
 
@@ -102,7 +113,16 @@ defmodule OOM.Reporter do
     end
   end
 
+  # It was told as a victim.
+  defp not_killed(pid, %{round: %{victims: victims} = round} = state),
+    do: %{state | round: %{round | victims: Enum.reject(victims, &(&1.pid == pid))}}
+
+  defp not_killed(_pid, state), do: state
+
   @impl true
+  def handle_info(:tell_round, %{round: %{victims: []}} = state),
+    do: {:noreply, %{state | round: nil}}
+
   def handle_info(:tell_round, %{round: round} = state) do
     Logger.warning(fn -> round_message(round, OOM.snapshot()) end)
     {:noreply, %{state | round: nil}}
@@ -119,6 +139,23 @@ defmodule OOM.Reporter do
     )
 
     {:noreply, %{state | away: {0, []}}}
+  end
+
+  def handle_info(:tell_spared, %{spared: {count, named}} = state) do
+    names =
+      named
+      |> Enum.reverse()
+      |> Enum.map_join(", ", fn {pid, id, rank} ->
+        id = if id, do: " (#{id(id)})", else: ""
+        "#{name(pid)}#{id} for one of priority #{inspect(Priority.name(rank))}"
+      end)
+
+    Logger.warning(
+      "OOM: not killed, as a more important process would have ended with it by a link or a call: " <>
+        "#{count} workers, such as #{names}"
+    )
+
+    {:noreply, %{state | spared: {0, []}}}
   end
 
   def handle_info(_other, state), do: {:noreply, state}

@@ -37,8 +37,8 @@ defmodule OOM.Supervisor do
       up: it stays down until `OOM.release/1`. See `OOM.held/0`.
     * When the `:oom` application is stopped, what is held comes back at once, and the supervisor is
       a plain one from then on. What was given up stays down.
-    * Its workers get a `max_heap_size` (by default 35 % of the limit), because a process that
-      grows its heap is faster than any sampling. One that is killed by it is held in the same
+    * Its workers below `:high` get a `max_heap_size` (see `t:OOM.max_heap_size/0`), because a process
+      that grows its heap is faster than any sampling. One that is killed by it is held in the same
       way. For that a child that has one and ends with `:killed` is restarted up to 50 ms later than
       under `Supervisor`, until the VM's report tells whether it was that. Any other `:killed` is a
       crash like another, at every level. What runs on
@@ -77,6 +77,13 @@ defmodule OOM.Supervisor do
   held child again when a sibling's crash makes it restart them all.
 
   ## What goes together
+
+  A worker is worth as much as the most important process that its end would take along: one that is
+  linked with it and does not trap exits, directly or by way of others; one that it has started; and one
+  that waits for it in a call or in `Task.await/2`, or reads a stream of tasks that it is one of. Where
+  one of these is protected, it is not killed. So a `:low` cache that a protected server has started with
+  `start_link` is protected. Links count as they are when the kill is made; who merely monitors it does
+  not count. A process outside that has a supervisor of its own counts as protected, where it is linked.
 
   With `:one_for_all` and `:rest_for_one` a child is worth as much as the most important of those
   that would go with it, and is not killed where one of them is protected, nor before it is known who

@@ -25,8 +25,10 @@ defmodule OOM.Tables do
     {OOM.Victims, [:set]},
     # {pid, kind, parent, options, facts}: the supervisors below; see OOM.Tree
     {OOM.Tree, [:set, read_concurrency: true]},
-    # {pid, own rank, floor}: those who would take others along; see OOM.Units
+    # {pid, own rank, floor, bond}: those who would take others along; see OOM.Units
     {OOM.Units, [:set, read_concurrency: true]},
+    # {pid, size, origin, bytes, room?}, {:limit, bytes}; see OOM.HeapCaps
+    {OOM.HeapCaps, [:set, read_concurrency: true]},
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true},

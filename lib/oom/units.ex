@@ -6,9 +6,11 @@ defmodule OOM.Units do
   # not held, and takes nobody; but where it is significant its supervisor may end, with all that is
   # below, and with what goes down with that one in turn.
   #
+  # And it takes along whom it is bound to by links, or who waits for it (OOM.Bonds).
+  #
   # The ranks the guard goes by are set in the background, after each walk. A row here keeps what a
-  # worker is worth by itself beside its floor; and before a kill it is asked again whether one of
-  # the others is protected by now.
+  # worker is worth by itself beside its floor, which its supervisor's strategy gives it, and its bond;
+  # and before a kill it is asked again whether one of the others is protected by now.
 
   alias OOM.{Holds, Priority, Tree, Workers}
   alias OOM.Tree.Census
@@ -28,9 +30,9 @@ defmodule OOM.Units do
   @spec declared(pid(), Priority.rank()) :: Priority.rank()
   def declared(pid, rank) do
     case :ets.lookup(__MODULE__, pid) do
-      [{_, _, floor}] ->
+      [{_, _, floor, bond}] ->
         :ets.update_element(__MODULE__, pid, {2, rank})
-        highest(rank, floor)
+        rank |> highest(floor) |> highest(bond)
 
       [] ->
         rank
@@ -44,7 +46,7 @@ defmodule OOM.Units do
   @spec started(pid(), Priority.rank()) :: Priority.rank()
   def started(pid, rank) do
     own = Workers.declared(pid) || rank
-    :ets.insert(__MODULE__, {pid, own, @last})
+    :ets.insert(__MODULE__, {pid, own, @last, bond(pid)})
     Workers.rerank(pid, highest(own, @last))
     Census.changed()
     highest(own, @last)
@@ -54,9 +56,75 @@ defmodule OOM.Units do
   @spec own(pid()) :: Priority.rank() | nil
   def own(pid) do
     case :ets.lookup(__MODULE__, pid) do
-      [{_, rank, _}] -> rank
+      [{_, rank, _, _}] -> rank
       [] -> Workers.rank(pid)
     end
+  end
+
+  @doc """
+  What its end costs, without those it is bound to: its own rank and its floor. `nil` of one that is not
+  registered.
+  """
+  @spec worth(pid()) :: Priority.rank() | nil
+  def worth(pid) do
+    case :ets.lookup(__MODULE__, pid) do
+      [{_, own, floor, _}] -> highest(own, floor)
+      [] -> Workers.rank(pid)
+    end
+  end
+
+  @doc "The rank of those it is bound to; 0 where there is nobody."
+  @spec bond(pid()) :: Priority.rank()
+  def bond(pid) do
+    case :ets.lookup(__MODULE__, pid) do
+      [{_, _, _, bond}] -> bond
+      [] -> 0
+    end
+  end
+
+  @doc "All that are worth more for those they are bound to."
+  @spec bound() :: [pid()]
+  def bound,
+    do: :ets.select(__MODULE__, [{{:"$1", :_, :_, :"$2"}, [{:"/=", :"$2", 0}], [:"$1"]}])
+
+  @doc "Whom a worker is bound to has been looked at."
+  @spec bind(pid(), Priority.rank()) :: :ok
+  def bind(pid, bond) do
+    case :ets.lookup(__MODULE__, pid) do
+      [{_, _, _, ^bond}] ->
+        :ok
+
+      [{_, own, 0, _}] when bond == 0 ->
+        :ets.delete(__MODULE__, pid)
+        Workers.rerank(pid, own)
+
+      [{_, own, floor, _}] ->
+        :ets.update_element(__MODULE__, pid, {4, bond})
+        Workers.rerank(pid, own |> highest(floor) |> highest(bond))
+
+      [] ->
+        own = Workers.rank(pid)
+        if own != nil and highest(own, bond) != own, do: put(pid, own, 0, bond), else: :ok
+    end
+  end
+
+  # It may have ended since.
+  defp put(pid, own, floor, bond) do
+    :ets.insert(__MODULE__, {pid, own, floor, bond})
+    Workers.rerank(pid, own |> highest(floor) |> highest(bond))
+  end
+
+  @doc "A worker that is not in the table of workers just now, and is put back there with this rank."
+  @spec spare(pid(), Priority.rank(), Priority.rank()) :: Priority.rank()
+  def spare(pid, rank, bond) do
+    {own, floor} =
+      case :ets.lookup(__MODULE__, pid) do
+        [{_, own, floor, _}] -> {own, floor}
+        [] -> {rank, 0}
+      end
+
+    :ets.insert(__MODULE__, {pid, own, floor, bond})
+    own |> highest(floor) |> highest(bond)
   end
 
   @doc """
@@ -90,8 +158,8 @@ defmodule OOM.Units do
 
   defp protected?(pid) do
     case Tree.lookup(pid) do
-      {_, _, _, _, {_, _, children}} -> Enum.any?(children, &(own(&1.pid) == :protected))
-      _ -> own(pid) == :protected
+      {_, _, _, _, {_, _, children}} -> Enum.any?(children, &(alone(&1.pid) == :protected))
+      _ -> alone(pid) == :protected
     end
   end
 
@@ -103,9 +171,13 @@ defmodule OOM.Units do
     for {pid, floor} <- floors, do: _ = raise_to(pid, floor)
 
     # Those whose supervisor changed, and those that are gone.
-    for {pid, own, _} <- :ets.tab2list(__MODULE__), not is_map_key(floors, pid) do
-      :ets.delete(__MODULE__, pid)
-      Workers.rerank(pid, own)
+    for {pid, own, _, bond} <- :ets.tab2list(__MODULE__), not is_map_key(floors, pid) do
+      if bond != 0 and Workers.member?(pid) do
+        put(pid, own, 0, bond)
+      else
+        :ets.delete(__MODULE__, pid)
+        Workers.rerank(pid, own)
+      end
     end
 
     :ok
@@ -158,7 +230,7 @@ defmodule OOM.Units do
   # It may be the last of those whose end ends their supervisor.
   defp ends?(child, auto), do: child.significant and auto != :never
 
-  # The highest own rank in what is below each supervisor, and of each worker.
+  # The highest rank in what is below each supervisor, and of each worker, without floors.
   defp subtrees do
     parents = for {pid, _, parent, _, _} <- Tree.all(), into: %{}, do: {pid, parent}
 
@@ -168,7 +240,7 @@ defmodule OOM.Units do
       ])
 
     Enum.reduce(ranks, %{}, fn {pid, supervisor}, subtrees ->
-      case own(pid) do
+      case alone(pid) do
         nil -> subtrees
         rank -> subtrees |> Map.put(pid, rank) |> up(supervisor, rank, parents)
       end
@@ -188,8 +260,15 @@ defmodule OOM.Units do
 
   defp raise_to(pid, floor) do
     with own when own != nil <- own(pid) do
-      :ets.insert(__MODULE__, {pid, own, floor})
-      Workers.rerank(pid, highest(own, floor))
+      put(pid, own, floor, bond(pid))
+    end
+  end
+
+  # What it is worth without whom its supervisor would end with it.
+  defp alone(pid) do
+    case :ets.lookup(__MODULE__, pid) do
+      [{_, own, _, bond}] -> highest(own, bond)
+      [] -> Workers.rank(pid)
     end
   end
 

@@ -8,6 +8,10 @@ defmodule OOM.Victims do
   @spec mark(pid(), integer(), non_neg_integer()) :: true
   def mark(pid, now_ms, bytes), do: :ets.insert(__MODULE__, {pid, now_ms, bytes})
 
+  @doc "It was spared: its end is a crash like any other."
+  @spec unmark(pid()) :: true
+  def unmark(pid), do: :ets.delete(__MODULE__, pid)
+
   @spec marked?(pid()) :: boolean()
   def marked?(pid) do
     :ets.member(__MODULE__, pid)

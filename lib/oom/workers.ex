@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (OOM.VictimQueue).
 
-  alias OOM.{Asker, Plan, Steps, Tree, Units}
+  alias OOM.{Asker, HeapCaps, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -64,6 +64,8 @@ defmodule OOM.Workers do
       Plan.move(pid, {old, bytes}, {rank, bytes}, fn ->
         :ets.update_element(__MODULE__, pid, {@rank, rank})
       end)
+
+      HeapCaps.reranked(pid, rank)
     end
 
     :ok
@@ -147,7 +149,35 @@ defmodule OOM.Workers do
          do: Plan.delete(pid, {rank, bytes})
 
     Steps.delete(pid)
+    HeapCaps.forget(pid)
     Asker.forget(pid)
+  end
+
+  @doc """
+  Takes out one that is to be killed: nobody picks it again. What else is known of it is forgotten at its
+  end; it may be spared.
+  """
+  @spec take(pid()) :: row() | nil
+  def take(pid) do
+    with [{_, rank, bytes, _, _, _, _, _, _} = row] <- :ets.take(__MODULE__, pid) do
+      Plan.delete(pid, {rank, bytes})
+      Steps.delete(pid)
+      row
+    else
+      [] -> nil
+    end
+  end
+
+  @doc "One that was taken out is spared: it is back, with the rank it has now."
+  @spec put_back(row(), OOM.Priority.rank()) :: :ok
+  def put_back({pid, _rank, bytes, _, _, _, _, _, _} = row, rank) do
+    # It may have told of itself in the meantime.
+    if :ets.insert_new(__MODULE__, put_elem(row, @rank - 1, rank)),
+      do: Plan.put(pid, {rank, bytes}),
+      else: rerank(pid, rank)
+
+    # The accountant has heard of its end already.
+    if Process.alive?(pid), do: :ok, else: delete(pid)
   end
 
   @spec lookup(pid()) :: row() | nil

@@ -7,7 +7,7 @@ defmodule OOM.BoundsTest do
 
   import OOM.Test.Eventually
 
-  alias OOM.{Accountant, Asker, Notifier, Plan, Steps, Units, Victims, Workers}
+  alias OOM.{Accountant, Asker, HeapCaps, Notifier, Plan, Steps, Units, Victims, Workers}
 
   @factor String.to_integer(System.get_env("OOM_BOUNDS_FACTOR", "1"))
   @workers 20_000 * @factor
@@ -15,7 +15,9 @@ defmodule OOM.BoundsTest do
   @mib 1_048_576
   @moduletag timeout: 60_000 * @factor
 
-  defp rows, do: for(table <- [Workers, Plan, Asker, Steps, Units], do: :ets.info(table, :size))
+  defp rows,
+    do: for(table <- [Workers, Plan, Asker, Steps, Units, HeapCaps], do: :ets.info(table, :size))
+
   defp memory(name), do: elem(Process.info(Process.whereis(name), :memory), 1)
   defp monitors(name), do: length(elem(Process.info(Process.whereis(name), :monitors), 1))
 
@@ -73,7 +75,12 @@ defmodule OOM.BoundsTest do
 
     pids =
       spawn_all(@workers, fn ->
-        for priority <- [:low, :high, 3], do: OOM.set_priority(priority, handle_pressure: true)
+        for priority <- [:low, :high, 3],
+            do:
+              OOM.set_priority(priority,
+                handle_pressure: true,
+                max_heap_size: {:percent_of_limit, 50}
+              )
       end)
 
     {[workers, plan | _], monitored} = before
@@ -100,7 +107,7 @@ defmodule OOM.BoundsTest do
       pids =
         for _ <- 1..500 do
           spawn_monitor(fn ->
-            OOM.set_priority(:low, handle_pressure: true)
+            OOM.set_priority(:low, handle_pressure: true, max_heap_size: {:percent_of_limit, 50})
             Steps.put(self(), 10 * @mib)
           end)
         end

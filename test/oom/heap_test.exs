@@ -229,7 +229,7 @@ defmodule OOM.HeapTest do
 
       limit = OOM.snapshot().limit_bytes
       %{default: pid} = start([Supervisor.child_spec({Agent, fn -> 2 end}, id: :default)], [])
-      assert_cap(pid, div(trunc(limit * 35 / 100), 8))
+      assert_cap(pid, div(limit, 8))
     end
 
     test "supervisors are not" do

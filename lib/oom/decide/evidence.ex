@@ -55,8 +55,13 @@ defmodule OOM.Evidence do
       grown_bytes * Limits.grown_share() >= most_bytes
   end
 
-  @doc "Whether a rank that has grown by so much is a cause, where all ranks have by `total_bytes`."
-  @spec cause?(non_neg_integer(), non_neg_integer()) :: boolean()
-  def cause?(rank_bytes, total_bytes),
-    do: rank_bytes > 0 and rank_bytes * Limits.grown_share() >= total_bytes
+  @doc """
+  Whether a rank that has grown by so much is a cause, where all ranks have by `total_bytes` and so much
+  is needed.
+  """
+  @spec cause?(non_neg_integer(), non_neg_integer(), pos_integer()) :: boolean()
+  def cause?(rank_bytes, total_bytes, need_bytes) do
+    rank_bytes * Limits.grown_share() >= total_bytes and
+      rank_bytes * Limits.cause_share() >= need_bytes
+  end
 end

@@ -30,6 +30,10 @@ defmodule OOM.Limits do
   @spec growth_bytes_per_s() :: pos_integer()
   def growth_bytes_per_s, do: 2_000_000
 
+  @doc "Where nothing grows, something is needed only with less than this part of the floor left."
+  @spec at_rest_share() :: pos_integer()
+  def at_rest_share, do: 2
+
   @doc """
   Headroom is brought back to this multiple of the floor: far enough that the next sample is not at
   the floor again, and no further.
@@ -104,8 +108,15 @@ defmodule OOM.Limits do
   def looks, do: 256
 
   @doc """
-  Steady workers die only where their bytes pay for this time of growth besides the need, in ms.
-  Otherwise their deaths would buy moments.
+  And those that grow must together have grown by this part of what is needed: else their deaths bring
+  next to nothing, and somebody else is the cause.
+  """
+  @spec cause_share() :: pos_integer()
+  def cause_share, do: 4
+
+  @doc """
+  Steady workers die for the growth of one that is worth more only where their bytes pay for this time
+  of it besides the need, in ms. Otherwise their deaths would buy moments.
   """
   @spec steady_ms() :: pos_integer()
   def steady_ms, do: 1_000
@@ -128,7 +139,7 @@ defmodule OOM.Limits do
   def stuck_ms, do: 150
 
   @doc """
-  So long after a kill, in ms, victims on their way keep workers of higher ranks from being chosen.
+  So long after a kill, in ms, victims of which it is not known what they gave back keep workers of higher ranks from being chosen.
   Their memory is most of what can be had, and the death of others does not bring it sooner.
   """
   @spec waiting_ms() :: pos_integer()

@@ -12,7 +12,7 @@ defmodule OOM.Need do
           required(:critical_headroom_bytes) => pos_integer(),
           required(:working_set_bytes) => non_neg_integer(),
           required(:growth_bytes_per_s) => integer() | nil,
-          optional(:standing_bytes_per_s) => non_neg_integer() | nil,
+          required(:standing_bytes_per_s) => non_neg_integer() | nil,
           optional(atom()) => term()
         }
 
@@ -25,7 +25,9 @@ defmodule OOM.Need do
     urgent? = urgent?(report)
     room = report.headroom_bytes + Promises.bytes(promises, report, urgent?, now_ms)
     floor = report.critical_headroom_bytes
-    missing = floor - (room - coming_bytes(report, reaction_ms))
+    # A node that stands still is healthy; where next to nothing is left somebody makes room.
+    at = if report.standing_bytes_per_s || grows?(report), do: floor, else: at_rest_bytes(report)
+    missing = at - (room - coming_bytes(report, reaction_ms))
 
     if missing > 0 do
       max(target_bytes(report) - room + coming_bytes(report, reaction_ms), missing)
@@ -39,6 +41,10 @@ defmodule OOM.Need do
   @spec steady_bytes(report(), integer()) :: integer()
   def steady_bytes(report, need_bytes),
     do: need_bytes + div(growth(report) * Limits.steady_ms(), 1_000)
+
+  @doc "The headroom below which something is needed although nothing grows."
+  @spec at_rest_bytes(report()) :: pos_integer()
+  def at_rest_bytes(report), do: div(report.critical_headroom_bytes, Limits.at_rest_share())
 
   @doc "The headroom that a round of kills brings back."
   @spec target_bytes(report()) :: pos_integer()

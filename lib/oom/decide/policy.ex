@@ -88,7 +88,7 @@ defmodule OOM.Policy do
 
     %{
       need_bytes: need_bytes,
-      steady_bytes: if(steady?(policy, grows?), do: Need.steady_bytes(report, need_bytes)),
+      steady_bytes: if(steady?(policy), do: Need.steady_bytes(report, need_bytes)),
       count: Limits.batch(),
       min_bytes: min_bytes,
       grows?: grows?,
@@ -99,9 +99,8 @@ defmodule OOM.Policy do
     }
   end
 
-  # Not before it is known what the last kills gave back; and for the growth of others once an episode.
-  defp steady?(policy, grows?),
-    do: Promises.settled?(policy.promises) and not (grows? and policy.steady?)
+  # Not before it is known what the last kills gave back, and once an episode.
+  defp steady?(policy), do: Promises.settled?(policy.promises) and not policy.steady?
 
   defp late_too_long?(%{late_ms: nil}, _now_ms), do: false
   defp late_too_long?(%{late_ms: since}, now_ms), do: now_ms - since > Limits.late_ms()
@@ -112,8 +111,7 @@ defmodule OOM.Policy do
   def killed(policy, victims, verdict, report, now_ms) do
     promises = Promises.told(policy.promises, victims, report, now_ms)
 
-    steady? =
-      policy.steady? or (verdict == :steady and (policy.throttled? or Need.grows?(report)))
+    steady? = policy.steady? or verdict == :steady
 
     %{policy | promises: promises, steady?: steady?, nobody_since_ms: nil, late_ms: nil}
   end

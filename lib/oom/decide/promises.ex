@@ -120,15 +120,15 @@ defmodule OOM.Promises do
     do: promises.leaving != %{} or Enum.any?(promises.gone, &freeing?(&1, now_ms))
 
   @doc """
-  The highest rank that may be chosen: while victims are on their way, theirs. One that takes very
-  long keeps the others waiting no longer than `OOM.Limits.waiting_ms/0`.
+  The highest rank that may be chosen: while it is not known what the last kills gave back, theirs. A
+  victim that takes very long keeps the others waiting no longer than `OOM.Limits.waiting_ms/0`.
   """
   @spec ceiling(t(), integer()) :: 0..1000
   def ceiling(%{last_kill_ms: nil}, _now_ms), do: 1000
 
   def ceiling(promises, now_ms) do
     recent? = now_ms - promises.last_kill_ms < Limits.waiting_ms()
-    if recent? and under_way?(promises, now_ms), do: promises.rank, else: 1000
+    if recent? and not settled?(promises), do: promises.rank, else: 1000
   end
 
   @doc "Kills have freed next to nothing, again and again."

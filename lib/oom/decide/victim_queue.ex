@@ -7,7 +7,8 @@ defmodule OOM.VictimQueue do
   # | never | protected workers, supervisors, whoever would take one of these along           |
   # | never | one whose figure is not known, or so small that its death frees nothing         |
   # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
-  # | 2     | steady workers, where a few of them cover what is needed and the growth to come |
+  # | 2     | steady workers, once an episode: for the growth of a higher rank, where they     |
+  # |       | cover what is needed and a second of it; or where nothing grows, near the limit |
   # | last  | the same of the next rank                                                       |
   #
   # Where a worker does not answer (a collection cannot be interrupted, and no kill takes effect in it),
@@ -97,18 +98,28 @@ defmodule OOM.VictimQueue do
   defp first([%{rank: rank} | _], _total, %{ceiling: top}) when rank > top, do: {[], :late}
 
   defp first([%{known: known} = row | higher], total, limits) do
-    case if(Evidence.cause?(row.grown_bytes, total), do: growing(known, limits), else: []) do
+    case if(cause?(row, total, limits), do: growing(known, limits), else: []) do
       [_ | _] = victims ->
         {victims, :growing}
 
       [] ->
         cond do
           row.late? and limits.late == :wait -> {[], :late}
-          victims = steady(known, limits) -> {victims, :steady}
+          victims = steady(known, pays?(higher, total, limits), limits) -> {victims, :steady}
           true -> first(higher, total, limits)
         end
     end
   end
+
+  defp cause?(row, total, limits),
+    do: Evidence.cause?(row.grown_bytes, total, limits.need_bytes)
+
+  # While something grows, steady workers pay only for one that is known and worth more. Growth that is
+  # nobody's takes whatever they give.
+  defp pays?(higher, total, %{grows?: true} = limits),
+    do: Enum.any?(higher, &cause?(&1, total, limits))
+
+  defp pays?(_higher, _total, _at_rest), do: true
 
   # Growth shown is evidence enough; of those that grow no more than the need asks for.
   defp growing(known, limits) do
@@ -120,9 +131,10 @@ defmodule OOM.VictimQueue do
     |> take(limits.need_bytes, limits.count)
   end
 
-  defp steady(_known, %{steady_bytes: nil}), do: nil
+  defp steady(_known, false, _limits), do: nil
+  defp steady(_known, true, %{steady_bytes: nil}), do: nil
 
-  defp steady(known, limits) do
+  defp steady(known, true, limits) do
     victims = known |> in_order() |> take(limits.steady_bytes, limits.count)
     if sum(victims) >= limits.steady_bytes, do: victims
   end

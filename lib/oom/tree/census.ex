@@ -6,6 +6,7 @@ defmodule OOM.Tree.Census do
 
   use GenServer
 
+  alias OOM.Bonds.Rounds
   alias OOM.Tree.Walk
 
   @least_ms 1_000
@@ -26,7 +27,10 @@ defmodule OOM.Tree.Census do
 
   @doc "The level has changed."
   @spec pressure(OOM.level()) :: :ok
-  def pressure(level), do: tell({:pressure, level})
+  def pressure(level) do
+    Rounds.pressure(level)
+    tell({:pressure, level})
+  end
 
   @doc "A supervisor has started."
   @spec changed() :: :ok

@@ -8,7 +8,7 @@ defmodule OOM.Tree.Walk do
   # What is asked of a process is read without a signal to it unless it just runs (0.6 us here).
   # Only of the few that trap exits, as every supervisor does, the dictionary is read.
 
-  alias OOM.{InitialCall, Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Bonds, InitialCall, Tree, Units, Victims, Visit, Workers}
 
   # Supervisors with a loop of their own, that nobody may have declared to be one.
   @special [:ranch_conns_sup]
@@ -16,6 +16,8 @@ defmodule OOM.Tree.Walk do
   @linked [Registry.Partition]
   # Further up nobody looks, whoever started or awaits whom.
   @generations 16
+  # Of so many new tasks it is asked in one walk whom their end would take along.
+  @tasks 1_000
   # Longer than a supervisor that is not starting a child takes to answer, on a busy machine, too: one
   # that has not answered cannot keep its children from being killed beside a protected one.
   @facts_ms 250
@@ -35,6 +37,7 @@ defmodule OOM.Tree.Walk do
     pids = :lists.sort(Process.list())
     state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
     ask_changed(state)
+    bind(state.tasks)
     Units.refresh()
 
     # Whose supervisor has not told of itself yet has no place, and is looked at again.
@@ -45,7 +48,7 @@ defmodule OOM.Tree.Walk do
     }
   end
 
-  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: [], awaits: 0}
+  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: [], tasks: []}
 
   defp visit(pid, state) do
     case place(pid, state, 0) do
@@ -164,37 +167,20 @@ defmodule OOM.Tree.Walk do
          pid |> changed(new, state) |> then(&changed(parent, kind, &1))}
 
       role ->
-        {rank, state} = rank(role, pid, facts, Tree.rank(options), state)
-        Workers.found(pid, rank, parent)
+        Workers.found(pid, rank(role, Tree.rank(options)), parent)
+        state = if facts == :tasks, do: %{state | tasks: [pid | state.tasks]}, else: state
         state = changed(parent, kind, state)
         {{:worker, pid}, %{state | found: state.found + 1}}
     end
   end
 
-  defp rank(:linked, _pid, _facts, _rank, state), do: {:protected, state}
-  defp rank(:worker, pid, :tasks, rank, state), do: awaited(pid, rank, state)
-  defp rank(:worker, _pid, _facts, rank, state), do: {rank, state}
+  defp rank(:linked, _rank), do: :protected
+  defp rank(:worker, rank), do: rank
 
   # Who awaits a task is linked with it, and ends with it: the task is worth as much. Other workers
-  # are not linked with those they work for as a matter of course, and are not asked.
-  defp awaited(pid, rank, %{awaits: awaits} = state) when awaits < @generations do
-    with [caller | _] when is_pid(caller) and node(caller) == node() <- InitialCall.callers(pid),
-         {_, links} <- :erlang.process_info(pid, :links),
-         true <- caller in links,
-         {_, false} <- :erlang.process_info(caller, :trap_exit) do
-      {place, state} = place(caller, %{state | awaits: awaits + 1}, 0)
-      {Units.highest(rank, worth(place)), %{state | awaits: awaits}}
-    else
-      _nobody -> {rank, state}
-    end
-  end
-
-  defp awaited(_pid, rank, state), do: {rank, state}
-
-  defp worth({:worker, pid}), do: Units.own(pid) || 0
-  defp worth({:supervisor, _pid, _kind, options}), do: Tree.rank(options)
-  # Not ours to kill.
-  defp worth(_outside), do: :protected
+  # are not linked with those they work for as a matter of course, and are asked in their turn
+  # (OOM.Bonds.Rounds).
+  defp bind(tasks), do: for(pid <- Enum.take(tasks, @tasks), do: Units.bind(pid, Bonds.rank(pid)))
 
   defp role(pid, type) do
     case {:erlang.process_info(pid, :trap_exit), type} do

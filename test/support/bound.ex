@@ -1,0 +1,147 @@
+defmodule OOM.Test.Bound do
+  @moduledoc false
+  # Runs inside a limited VM: a protected worker that would end with workers of the lowest priority, in one
+  # of several ways, and beside them one as low as these to which nobody is bound. Both grow alike.
+
+  @mib 1_048_576
+  @pause_ms 20
+
+  defmodule Protected do
+    @moduledoc false
+    use GenServer
+    alias OOM.Test.Bound
+
+    def start_link(kind), do: GenServer.start_link(__MODULE__, kind, name: __MODULE__)
+
+    @impl true
+    def init(:helper) do
+      {:ok, _} = Bound.Grower.start_link(Bound)
+      {:ok, :helper}
+    end
+
+    def init(kind), do: {:ok, kind, {:continue, kind}}
+
+    @impl true
+    def handle_continue(:stream, kind) do
+      OOM.Test.Bound.Tasks
+      |> Task.Supervisor.async_stream(1..2, fn _ -> Bound.grow([], 80) end, timeout: :infinity)
+      |> Stream.run()
+
+      {:noreply, kind}
+    end
+
+    # As in a call: it waits for an answer, and fails without it.
+    def handle_continue(:call, kind) do
+      :never = GenServer.call(Bound, :grow, :infinity)
+      {:noreply, kind}
+    end
+
+    def handle_continue(:link, kind) do
+      Process.link(Process.whereis(Bound))
+      {:noreply, kind}
+    end
+  end
+
+  defmodule Grower do
+    @moduledoc false
+    use GenServer
+    alias OOM.Test.Bound
+
+    def start_link(name), do: GenServer.start_link(__MODULE__, name, name: name)
+
+    @impl true
+    def init(name) do
+      OOM.set_priority(:low)
+      # What nobody is bound to holds less, so that it is not the first for its size.
+      mib = if name == Bound, do: 60, else: 5
+      {:ok, for(_ <- 1..mib, do: Bound.mib()), {:continue, name}}
+    end
+
+    @impl true
+    def handle_continue(_name, data) do
+      Process.send_after(self(), :grow, 20)
+      {:noreply, data}
+    end
+
+    @impl true
+    def handle_info(:grow, data) do
+      Process.send_after(self(), :grow, 20)
+      {:noreply, if(Bound.grows?(), do: [Bound.mib() | data], else: data)}
+    end
+
+    # It answers never.
+    @impl true
+    def handle_call(:grow, _from, data), do: {:noreply, data}
+  end
+
+  @doc "Starts all of it; `kind` is how the protected one is bound."
+  @spec start(:link | :helper | :stream | :call) :: :ok
+  def start(kind) do
+    :persistent_term.put(__MODULE__, true)
+    grower = fn name -> %{id: name, start: {Grower, :start_link, [name]}} end
+    tasks = OOM.child_spec({Task.Supervisor, name: __MODULE__.Tasks}, priority: :low)
+    bound = if kind in [:link, :call], do: [grower.(__MODULE__)], else: []
+    protected = OOM.child_spec({Protected, kind}, priority: :protected)
+    children = [tasks] ++ bound ++ [protected, grower.(__MODULE__.Free)]
+    test = self()
+
+    spawn(fn ->
+      Process.flag(:trap_exit, true)
+
+      {:ok, _} =
+        OOM.Supervisor.start_link(children,
+          strategy: :one_for_one,
+          oom: [backoff: [initial_ms: 1_000_000_000, max_ms: 1_000_000_000]]
+        )
+
+      send(test, :started)
+      Process.sleep(:infinity)
+    end)
+
+    receive(do: (:started -> :ok))
+  end
+
+  @doc """
+  Waits until the one nobody is bound to is ended, and lets the others stand still then. Tells why it
+  ended, whether the protected one still is who it was, and what is held.
+  """
+  @spec await() :: {reason :: term(), same? :: boolean(), held :: [term()]}
+  def await do
+    protected = Process.whereis(Protected)
+    ref = Process.monitor(__MODULE__.Free)
+
+    reason =
+      receive do
+        {:DOWN, ^ref, _, _, reason} -> reason
+      end
+
+    :persistent_term.put(__MODULE__, false)
+    await_held()
+    {reason, Process.whereis(Protected) == protected, for(held <- OOM.held(), do: held.id)}
+  end
+
+  defp await_held do
+    if OOM.held() == [] do
+      Process.sleep(@pause_ms)
+      await_held()
+    end
+  end
+
+  @doc false
+  # A task that grows, until nobody does any more; then it stays.
+  @spec grow([binary()], non_neg_integer()) :: no_return()
+  def grow(data, mib) when mib > 0, do: grow([mib() | data], mib - 1)
+
+  def grow(data, 0) do
+    Process.sleep(@pause_ms)
+    grow(if(grows?(), do: [mib() | data], else: data), 0)
+  end
+
+  @doc false
+  @spec grows?() :: boolean()
+  def grows?, do: :persistent_term.get(__MODULE__)
+
+  @doc false
+  @spec mib() :: binary()
+  def mib, do: :binary.copy(<<1>>, @mib)
+end
