@@ -1,0 +1,95 @@
+defmodule OOM.EvidenceTest do
+  use ExUnit.Case, async: true
+
+  alias OOM.Evidence
+
+  @mib 1_048_576
+  @episode 7
+
+  # Looks at a worker in turn, each `{bytes, ms since the last one}`, all of one episode.
+  defp looks([{first, _} | others]) do
+    start = {Evidence.look(nil, first, @episode), first}
+
+    {evidence, _} =
+      Enum.reduce(others, start, fn {bytes, since_ms}, {evidence, last} ->
+        {Evidence.look({evidence, last, since_ms}, bytes, @episode), bytes}
+      end)
+
+    evidence
+  end
+
+  describe "look/3" do
+    test "the first shows nothing, however much is held" do
+      assert looks([{500 * @mib, 0}]) == %{grown: 0, shown?: false, episode: @episode}
+    end
+
+    test "two that follow each other closely show growth, or that there is none" do
+      assert looks([{@mib, 0}, {3 * @mib, 500}]) ==
+               %{grown: 2 * @mib, shown?: true, episode: @episode}
+
+      assert looks([{@mib, 0}, {@mib, 50}]) == %{grown: 0, shown?: true, episode: @episode}
+      assert looks([{@mib, 0}, {0, 50}]) == %{grown: 0, shown?: true, episode: @episode}
+    end
+
+    test "two that are far apart show nothing: it may have come before anything grew" do
+      assert %{grown: 0, shown?: false} = looks([{0, 0}, {500 * @mib, 501}])
+      # The next one does.
+      assert %{grown: @mib, shown?: true} = looks([{0, 0}, {500 * @mib, 501}, {501 * @mib, 50}])
+    end
+
+    test "growth adds up while it is seen, and fades" do
+      assert %{grown: grown} = looks([{0, 0}, {@mib, 40}, {2 * @mib, 40}, {3 * @mib, 40}])
+      assert_in_delta grown, 3 * @mib, 0.05 * @mib
+      # After five seconds a third is left, after a minute nothing.
+      assert_in_delta looks([{0, 0}, {@mib, 40}, {@mib, 5_000}]).grown, @mib / 2.72, 0.01 * @mib
+      assert looks([{0, 0}, {@mib, 40}, {@mib, 120_000}]).grown == 0
+    end
+
+    test "what is given back is no growth, and never less than none" do
+      assert %{grown: 0, shown?: true} = looks([{0, 0}, {@mib, 40}, {0, 40}])
+      # A worker that swings between the same two sizes is not shown to grow more and more.
+      swings = for n <- 1..50, do: {rem(n, 2) * @mib, 40}
+      assert looks([{0, 0} | swings]).grown <= @mib
+    end
+
+    test "growth of another episode shows nothing in this one" do
+      old = %{grown: 500 * @mib, shown?: true, episode: @episode - 1}
+
+      assert Evidence.look({old, 500 * @mib, 501}, 500 * @mib, @episode) ==
+               %{grown: 0, shown?: false, episode: @episode}
+
+      assert Evidence.look({old, 500 * @mib, 40}, 501 * @mib, @episode) ==
+               %{grown: @mib, shown?: true, episode: @episode}
+    end
+  end
+
+  describe "a worker's row" do
+    defp row(work), do: {self(), 250, 0, 0, :fresh, nil, nil, [], work}
+
+    test "tells what it was shown to have grown by" do
+      row = row({1, 1, %{evidence: %{grown: 5, shown?: true, episode: @episode}}})
+      assert Evidence.grown_bytes(row) == 5
+      assert Evidence.shown?(row, @episode)
+      refute Evidence.shown?(row, @episode + 1)
+    end
+
+    test "without a look shows nothing" do
+      assert Evidence.grown_bytes(row(nil)) == 0
+      refute Evidence.shown?(row(nil), @episode)
+    end
+  end
+
+  test "a grower has grown by what matters, and by a part of what the fastest has" do
+    refute Evidence.grower?(65_535, 65_535)
+    assert Evidence.grower?(65_536, 65_536)
+    assert Evidence.grower?(@mib, 8 * @mib)
+    refute Evidence.grower?(@mib - 1, 8 * @mib)
+  end
+
+  test "a rank is a cause by its part of all growth, and of what is needed" do
+    assert Evidence.cause?(10, 80, 40)
+    refute Evidence.cause?(10, 81, 40)
+    refute Evidence.cause?(10, 80, 41)
+    refute Evidence.cause?(0, 0, 1)
+  end
+end
