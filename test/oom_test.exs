@@ -247,7 +247,8 @@ defmodule OOMTest do
       snapshot = OOM.snapshot()
       assert snapshot.limit_bytes > snapshot.elevated_headroom_bytes
       assert snapshot.elevated_headroom_bytes > snapshot.high_headroom_bytes
-      assert snapshot.high_headroom_bytes > snapshot.critical_headroom_bytes
+      # By bytes high begins with critical; before it, by the time that is left.
+      assert snapshot.high_headroom_bytes >= snapshot.critical_headroom_bytes
       assert snapshot.critical_headroom_bytes > 0
     end
 

@@ -39,11 +39,66 @@ defmodule OOM.ProbeTest do
     look(pid)
     Agent.update(pid, &append(&1, 500))
     look(pid)
-    assert OOM.Steps.bytes() >= 30 * @mib
+    assert OOM.Steps.bytes_of(pid) >= 30 * @mib
     # It works on, and the binary stays as it is.
     work(pid)
     look(pid)
-    assert OOM.Steps.bytes() == 0
+    assert OOM.Steps.bytes_of(pid) == 0
+  end
+
+  test "tells that the next collection of a heap that grows copies what lives on it" do
+    pid = worker(fn -> [] end)
+    look(pid)
+    Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
+    look(pid)
+    assert OOM.Steps.bytes_of(pid) >= 500_000 * 16
+    # It grows no more.
+    look(pid)
+    assert OOM.Steps.bytes_of(pid) == 0
+  end
+
+  test "tells the same of one that was made to stand still: it goes on where it was" do
+    pid = worker(fn -> [] end)
+    look(pid)
+    Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
+    look(pid)
+    :erlang.suspend_process(pid)
+    look(pid)
+    assert OOM.Steps.bytes_of(pid) >= 500_000 * 16
+    :erlang.resume_process(pid)
+  end
+
+  test "two looks show growth, and the first none" do
+    pid = worker(fn -> [] end)
+    held = look(pid)
+    refute OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+    Agent.update(pid, fn _ -> :binary.copy(<<1>>, @mib) end)
+    held = look(pid) - held
+    assert OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+    assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == held
+    assert held >= @mib
+    OOM.Level.next_episode()
+    refute OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+  end
+
+  test "tells one that waits for a message, and of one that stands still what it did before" do
+    pid = worker(fn -> nil end)
+    look(pid)
+    assert waits?(pid)
+    :erlang.suspend_process(pid)
+    look(pid)
+    assert waits?(pid)
+    :erlang.resume_process(pid)
+
+    busy = spawn_link(fn -> spin() end)
+    :ok = Workers.declare(busy, 500)
+    look(busy)
+    refute waits?(busy)
+    :erlang.suspend_process(busy)
+    look(busy)
+    refute waits?(busy)
+    Process.unlink(busy)
+    Process.exit(busy, :kill)
   end
 
   test "counts a mailbox on the heap twice more: for its copy, and for what comes meanwhile" do
@@ -53,7 +108,7 @@ defmodule OOM.ProbeTest do
       for _ <- 1..2_000, do: send(pid, Enum.to_list(1..100))
       held = look(pid)
       assert held >= 3_200_000
-      assert_in_delta OOM.Steps.bytes(), steps * held, 50_000
+      assert_in_delta OOM.Steps.bytes_of(pid), steps * held, 50_000
       :erlang.resume_process(pid)
       OOM.Steps.delete(pid)
     end
@@ -100,6 +155,10 @@ defmodule OOM.ProbeTest do
   @piece :binary.copy(<<1>>, 65_536)
   defp append(binary, 0), do: binary
   defp append(binary, n), do: append(<<binary::binary, @piece::binary>>, n - 1)
+
+  defp spin, do: spin()
+
+  defp waits?(pid), do: elem(elem(Workers.lookup(pid), 8), 2).waits?
 
   defp bytes(pid), do: Probe.bytes(pid)
 

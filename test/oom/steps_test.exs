@@ -5,41 +5,57 @@ defmodule OOM.StepsTest do
 
   @mib 1_048_576
 
-  test "sums what working workers hold in binaries that grow by appending" do
-    other = idle()
-    for pid <- [self(), other], do: Workers.declare(pid, 250)
-    Steps.put(self(), 3 * @mib)
-    Steps.put(other, 4 * @mib)
-    assert Steps.bytes() == 7 * @mib
-    Steps.put(self(), 5 * @mib)
-    assert Steps.bytes() == 9 * @mib
+  test "tells the largest, and what as many as there are schedulers take together" do
+    assert Steps.largest() == {0, 0}
+    schedulers = :erlang.system_info(:schedulers_online)
+    # Twice as many as run at once.
+    for n <- 1..(2 * schedulers), do: step(n)
+    largest = 2 * schedulers * @mib
+    together = Enum.sum(for n <- (schedulers + 1)..(2 * schedulers), do: n * @mib)
+    assert Steps.largest() == {largest, together}
   end
 
-  # Its row would count for ever, and those next in line die for it.
+  test "tells the step of one" do
+    pid = step(3)
+    assert Steps.bytes_of(pid) == 3 * @mib
+    assert Steps.bytes_of(self()) == 0
+    Steps.put(pid, 5 * @mib)
+    assert Steps.bytes_of(pid) == 5 * @mib
+  end
+
+  # Its row would count for ever, and others die for it.
   test "knows nothing of one that ended while a probe looked at it" do
     pid = idle()
     :ok = Workers.declare(pid, 250)
     Workers.delete(pid)
     Steps.put(pid, 3 * @mib)
-    assert Steps.bytes() == 0
+    assert Steps.largest() == {0, 0}
     assert :ets.info(Steps, :size) == 0
   end
 
   test "forgets what has become small, and workers that are gone" do
-    :ok = Workers.declare(self(), 250)
-    Steps.put(self(), 3 * @mib)
-    Steps.put(self(), 1_000)
-    assert Steps.bytes() == 0
+    pid = step(3)
+    Steps.put(pid, 1_000)
+    assert Steps.bytes_of(pid) == 0
 
-    pid = idle()
-    :ok = Workers.declare(pid, 250)
-    Steps.put(pid, 3 * @mib)
+    pid = step(3)
     Workers.delete(pid)
-    assert Steps.bytes() == 0
+    assert Steps.largest() == {0, 0}
+    assert :ets.info(Steps, :size) == 0
   end
 
-  test "counts a hundred of them: more will not do it at once" do
-    for n <- 1..150, do: :ets.insert(Steps, {n, @mib})
-    assert Steps.bytes() == 100 * @mib
+  test "looks at a thousand: with more there are no large ones" do
+    for n <- 1..1_000, do: :ets.insert(Steps, {n, @mib})
+    :ets.insert(Steps, {1_001, 99 * @mib})
+    assert {@mib, _} = Steps.largest()
+    :ets.delete(Steps, 1)
+    assert {103_809_024, _} = Steps.largest()
+  end
+
+  defp step(mib) do
+    pid = idle()
+    :ok = Workers.declare(pid, 250)
+    Steps.put(pid, mib * @mib)
+    pid
   end
 end

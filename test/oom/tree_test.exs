@@ -4,7 +4,7 @@ defmodule OOM.TreeTest do
 
   import OOM.Test.{Eventually, HeldTree}
 
-  alias OOM.{Holds, Kill, Plan, Tree, Units, Victims, Workers}
+  alias OOM.{Holds, Kill, Tree, Units, VictimQueue, Victims, Workers}
   alias OOM.Tree.Census
 
   defp below(child, options \\ []) do
@@ -699,19 +699,8 @@ defmodule OOM.TreeTest do
       now = System.monotonic_time(:millisecond)
       Workers.sampled(a, 1_000_000_000, now, :fresh)
 
-      limits = %{
-        need_bytes: 1,
-        count: 1,
-        min_bytes: 1,
-        fresh_ms: 1_000,
-        unknown: :wait,
-        busy: :spare,
-        ceiling: 1000,
-        now_ms: now,
-        growth_bytes_per_ms: 0
-      }
-
-      refute a in Enum.map(elem(Plan.pick(limits), 0), & &1.pid)
+      {victims, _} = VictimQueue.choose(VictimQueue.limits(1, 1_000, now))
+      refute a in Enum.map(victims, & &1.pid)
     end
   end
 

@@ -15,11 +15,11 @@ defmodule OOM.WorkersTest do
       :ok = Workers.declare(self(), 250)
       :ok = Workers.sampled(self(), 7, 1, :fresh)
       :ok = Workers.declare(self(), 750)
-      assert [%{rank: 750, bytes: 7}] = pick()
+      assert [%{rank: 750, bytes: 7}] = planned()
       :ok = Workers.declare(self(), :protected)
-      assert [] = pick()
+      assert [] = planned()
       :ok = Workers.declare(self(), 0)
-      assert [%{rank: 0, bytes: 7}] = pick()
+      assert [%{rank: 0, bytes: 7}] = planned()
     end
 
     test "wins over the supervisor's word, before and after it" do
@@ -37,15 +37,15 @@ defmodule OOM.WorkersTest do
   describe "sampled/4" do
     test "gives a worker its place in the plan, where it is from the first moment" do
       :ok = Workers.declare(self(), 250)
-      assert [%{bytes: 0, state: :new}] = pick()
+      assert [%{bytes: 0, state: :new}] = planned()
       :ok = Workers.sampled(self(), 7, 123, :fresh)
-      assert [%{bytes: 7}] = pick()
+      assert [%{bytes: 7}] = planned()
       assert {_, 250, 7, 123, :fresh, _, _, _, _} = Workers.lookup(self())
     end
 
     test "moves it when it has grown" do
       for bytes <- [7, 8, 8, 3], do: :ok = sampled(bytes)
-      assert [%{bytes: 3}] = pick()
+      assert [%{bytes: 3}] = planned()
       assert :ets.info(Plan, :size) == 1
     end
 
@@ -67,7 +67,7 @@ defmodule OOM.WorkersTest do
     test "keeps the last figure and adds what may have come" do
       :ok = sampled(7)
       :ok = Workers.stale(self(), 3, 2)
-      assert [%{bytes: 10, state: :stale}] = pick()
+      assert [%{bytes: 10, state: :stale}] = planned()
     end
 
     test "of an unknown process changes nothing" do
@@ -113,11 +113,11 @@ defmodule OOM.WorkersTest do
             elem(row, 1) != :protected,
             do: {elem(row, 1), -n, pid}
 
-      picked = for victim <- pick_all(), do: {victim.rank, -victim.bytes, victim.pid}
-      assert {seed, picked} == {seed, Enum.sort(expected)}
+      planned = for victim <- planned(), do: {victim.rank, -victim.bytes, victim.pid}
+      assert {seed, planned} == {seed, Enum.sort(expected)}
       # What was not true is dropped by the accountant, now and then.
       Plan.sweep()
-      assert :ets.tab2list(Plan) == []
+      assert {seed, for({key} <- :ets.tab2list(Plan), do: key)} == {seed, Enum.sort(expected)}
     end
 
     test "never put a protected worker before the guard" do
@@ -128,9 +128,9 @@ defmodule OOM.WorkersTest do
         Task.async(fn -> for n <- 1..20_000, do: Workers.sampled(pid, rem(n, 7), 0, :fresh) end)
 
       :ok = Workers.declare(pid, :protected)
-      for _ <- 1..1_000, do: assert(pick() == [])
+      for _ <- 1..1_000, do: assert(planned() == [])
       Task.await(changes)
-      assert pick() == []
+      assert planned() == []
     end
 
     defp write(workers, {seed, writer}) do
@@ -144,7 +144,7 @@ defmodule OOM.WorkersTest do
           2 -> Workers.declare(pid, Enum.random([0, 250, 500, 1000, :protected]))
           3 -> Workers.attach(pid, 500, self(), :id, [])
           4 -> Workers.stale(pid, 10, 0)
-          5 -> pick()
+          5 -> planned()
           _ -> Workers.sampled(pid, :rand.uniform(50), 0, :fresh)
         end
       end
@@ -156,27 +156,12 @@ defmodule OOM.WorkersTest do
     Workers.sampled(self(), bytes, 1, :fresh)
   end
 
-  defp pick do
-    limits = %{
-      need_bytes: 1_000_000,
-      count: 64,
-      min_bytes: 0,
-      fresh_ms: 100,
-      unknown: :take,
-      busy: :spare,
-      ceiling: 1000,
-      now_ms: 0,
-      growth_bytes_per_ms: 0
-    }
-
-    elem(Plan.pick(limits), 0)
-  end
-
-  # Rank by rank, each gone before the next.
-  defp pick_all do
-    victims = pick()
-    for victim <- victims, do: Workers.delete(victim.pid)
-    if victims == [], do: [], else: victims ++ pick_all()
+  # The workers in the plan, in its order, whose key is true: it is what the guard chooses from.
+  defp planned do
+    for {{rank, minus, pid}} <- :ets.tab2list(Plan),
+        {^pid, ^rank, bytes, _, state, _, _, _, _} <- [Workers.lookup(pid)],
+        bytes == -minus,
+        do: %{pid: pid, rank: rank, bytes: bytes, state: state}
   end
 
   defp all(:done), do: []

@@ -8,6 +8,9 @@ defmodule OOM.Test.Pressure do
 
   # More than any victim of a test holds, so that what was promised does not count.
   @jump 1_000_000_000_000
+  # As small as can be, so that nearly all of the need is what is missing; see OOM.Need.
+  @floor_bytes 2
+  @target_bytes 3
 
   @doc "Runs `fun` with the accountant at rest, and with nothing of it outstanding."
   @spec still((() -> result)) :: result when result: term()
@@ -27,12 +30,15 @@ defmodule OOM.Test.Pressure do
   def sample(message, need_bytes) do
     before = victims()
 
+    # Next to nothing grows, so that the throttle lets all run; and less than nothing is left for it, so
+    # that the kill waits for no trim.
     tell(message, :critical, %{
-      # Less than nothing is left, so the kill does not wait for a trim.
-      headroom_bytes: -1,
-      high_headroom_bytes: need_bytes - 1,
+      headroom_bytes: @target_bytes - max(need_bytes, @target_bytes + 1),
+      critical_headroom_bytes: @floor_bytes,
       working_set_bytes: System.unique_integer([:positive]) * @jump,
-      growth_bytes_per_s: nil,
+      growth_bytes_per_s: 1,
+      surge_bytes_per_s: 0,
+      trend_bytes_per_s: 0,
       time_to_exhaustion_ms: nil
     })
 

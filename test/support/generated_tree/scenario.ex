@@ -5,14 +5,14 @@ defmodule OOM.Test.GeneratedTree.Scenario do
 
   import ExUnit.Assertions
 
-  alias OOM.{Priority, Tree, Victims, Workers}
+  alias OOM.{Level, Priority, Tree, Victims, Workers}
   alias OOM.Test.{GeneratedTree, Pressure}
   alias OOM.Test.GeneratedTree.{Births, Model, Running}
   alias OOM.Tree.Census
 
   @min_bytes 16_384
-  # A class above the last one's is not picked from until what that one held is free: 5 ms.
-  @next_ms 20
+  # A class above the last one's is not picked from until a measure has shown what that one gave back.
+  @next_ms 100
   @deadline_ms 10_000
 
   @doc "Returns how many were killed."
@@ -161,9 +161,16 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     for {path, _} <- ranks, pid = seen.pids[path], Workers.member?(pid), into: %{} do
       bytes = Enum.random([0, 1_000, 20_000, 50_000, 100_000, 300_000])
       Workers.sampled(pid, bytes, now(), :fresh)
+      Workers.worked(pid, {0, now(), %{evidence: grows(Workers.rank(pid))}})
       {pid, bytes}
     end
   end
+
+  # All grow, and those of a lower rank by so much more that, however few they are, they are the cause.
+  defp grows(rank) when is_integer(rank),
+    do: %{grown: Integer.pow(2, 1_100 - rank) * 1_048_576, shown?: true, episode: Level.episode()}
+
+  defp grows(_protected), do: %{grown: 0, shown?: true, episode: Level.episode()}
 
   defp kill(_state, _figures, []), do: []
 

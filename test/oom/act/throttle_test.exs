@@ -1,0 +1,284 @@
+defmodule OOM.ThrottleTest do
+  @moduledoc false
+  # The throttle on real processes, with a limit that is made up: usage is what the test, or a worker of it,
+  # feeds the watcher with. What is asked is whether somebody stands still or runs, never for how long.
+  use OOM.Test.TablesCase, async: false
+
+  import OOM.Test.Eventually
+
+  alias OOM.{Native, Throttle, Workers}
+
+  @moduletag :tmp_dir
+  @mib 1_048_576
+  @limit 512 * @mib
+  # At the floor: whatever grows is not calm.
+  @full 484 * @mib
+
+  setup %{tmp_dir: tmp_dir} = context do
+    {:ok, watcher} =
+      Native.watcher_start(self(), %{
+        limit_bytes: @limit,
+        root: tmp_dir,
+        watermarks: context[:watermarks],
+        tte_ms: nil,
+        # The thread samples what it is fed with at once.
+        min_interval_ms: 1,
+        max_interval_ms: 1
+      })
+
+    on_exit(fn -> Native.watcher_stop(watcher) end)
+    feed(watcher, @full)
+    OOM.Level.next_episode()
+    %{watcher: watcher}
+  end
+
+  describe "while a worker grows" do
+    setup %{watcher: watcher} do
+      grower = grower(watcher)
+      %{grower: grower, throttle: Throttle.start(watcher)}
+    end
+
+    test "it stands still, and runs, and stands still again", %{
+      grower: grower,
+      throttle: throttle
+    } do
+      for _ <- 1..3 do
+        eventually(fn -> suspended?(grower.pid) end)
+        ran = runs(grower)
+        # However long it takes: it is let run, and never for good.
+        eventually(fn -> runs(grower) > ran end)
+      end
+
+      eventually(fn -> suspended?(grower.pid) end)
+      assert Process.alive?(throttle.pid)
+    end
+
+    test "one that waits for messages is let go, and answers", %{grower: grower} do
+      idle = worker(500)
+      eventually(fn -> let_go?(idle, grower.pid) end)
+      assert Agent.get(idle, & &1) == nil
+    end
+
+    test "one that works and does not grow is let go", %{grower: grower} do
+      busy = spinner(500)
+      eventually(fn -> let_go?(busy, grower.pid) end)
+    end
+
+    test "of every class those that may be killed stand still, and nobody else", context do
+      others = for rank <- [0, 250, 750, 1000], do: grower(context.watcher, rank)
+      protected = grower(context.watcher, :protected)
+      # An infrastructure process is no worker.
+      bystander = spin(fn -> :ok end)
+      watch = seen_suspended([protected.pid, bystander, self(), Process.whereis(:init)])
+      for %{pid: pid} <- others, do: eventually(fn -> suspended?(pid) end)
+      for _ <- 1..3, do: let_turn(context.grower)
+      assert watch.() == []
+    end
+
+    test "a supervisor never stands still, whatever its children do", %{grower: grower} do
+      supervisor = start_supervised!({DynamicSupervisor, strategy: :one_for_one}, id: :dynamic)
+      {:ok, child} = DynamicSupervisor.start_child(supervisor, {Agent, fn -> nil end})
+      :ok = Workers.attach(child, 500, supervisor, nil, [])
+      watch = seen_suspended([supervisor])
+      for _ <- 1..3, do: let_turn(grower)
+      assert watch.() == []
+    end
+
+    test "one that becomes protected is let go", %{grower: grower} = context do
+      other = grower(context.watcher)
+      eventually(fn -> suspended?(other.pid) end)
+      :ok = Workers.declare(other.pid, :protected)
+      eventually(fn -> let_go?(other.pid, grower.pid) end)
+    end
+
+    test "a victim goes on, so that it can act on its exit signal", context do
+      victim = grower(context.watcher, 500, trap_exit: true)
+      eventually(fn -> suspended?(victim.pid) end)
+      # The guard has taken it out of the plan.
+      Workers.take(victim.pid)
+      ref = Process.monitor(victim.pid)
+      Process.exit(victim.pid, {:shutdown, :memory_pressure})
+      Throttle.release(context.throttle, [victim.pid])
+      assert_receive {:DOWN, ^ref, _, _, :acted}
+      assert Process.alive?(context.throttle.pid)
+    end
+
+    test "one that stands still dies of a kill", %{grower: grower, throttle: throttle} do
+      ref = Process.monitor(grower.pid)
+      eventually(fn -> suspended?(grower.pid) end)
+      Process.exit(grower.pid, :kill)
+      assert_receive {:DOWN, ^ref, _, _, :killed}
+      # Nor does the throttle fail for it: nothing grows any more, and it ends.
+      assert_ends(throttle, :normal)
+    end
+
+    test "all go on when it is killed", %{grower: grower, throttle: throttle} do
+      eventually(fn -> suspended?(grower.pid) end)
+      Process.exit(throttle.pid, :kill)
+      assert_ends(throttle, :killed)
+      ran = runs(grower)
+      eventually(fn -> runs(grower) > ran end)
+      refute suspended?(grower.pid)
+    end
+  end
+
+  test "all go on when the guard dies", %{watcher: watcher} do
+    test = self()
+    grower = grower(watcher)
+
+    guard =
+      spawn(fn ->
+        send(test, {:throttle, Throttle.start(watcher)})
+        Process.sleep(:infinity)
+      end)
+
+    assert_receive {:throttle, throttle}
+    ref = Process.monitor(throttle.pid)
+    eventually(fn -> suspended?(grower.pid) end)
+    Process.exit(guard, :kill)
+    assert_receive {:DOWN, ^ref, _, _, :normal}
+    ran = runs(grower)
+    eventually(fn -> runs(grower) > ran end)
+    refute suspended?(grower.pid)
+  end
+
+  test "it ends by itself when nothing grows, and nobody stands still", %{watcher: watcher} do
+    workers = [worker(250), worker(500), spinner(500)]
+    throttle = Throttle.start(watcher)
+    assert_ends(throttle, :normal)
+    refute Enum.any?(workers, &suspended?/1)
+  end
+
+  # At the floor from the start: whatever grows is not calm.
+  @tag watermarks: {0.01, 0.02, 0.03}
+  test "it ends where memory grows while all stand still: that is nobody's it could slow",
+       context do
+    %{watcher: watcher} = context
+    workers = [worker(250), spinner(500)]
+    feed(watcher, div(@limit, 10))
+    began = System.monotonic_time(:millisecond)
+
+    # Fed by nobody who is known: 100 MB/s, which last for five seconds.
+    spin(fn ->
+      grown = 100_000 * (System.monotonic_time(:millisecond) - began)
+      Native.watcher_feed(watcher, min(div(@limit, 10) + grown, @limit))
+      Process.sleep(1)
+    end)
+
+    throttle = Throttle.start(watcher)
+    assert_ends(throttle, {:shutdown, :foreign})
+    refute Enum.any?(workers, &suspended?/1)
+  end
+
+  test "release/2 without a throttle is nothing" do
+    assert Throttle.release(nil, [self()]) == :ok
+  end
+
+  defp assert_ends(%{pid: pid, ref: ref}, reason),
+    do: assert_receive({:DOWN, ^ref, _, ^pid, ^reason})
+
+  # It runs while the other one stands still: for a while, and not because of the order of a stand.
+  defp let_go?(pid, other) do
+    Enum.all?(1..3, fn _ ->
+      Process.sleep(1)
+      suspended?(other) and not suspended?(pid)
+    end)
+  end
+
+  # The grower has run, and stands still again.
+  defp let_turn(grower) do
+    ran = runs(grower)
+    eventually(fn -> runs(grower) > ran end)
+    eventually(fn -> suspended?(grower.pid) end)
+  end
+
+  # Looks at them until it is asked whom it has seen standing still.
+  defp seen_suspended(pids) do
+    watcher = Task.async(fn -> look(pids, MapSet.new()) end)
+
+    fn ->
+      send(watcher.pid, :tell)
+      Task.await(watcher)
+    end
+  end
+
+  defp look(pids, seen) do
+    seen = for pid <- pids, suspended?(pid), into: seen, do: pid
+
+    receive do
+      :tell -> MapSet.to_list(seen)
+    after
+      1 -> look(pids, seen)
+    end
+  end
+
+  defp suspended?(pid), do: Process.info(pid, :status) == {:status, :suspended}
+  defp runs(%{runs: runs}), do: :counters.get(runs, 1)
+
+  defp feed(watcher, bytes) do
+    Native.watcher_feed(watcher, bytes)
+    eventually(fn -> Native.watcher_report(watcher).usage_bytes == bytes end)
+  end
+
+  defp worker(rank) do
+    pid = idle()
+    :ok = Workers.declare(pid, rank)
+    pid
+  end
+
+  defp spinner(rank) do
+    pid = spin(fn -> :ok end)
+    :ok = Workers.declare(pid, rank)
+    pid
+  end
+
+  defp spin(fun) do
+    pid = spawn(fn -> spin_on(fun) end)
+    ended_with_test(pid)
+  end
+
+  defp spin_on(fun) do
+    fun.()
+    spin_on(fun)
+  end
+
+  defp ended_with_test(pid) do
+    on_exit(fn -> Process.exit(pid, :kill) end)
+    pid
+  end
+
+  # Grows whenever it runs, slowly, and tells the watcher of it.
+  defp grower(watcher, rank \\ 500, options \\ []) do
+    runs = :counters.new(1, [])
+
+    pid =
+      spawn(fn ->
+        Process.flag(:trap_exit, options[:trap_exit] == true)
+        grow(watcher, runs, [])
+      end)
+
+    ended_with_test(pid)
+    :ok = Workers.declare(pid, rank)
+    eventually(fn -> :counters.get(runs, 1) > 0 end)
+    %{pid: pid, runs: runs}
+  end
+
+  @piece 16_384
+  # As much as is left above the limit's end.
+  @most div(@limit - @full, @piece)
+
+  defp grow(watcher, runs, kept) do
+    receive do
+      {:EXIT, _, _} -> exit(:acted)
+    after
+      0 -> :ok
+    end
+
+    :counters.add(runs, 1, 1)
+    Enum.each(1..1_000, &Integer.to_string/1)
+    kept = if length(kept) < 4 * @most, do: [:binary.copy(<<1>>, @piece) | kept], else: kept
+    Native.watcher_feed(watcher, min(@full + length(kept) * @piece, @limit))
+    :erlang.yield()
+    grow(watcher, runs, kept)
+  end
+end

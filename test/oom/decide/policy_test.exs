@@ -1,0 +1,296 @@
+defmodule OOM.PolicyTest do
+  use ExUnit.Case, async: true
+
+  alias OOM.{Limits, Policy}
+
+  @mib 1_048_576
+  # Of 512 MiB.
+  @floor 28 * @mib
+
+  # At the floor, growing; 1 s to the limit.
+  defp report(headroom_mib \\ 20, extra \\ []) do
+    Map.merge(
+      %{
+        headroom_bytes: headroom_mib * @mib,
+        critical_headroom_bytes: @floor,
+        working_set_bytes: (512 - headroom_mib) * @mib,
+        growth_bytes_per_s: 20 * @mib,
+        surge_bytes_per_s: 0,
+        trend_bytes_per_s: 0,
+        standing_bytes_per_s: nil,
+        time_to_exhaustion_ms: nil
+      },
+      Map.new(extra)
+    )
+  end
+
+  # The limit is reached before a trim could show.
+  defp hurried, do: report(1)
+
+  defp victim(mib, rank \\ 250), do: %{pid: spawn(fn -> :ok end), rank: rank, bytes: mib * @mib}
+
+  defp measure(started_ms, allocated_mib) do
+    %{
+      started_ms: started_ms,
+      allocated_bytes: allocated_mib * @mib,
+      unexplained_bytes: 0,
+      working_set_bytes: 492 * @mib
+    }
+  end
+
+  defp decide(policy, report \\ report(), now), do: Policy.decide(policy, report, now)
+
+  defp killed(policy, victims, verdict \\ :growing, now) do
+    {_, policy} = decide(policy, now)
+    Policy.killed(policy, victims, verdict, report(), now)
+  end
+
+  defp limits(policy, now), do: Policy.limits(policy, @mib, report(), 1, now)
+
+  describe "decide/3" do
+    test "kills for what is needed" do
+      assert {{:kill, need}, _} = decide(Policy.new(false), 0)
+      assert need == Policy.need_bytes(Policy.new(false), report(), 0)
+      # 22 MiB to one and a half floors, and what comes in 15 ms.
+      assert need == 22 * @mib + div(20 * @mib * 15, 1_000)
+    end
+
+    test "waits where nothing is" do
+      assert {:wait, _} = decide(Policy.new(true), report(100), 0)
+      assert {:wait, _} = decide(Policy.new(true), report(20, growth_bytes_per_s: nil), 0)
+    end
+
+    test "waits while what was promised covers it" do
+      # Above the floor nothing is; below it all of the way back, less what is promised.
+      policy = killed(Policy.new(false), [victim(9)], 0)
+      assert {:wait, _} = decide(policy, 1)
+      policy = killed(Policy.new(false), [victim(8)], 0)
+      assert {{:kill, need}, _} = decide(policy, 1)
+      assert_in_delta need, 14 * @mib, @mib
+    end
+
+    test "needs what one that is spared has promised" do
+      victim = victim(23)
+      policy = killed(Policy.new(false), [victim], 0)
+      assert {{:kill, _}, _} = policy |> Policy.taken_back(victim.pid) |> decide(1)
+    end
+  end
+
+  describe "a trim" do
+    test "comes first, and is given time" do
+      assert {:trim, policy} = decide(Policy.new(true), 0)
+      assert {:wait, policy} = decide(policy, Limits.trim_settle_ms() - 1)
+      assert {{:kill, _}, _} = decide(policy, Limits.trim_settle_ms())
+    end
+
+    test "is not waited for when the limit is near" do
+      assert {{:trim_and_kill, _}, policy} = decide(Policy.new(true), hurried(), 0)
+      assert {{:kill, _}, _} = decide(policy, hurried(), 1)
+    end
+
+    test "is repeated while something is needed, not with every sample" do
+      {:trim, policy} = decide(Policy.new(true), 0)
+      assert {{:kill, _}, policy} = decide(policy, Limits.trim_every_ms() - 1)
+      assert {:trim, _} = decide(policy, Limits.trim_every_ms())
+    end
+
+    test "never happens where it is off" do
+      assert {{:kill, _}, _} = decide(Policy.new(false), 0)
+    end
+  end
+
+  describe "throttle?/2" do
+    defp throttle?(policy \\ Policy.new(false), extra),
+      do: Policy.throttle?(policy, report(200, extra))
+
+    test "where growth will reach the floor soon" do
+      soon = [time_to_exhaustion_ms: Limits.throttle_ms() - 1]
+      assert throttle?(soon)
+      assert throttle?([growth_bytes_per_s: nil, surge_bytes_per_s: 100 * @mib] ++ soon)
+      refute throttle?(time_to_exhaustion_ms: Limits.throttle_ms())
+      refute throttle?(time_to_exhaustion_ms: nil)
+    end
+
+    test "where steps that may be taken at the same time do not fit, and something grows" do
+      fits = Policy.steps(Policy.new(false), {100 * @mib, 172 * @mib})
+      refute throttle?(fits, [])
+      crowded = Policy.steps(fits, {100 * @mib, 172 * @mib + 1})
+      assert throttle?(crowded, [])
+      refute throttle?(crowded, growth_bytes_per_s: nil)
+    end
+
+    test "not where killing was given up" do
+      refute throttle?(given_up(), time_to_exhaustion_ms: 1)
+    end
+  end
+
+  describe "a step that nothing interrupts" do
+    test "is made room for while something grows" do
+      policy = Policy.steps(Policy.new(false), {60 * @mib, 60 * @mib})
+      # A quarter of the floor stays.
+      assert {{:kill, need}, _} = decide(policy, report(60), 0)
+      assert need == 7 * @mib
+      assert {:wait, _} = decide(policy, report(67), 0)
+      assert {:wait, _} = decide(policy, report(60, growth_bytes_per_s: nil), 0)
+    end
+
+    test "and while the throttle keeps all from growing" do
+      policy = Policy.steps(Policy.new(false), {60 * @mib, 60 * @mib})
+      standing = report(60, growth_bytes_per_s: nil, standing_bytes_per_s: 0)
+      assert {:wait, _} = decide(policy, standing, 0)
+      assert {{:kill, _}, _} = policy |> Policy.throttled(true) |> decide(standing, 0)
+    end
+  end
+
+  describe "limits/5" do
+    test "ask for two looks and for figures of this moment while memory grows" do
+      assert %{grows?: true, fresh_ms: fresh} = limits(Policy.new(false), 0)
+      assert fresh == Limits.fresh_ms()
+      rest = Policy.limits(Policy.new(false), 1, report(1, growth_bytes_per_s: nil), 1, 0)
+      assert %{grows?: false, fresh_ms: fresh} = rest
+      assert fresh == Limits.fresh_at_rest_ms()
+      throttled = Policy.throttled(Policy.new(false), true)
+      rest = Policy.limits(throttled, 1, report(1, growth_bytes_per_s: nil), 1, 0)
+      assert rest.grows?
+    end
+
+    test "wait for figures that are late, and then pass them by" do
+      policy = Policy.new(false)
+      assert limits(policy, 0).late == :wait
+      policy = Policy.nobody(policy, :late, report(), 0)
+      # It counts from the first time.
+      policy = Policy.nobody(policy, :late, report(), 500)
+      assert limits(policy, Limits.late_ms()).late == :wait
+      assert limits(policy, Limits.late_ms() + 1).late == :pass
+    end
+
+    test "wait anew when somebody was chosen, and when nothing was needed" do
+      late = Policy.nobody(Policy.new(false), :late, report(), 0)
+      chosen = killed(late, [victim(1)], 10)
+      assert limits(chosen, 1_000).late == :wait
+      {:wait, unneeded} = decide(late, report(100), 10)
+      assert limits(unneeded, 1_000).late == :wait
+      assert limits(Policy.relieved(late), 1_000).late == :wait
+    end
+
+    test "let steady workers pay once an episode" do
+      policy = Policy.new(false)
+      assert is_integer(limits(policy, 0).steady_bytes)
+      # For a second of growth besides.
+      assert limits(policy, 0).steady_bytes == 21 * @mib
+
+      victim = victim(1)
+      policy = killed(policy, [victim], :steady, 0)
+      assert limits(policy, 1).steady_bytes == nil
+      policy = settled(policy, victim, 1)
+      assert limits(policy, 100).steady_bytes == nil
+
+      # As long as something is needed it is the same episode.
+      {{:kill, _}, policy} = decide(policy, Limits.episode_ms())
+      {{:kill, _}, policy} = decide(policy, 2 * Limits.episode_ms())
+      assert limits(policy, 2 * Limits.episode_ms()).steady_bytes == nil
+      {_, policy} = decide(policy, report(100), 3 * Limits.episode_ms() + 1)
+      assert is_integer(limits(policy, 3 * Limits.episode_ms() + 1).steady_bytes)
+    end
+
+    test "let none of them pay before it is known what the last kills gave back" do
+      victim = victim(1)
+      policy = killed(Policy.new(false), [victim], 0)
+      assert limits(policy, 1).steady_bytes == nil
+      assert is_integer(policy |> settled(victim, 1) |> limits(100) |> Map.get(:steady_bytes))
+    end
+
+    test "keep higher ranks out while victims are on their way" do
+      victim = victim(1, 250)
+      policy = killed(Policy.new(false), [victim], 0)
+      assert limits(policy, 1).ceiling == 250
+      assert limits(settled(policy, victim, 1), 100).ceiling == 1000
+    end
+  end
+
+  # It is gone, and a measure has shown what became of its memory.
+  defp settled(policy, victim, now) do
+    {true, policy} = Policy.gone(policy, victim.pid, now)
+    Policy.measured(policy, measure(now + 50, 400), 0)
+  end
+
+  test "a reaction takes what it took lately, within bounds" do
+    took = fn ms ->
+      Enum.reduce(1..10, Policy.new(false), fn _, policy ->
+        victim = victim(1)
+        {true, policy} = policy |> killed([victim], 0) |> Policy.gone(victim.pid, ms)
+        policy
+      end)
+    end
+
+    # What comes meanwhile is asked for, too.
+    base = 22 * @mib
+    more = Policy.need_bytes(took.(1), report(), 60_000) - base
+    assert_in_delta more, 20 * @mib * Limits.reaction_ms() / 1_000, 1
+    more = Policy.need_bytes(took.(40), report(), 60_000) - base
+    assert_in_delta more, 20 * @mib * 40 / 1_000, 50_000
+    more = Policy.need_bytes(took.(5_000), report(), 60_000) - base
+    assert_in_delta more, 20 * @mib * Limits.longest_reaction_ms() / 1_000, 50_000
+  end
+
+  describe "killing is given up" do
+    test "when nobody was there to kill for a while" do
+      policy = nobody(Policy.new(false), 0)
+      refute Policy.exhausted?(policy)
+      policy = nobody(policy, Limits.nobody_ms() - 1)
+      refute Policy.exhausted?(policy)
+      policy = nobody(policy, Limits.nobody_ms())
+      assert Policy.exhausted?(policy)
+      assert {:wait, _} = decide(policy, Limits.nobody_ms() + 1)
+    end
+
+    test "not while somebody is waited for" do
+      policy = Policy.nobody(Policy.new(false), :late, report(), 0)
+      refute policy |> Policy.nobody(:late, report(), 10_000) |> Policy.exhausted?()
+    end
+
+    test "not while victims are on their way" do
+      policy = Policy.new(false) |> killed([victim(10)], 0) |> nobody(1)
+      refute policy |> nobody(10_000) |> Policy.exhausted?()
+    end
+
+    test "when one window after the other frees nothing of what the victims are said to hold" do
+      assert {:wait, policy} = decide(rounds(4, fn _ -> 200 end), 10_000)
+      assert Policy.exhausted?(policy)
+    end
+
+    test "not when it frees" do
+      {decision, policy} = decide(rounds(6, &(200 - 30 * &1)), 10_000)
+      assert {:kill, _} = decision
+      refute Policy.exhausted?(policy)
+    end
+
+    test "until the headroom has halved, and then for one window" do
+      {:wait, policy} = decide(rounds(4, fn _ -> 200 end), 10_000)
+      assert {:wait, policy} = decide(policy, report(10), 10_001)
+      assert {{:kill, _}, policy} = decide(policy, report(9), 10_002)
+      refute Policy.exhausted?(policy)
+    end
+
+    test "until the level has been below critical" do
+      {:wait, policy} = decide(rounds(4, fn _ -> 200 end), 10_000)
+      assert {{:kill, _}, _} = policy |> Policy.relieved() |> decide(10_001)
+    end
+  end
+
+  defp nobody(policy, now), do: Policy.nobody(policy, :none, report(), now)
+  defp given_up, do: Policy.new(false) |> nobody(0) |> nobody(Limits.nobody_ms())
+
+  # Rounds of one victim that holds 30 MiB, each seen by a measure; `allocated` gives what the VM
+  # then has, in MiB.
+  defp rounds(count, allocated) do
+    start = Policy.measured(Policy.new(false), measure(0, allocated.(0)), 0)
+
+    Enum.reduce(1..count, start, fn i, policy ->
+      victim = victim(30)
+      now = i * 300
+      {true, policy} = policy |> killed([victim], now) |> Policy.gone(victim.pid, now + 1)
+      Policy.measured(policy, measure(now + 100, allocated.(i)), 0)
+    end)
+  end
+end

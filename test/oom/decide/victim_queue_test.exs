@@ -1,0 +1,388 @@
+defmodule OOM.VictimQueueTest do
+  @moduledoc false
+  # The victim order, case by case, on rows that are put there: no process is asked anything.
+  use OOM.Test.TablesCase, async: false
+
+  alias OOM.{Level, Limits, Plan, VictimQueue, Workers}
+
+  @mib 1_048_576
+  @now 100_000
+
+  describe "while memory grows" do
+    test "those shown to grow go, and steady neighbours of their rank that are larger stay" do
+      steady = for mib <- [100, 200, 300], do: worker(500, mib)
+      culprit = worker(500, 50, grown: 40)
+      assert {[culprit], :growing} == pids(choose(10))
+      assert {[culprit], :growing} == pids(choose(160))
+      assert Enum.all?(steady, &Process.alive?/1)
+    end
+
+    # Whatever it grows by (heap, binaries, mailbox, tables), it is one figure by then; of each size.
+    test "the culprit is found among as many as there are" do
+      for _ <- 1..300, do: row(500, 10)
+      culprit = worker(500, 12, grown: 10)
+      assert {[culprit], :growing} == pids(choose(5))
+    end
+
+    test "several culprits go together, no more of them than the need asks for, the largest first" do
+      [a, b, c] =
+        for {mib, grown} <- [{50, 30}, {90, 20}, {70, 25}], do: worker(500, mib, grown: grown)
+
+      worker(500, 500)
+      assert {[b], :growing} == pids(choose(90))
+      assert {[b, c], :growing} == pids(choose(91))
+      assert {[b, c, a], :growing} == pids(choose(200))
+      # More is needed than they hold: still no one who does not grow.
+      assert {[b, c, a], :growing} == pids(choose(250))
+    end
+
+    test "one that has grown by far less than the fastest of its rank just does its work" do
+      fast = worker(500, 100, grown: 80)
+      worker(500, 200, grown: 9)
+      worker(500, 200, grown: 0.01)
+      assert {[fast], :growing} == pids(choose(250))
+    end
+
+    test "of several ranks with growers the lowest goes first" do
+      low = worker(250, 20, grown: 20)
+      worker(500, 200, grown: 100)
+      assert {[low], :growing} == pids(choose(10))
+    end
+
+    test "a low rank whose growth is next to nothing is not the cause" do
+      worker(250, 20, grown: 1)
+      normal = worker(500, 200, grown: 100)
+      assert {[normal], :growing} == pids(choose(10))
+    end
+
+    test "dynamic children go before static ones, whatever they hold" do
+      [static, dynamic] = [supervisor(:one_for_one), supervisor(:dynamic)]
+      large = worker(500, 100, grown: 50, supervisor: static)
+      small = worker(500, 20, grown: 50, supervisor: dynamic)
+      assert {[small], :growing} == pids(choose(20))
+      assert {[small, large], :growing} == pids(choose(21))
+    end
+
+    test "growth that is nobody's kills nobody" do
+      for rank <- [250, 500], _ <- 1..5, do: worker(rank, 100)
+      assert {[], :none} == choose(10)
+      assert {[], :none} == choose(10, late: :pass)
+    end
+
+    test "protected growth kills nobody by itself" do
+      worker(:protected, 300, grown: 300)
+      worker(500, 100)
+      assert {[], :none} == choose(10)
+    end
+
+    test "a rank whose growth is less than a quarter of the need is not the cause" do
+      worker(250, 100, grown: 24)
+      assert {[], :none} == choose(100)
+      assert {[_], :growing} = choose(96)
+    end
+  end
+
+  describe "steady workers, for the growth of one that is worth more" do
+    setup do
+      %{steady: worker(250, 100), grower: worker(500, 300, grown: 200)}
+    end
+
+    test "pay where they cover what is asked of them", %{steady: steady} do
+      assert {[steady], :steady} == pids(choose(10, steady_bytes: 100 * @mib))
+    end
+
+    test "do not where their deaths would buy moments", %{grower: grower} do
+      assert {[grower], :growing} == pids(choose(10, steady_bytes: 100 * @mib + 1))
+    end
+
+    test "do not a second time in an episode", %{grower: grower} do
+      assert {[grower], :growing} == pids(choose(10, steady_bytes: nil))
+    end
+
+    test "do not for one that may not be reached yet", %{steady: steady} do
+      # The grower is above the ceiling, and known: they pay for it.
+      assert {[steady], :steady} == pids(choose(10, steady_bytes: 10 * @mib, ceiling: 250))
+      # They do not cover it: it is waited until the grower may be taken.
+      assert {[], :late} == choose(10, steady_bytes: 101 * @mib, ceiling: 250)
+    end
+
+    test "as few of them as cover it, the largest first", %{steady: steady} do
+      other = worker(250, 60)
+      worker(250, 20)
+      assert {[steady, other], :steady} == pids(choose(10, steady_bytes: 150 * @mib))
+    end
+
+    test "come after those of their rank that grow", %{steady: _} do
+      culprit = worker(250, 10, grown: 100)
+      assert {[culprit], :growing} == pids(choose(10, steady_bytes: 10 * @mib))
+    end
+  end
+
+  describe "where nothing grows, near the limit" do
+    test "the lowest rank that covers the need makes room, by its largest" do
+      low = worker(250, 10)
+      worker(500, 300)
+      assert {[low], :steady} == pids(at_rest(10))
+    end
+
+    test "a rank that does not cover it is spared, for the next that does" do
+      worker(250, 10)
+      [normal, _small] = [worker(500, 300), worker(500, 20)]
+      assert {[normal], :steady} == pids(at_rest(11))
+    end
+
+    test "no two looks are asked for" do
+      pid = worker(250, 10, shown: false)
+      assert {[pid], :steady} == pids(at_rest(10))
+      assert {[], :late} == choose(10)
+    end
+
+    test "where no rank covers it nobody dies" do
+      for rank <- [250, 500, 750], do: worker(rank, 10)
+      assert {[], :none} == at_rest(11)
+    end
+  end
+
+  describe "a worker about which nothing is known" do
+    test "never counts: it is waited for" do
+      pid = new(250)
+      worker(500, 100, grown: 100)
+      assert {[], :late} == choose(10)
+      assert {[], :late} == at_rest(10)
+      Workers.delete(pid)
+      assert {[_], :growing} = choose(10)
+    end
+
+    test "never counts: it is passed by where it was waited for in vain, and does not die" do
+      new(250)
+      grower = worker(500, 100, grown: 100)
+      assert {[grower], :growing} == pids(choose(10, late: :pass))
+      Workers.delete(grower)
+      assert {[], :none} == choose(10, late: :pass)
+      assert {[], :none} == at_rest(10, late: :pass)
+    end
+
+    test "with one look shows no growth, however much it holds" do
+      worker(500, 400, shown: false)
+      assert {[], :late} == choose(10)
+      assert {[], :none} == choose(10, late: :pass)
+    end
+
+    test "with growth of an earlier episode neither" do
+      pid = worker(500, 400, grown: 300)
+      Level.next_episode()
+      assert {[], :late} == choose(10)
+      assert {[], :none} == choose(10, late: :pass)
+      evidence(pid, 400, 300)
+      assert {[pid], :growing} == pids(choose(10))
+    end
+  end
+
+  describe "a worker that does not answer" do
+    test "is waited for, rather than that others are taken in its place" do
+      worker(250, 100, grown: 100, state: :stale)
+      worker(500, 100, grown: 100)
+      assert {[], :late} == choose(10)
+    end
+
+    test "is not waited for where one of its rank is shown to grow" do
+      worker(250, 100, grown: 100, state: :stale)
+      grower = worker(250, 20, grown: 20)
+      assert {[grower], :growing} == pids(choose(10))
+    end
+
+    test "is passed by in the end" do
+      worker(250, 100, grown: 100, state: :stale)
+      grower = worker(500, 100, grown: 100)
+      assert {[grower], :growing} == pids(choose(10, late: :pass))
+    end
+
+    test "is like one whose figure is old" do
+      worker(250, 100, grown: 100, at_ms: @now - Limits.fresh_ms() - 1)
+      worker(500, 100, grown: 100)
+      assert {[], :late} == choose(10)
+      worker(250, 100, grown: 100, at_ms: @now - Limits.fresh_ms())
+      assert {[_], :growing} = choose(10)
+    end
+  end
+
+  describe "never" do
+    test "a protected worker, whatever key was left behind" do
+      pid = worker(:protected, 100, grown: 100)
+      :ets.insert(Plan, {{250, -100 * @mib, pid}})
+      assert {[], :none} == choose(10)
+      assert {[], :none} == at_rest(10)
+    end
+
+    test "one that holds less than it is worth to kill for" do
+      small = worker(250, 1, grown: 5)
+      normal = worker(500, 10, grown: 10)
+      assert {[normal], :growing} == pids(choose(1, min_bytes: @mib + 1))
+      assert {[normal], :growing} == pids(at_rest(1, min_bytes: @mib + 1))
+      assert {[small], :growing} == pids(choose(1, min_bytes: @mib))
+    end
+
+    test "one above the ceiling" do
+      worker(500, 100, grown: 100)
+      assert {[], :late} == choose(10, ceiling: 499)
+      assert {[_], :growing} = choose(10, ceiling: 500)
+    end
+
+    test "anybody where nothing is needed" do
+      worker(250, 100, grown: 100)
+      assert {[], :none} == choose(0)
+      assert {[], :none} == choose(-1)
+    end
+
+    test "more at once than were asked for" do
+      for _ <- 1..10, do: worker(250, 10, grown: 10)
+      assert {[_, _, _], :growing} = choose(100, count: 3)
+    end
+
+    test "one that would take a protected one along" do
+      supervisor = supervisor(:one_for_all)
+      [bound, protected] = [idle(), idle()]
+      children = for pid <- [bound, protected], do: child(pid)
+      :ets.insert(OOM.Tree, {supervisor, :supervisor, nil, [], {:one_for_all, :never, children}})
+      put(bound, 250, 100, grown: 100, supervisor: supervisor)
+      put(protected, 500, 1, supervisor: supervisor)
+      assert {[bound], :growing} == pids(choose(10))
+      Workers.declare(protected, :protected)
+      assert {[], :none} == choose(10)
+      assert {[], :none} == at_rest(10)
+    end
+  end
+
+  test "tells what is known of each" do
+    [pid] = [idle()]
+    supervisor = supervisor(:one_for_one)
+    :ok = Workers.attach(pid, 250, supervisor, :id, [])
+    evidence(pid, 7, 5)
+    :ok = Workers.sampled(pid, 7 * @mib, @now, :fresh)
+    assert {[victim], :growing} = choose(1)
+
+    assert victim == %{
+             pid: pid,
+             rank: 250,
+             bytes: 7 * @mib,
+             grown_bytes: 5 * @mib,
+             state: :fresh,
+             supervisor: supervisor,
+             id: :id
+           }
+  end
+
+  describe "keys that a concurrent change has left behind" do
+    test "are no verdict" do
+      pid = worker(250, 10, grown: 10)
+      :ets.insert(Plan, {{250, -99 * @mib, pid}})
+      :ets.insert(Plan, {{0, -10 * @mib, pid}})
+      assert {[%{pid: ^pid, rank: 250, bytes: 10_485_760}], :growing} = choose(10)
+    end
+
+    test "of one that has ended are nobody" do
+      :ets.insert(Plan, {{250, -99 * @mib, spawn(fn -> :ok end)}})
+      assert {[], :none} == choose(10)
+    end
+
+    test "do not put a small worker before a large one" do
+      small = worker(250, 10, grown: 10)
+      large = worker(250, 50, grown: 10)
+      :ets.insert(Plan, {{250, -99 * @mib, small}})
+      assert {[large, small], :growing} == pids(choose(40, need_bytes: 51 * @mib))
+    end
+  end
+
+  describe "limits/3" do
+    test "are the guard's for steady workers: the lowest and largest that cover so many bytes" do
+      worker(250, 10)
+      large = worker(500, 30)
+      now = System.monotonic_time(:millisecond)
+      for pid <- [large], do: Workers.sampled(pid, 30 * @mib, now, :fresh)
+      limits = VictimQueue.limits(20 * @mib, 64, now)
+      assert {[large], :steady} == pids(VictimQueue.choose(limits))
+    end
+  end
+
+  describe "line/3" do
+    test "has the largest of each rank, and those nobody has looked at, the lowest rank first" do
+      [a, b, c] = [worker(250, 10), worker(250, 20), worker(500, 30)]
+      fresh = new(250)
+      assert [fresh, b, a, c] == VictimQueue.line(100, 100, %{})
+      assert [fresh, b] == VictimQueue.line(2, 100, %{})
+      # A quarter of them may be new.
+      assert [fresh, b, a, c] == VictimQueue.line(100, 4, %{})
+      assert [b, c] == VictimQueue.line(100, 1, %{})
+    end
+
+    test "is without those that are left alone, and without the protected" do
+      [a, b] = [worker(250, 10), worker(250, 20)]
+      protected = worker(:protected, 30)
+      :ets.insert(Plan, {{250, -30 * @mib, protected}})
+      assert [a] == VictimQueue.line(100, 100, %{b => 1})
+    end
+  end
+
+  # In MiB.
+  defp choose(need, changed \\ []) do
+    VictimQueue.choose(
+      Map.merge(
+        %{
+          need_bytes: round(need * @mib),
+          steady_bytes: nil,
+          count: 64,
+          min_bytes: 1,
+          grows?: true,
+          fresh_ms: Limits.fresh_ms(),
+          late: :wait,
+          ceiling: 1000,
+          now_ms: @now
+        },
+        Map.new(changed)
+      )
+    )
+  end
+
+  defp at_rest(need, changed \\ []),
+    do: choose(need, [grows?: false, steady_bytes: round(need * @mib)] ++ changed)
+
+  defp pids({victims, verdict}), do: {Enum.map(victims, & &1.pid), verdict}
+
+  defp new(rank) do
+    pid = idle()
+    :ok = Workers.declare(pid, rank)
+    pid
+  end
+
+  # Shown to have grown by so much in this episode; `shown: false` was looked at once.
+  defp worker(rank, mib, options \\ []), do: put(idle(), rank, mib, options)
+
+  # The queue does not ask whether a process lives; a number stands for one where many are needed.
+  defp row(rank, mib), do: put(System.unique_integer(), rank, mib, [])
+
+  defp put(pid, rank, mib, options) do
+    :ok = Workers.attach(pid, rank, options[:supervisor], nil, [])
+    evidence(pid, mib, options[:grown] || 0, Keyword.get(options, :shown, true))
+    at_ms = Keyword.get(options, :at_ms, @now)
+    :ok = Workers.sampled(pid, mib * @mib, at_ms, options[:state] || :fresh)
+    pid
+  end
+
+  defp evidence(pid, _mib, grown_mib, shown? \\ true) do
+    grown = if shown?, do: round(grown_mib * @mib), else: 0
+    evidence = %{grown: grown, shown?: shown?, episode: Level.episode()}
+    Workers.worked(pid, {0, @now, %{evidence: evidence}})
+  end
+
+  defp child(pid),
+    do: %{id: pid, pid: pid, type: :worker, restart: :permanent, significant: false}
+
+  # One that is known to the tree, of this kind.
+  defp supervisor(kind) do
+    pid = idle()
+
+    facts = if kind == :dynamic, do: :dynamic, else: {kind, :never, []}
+    :ets.insert(OOM.Tree, {pid, :supervisor, nil, [], facts})
+    pid
+  end
+end
