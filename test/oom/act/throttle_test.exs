@@ -11,15 +11,16 @@ defmodule OOM.ThrottleTest do
   @moduletag :tmp_dir
   @mib 1_048_576
   @limit 512 * @mib
-  # At the floor: whatever grows is not calm.
-  @full 484 * @mib
+  # All of it is below the floor, so that whatever grows is not calm, and there is much to grow by.
+  @watermarks {0.01, 0.02, 0.03}
+  @used div(@limit, 10)
 
-  setup %{tmp_dir: tmp_dir} = context do
+  setup %{tmp_dir: tmp_dir} do
     {:ok, watcher} =
       Native.watcher_start(self(), %{
         limit_bytes: @limit,
         root: tmp_dir,
-        watermarks: context[:watermarks],
+        watermarks: @watermarks,
         tte_ms: nil,
         # The thread samples what it is fed with at once.
         min_interval_ms: 1,
@@ -27,15 +28,17 @@ defmodule OOM.ThrottleTest do
       })
 
     on_exit(fn -> Native.watcher_stop(watcher) end)
-    feed(watcher, @full)
+    feed(watcher, @used)
     OOM.Level.next_episode()
-    %{watcher: watcher}
+    used = :atomics.new(1, [])
+    :atomics.put(used, 1, @used)
+    %{watcher: {watcher, used}}
   end
 
   describe "while a worker grows" do
     setup %{watcher: watcher} do
       grower = grower(watcher)
-      %{grower: grower, throttle: Throttle.start(watcher)}
+      %{grower: grower, throttle: start(watcher)}
     end
 
     test "it stands still, and runs, and stands still again", %{
@@ -66,10 +69,10 @@ defmodule OOM.ThrottleTest do
 
     test "of every class those that may be killed stand still, and nobody else", context do
       others = for rank <- [0, 250, 750, 1000], do: grower(context.watcher, rank)
-      protected = grower(context.watcher, :protected)
+      protected = spinner(:protected)
       # An infrastructure process is no worker.
       bystander = spin(fn -> :ok end)
-      watch = seen_suspended([protected.pid, bystander, self(), Process.whereis(:init)])
+      watch = seen_suspended([protected, bystander, self(), Process.whereis(:init)])
       for %{pid: pid} <- others, do: eventually(fn -> suspended?(pid) end)
       for _ <- 1..3, do: let_turn(context.grower)
       assert watch.() == []
@@ -128,7 +131,7 @@ defmodule OOM.ThrottleTest do
 
     guard =
       spawn(fn ->
-        send(test, {:throttle, Throttle.start(watcher)})
+        send(test, {:throttle, start(watcher)})
         Process.sleep(:infinity)
       end)
 
@@ -144,28 +147,26 @@ defmodule OOM.ThrottleTest do
 
   test "it ends by itself when nothing grows, and nobody stands still", %{watcher: watcher} do
     workers = [worker(250), worker(500), spinner(500)]
-    throttle = Throttle.start(watcher)
+    throttle = start(watcher)
     assert_ends(throttle, :normal)
     refute Enum.any?(workers, &suspended?/1)
   end
 
-  # At the floor from the start: whatever grows is not calm.
-  @tag watermarks: {0.01, 0.02, 0.03}
   test "it ends where memory grows while all stand still: that is nobody's it could slow",
        context do
     %{watcher: watcher} = context
     workers = [worker(250), spinner(500)]
-    feed(watcher, div(@limit, 10))
+    # By nobody who is known: 100 MB/s, which last for five seconds.
     began = System.monotonic_time(:millisecond)
+    {watcher_ref, _} = watcher
 
-    # Fed by nobody who is known: 100 MB/s, which last for five seconds.
     spin(fn ->
       grown = 100_000 * (System.monotonic_time(:millisecond) - began)
-      Native.watcher_feed(watcher, min(div(@limit, 10) + grown, @limit))
+      Native.watcher_feed(watcher_ref, min(@used + grown, @limit))
       Process.sleep(1)
     end)
 
-    throttle = Throttle.start(watcher)
+    throttle = start(watcher)
     assert_ends(throttle, {:shutdown, :foreign})
     refute Enum.any?(workers, &suspended?/1)
   end
@@ -173,6 +174,8 @@ defmodule OOM.ThrottleTest do
   test "release/2 without a throttle is nothing" do
     assert Throttle.release(nil, [self()]) == :ok
   end
+
+  defp start({watcher, _used}), do: Throttle.start(watcher)
 
   defp assert_ends(%{pid: pid, ref: ref}, reason),
     do: assert_receive({:DOWN, ^ref, _, ^pid, ^reason})
@@ -264,10 +267,8 @@ defmodule OOM.ThrottleTest do
   end
 
   @piece 16_384
-  # As much as is left above the limit's end.
-  @most div(@limit - @full, @piece)
 
-  defp grow(watcher, runs, kept) do
+  defp grow({ref, used} = watcher, runs, kept) do
     receive do
       {:EXIT, _, _} -> exit(:acted)
     after
@@ -275,10 +276,9 @@ defmodule OOM.ThrottleTest do
     end
 
     :counters.add(runs, 1, 1)
-    Enum.each(1..1_000, &Integer.to_string/1)
-    kept = if length(kept) < 4 * @most, do: [:binary.copy(<<1>>, @piece) | kept], else: kept
-    Native.watcher_feed(watcher, min(@full + length(kept) * @piece, @limit))
+    Enum.each(1..500, &Integer.to_string/1)
+    Native.watcher_feed(ref, min(:atomics.add_get(used, 1, @piece), @limit))
     :erlang.yield()
-    grow(watcher, runs, kept)
+    grow(watcher, runs, [:binary.copy(<<1>>, @piece) | kept])
   end
 end
