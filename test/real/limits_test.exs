@@ -4,7 +4,7 @@ defmodule OOM.Real.LimitsTest do
 
   use ExUnit.Case, async: false
 
-  alias OOM.Test.{Cgroup, LimitedVM, Patience, Workload}
+  alias OOM.Test.{Cgroup, Healthy, LimitedVM, Patience, Workload}
 
   @moduletag :cgroup
   @moduletag skip: Cgroup.unavailable()
@@ -22,9 +22,9 @@ defmodule OOM.Real.LimitsTest do
     used = LimitedVM.call(vm, OOM, :snapshot, []).working_set_bytes
     assert LimitedVM.call(vm, OOM, :level, []) == :normal
 
-    # A third of it free: beyond any watermark of a limit this small.
-    Cgroup.limit!(vm.cgroup, div(used * 3, 2))
-    await_level(vm, [:critical, :high])
+    # Less is left than the floor of a limit this small, which is a sixteenth of it.
+    Cgroup.limit!(vm.cgroup, used + 3 * @mib)
+    await_level(vm, [:critical])
     assert LimitedVM.call(vm, OOM, :snapshot, []).limit_bytes < 2 * used
 
     Cgroup.limit!(vm.cgroup, 1024 * @mib)
@@ -52,8 +52,9 @@ defmodule OOM.Real.LimitsTest do
 
   test "under a limit that the VM alone fills, idle workers are left alone, and it is said" do
     vm = LimitedVM.start!(1024 * @mib, nil)
-    # Some MiB more than the VM uses: critical from the start, and nothing to be had from workers
-    # that hold nothing. With fewer the start of so many is growth into the limit on a busy machine.
+
+    # Some MiB more than the VM uses, and those are taken by one that is protected: nothing is to be had
+    # from workers that hold nothing.
     {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:oom])
     used = LimitedVM.call(vm, OOM, :snapshot, []).rss_bytes
     :ok = LimitedVM.call(vm, :application, :stop, [:oom])
@@ -62,11 +63,12 @@ defmodule OOM.Real.LimitsTest do
         do: :ok = LimitedVM.call(vm, :application, :set_env, [:oom, key, value])
 
     {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:oom])
-    # Near the end only what was gathered a moment ago is known of a worker, and it takes time.
     count = Patience.share(200)
     workers = for i <- 1..count, do: {{:low, i}, [priority: :low]}
     supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
 
+    protected = protected(vm)
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, @mib])
     args = [supervisor, :none, :binary, 1, 20, :exhausted]
     assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
     assert Enum.filter(events, &match?({:ended, _, _, _}, &1)) == []
@@ -80,16 +82,15 @@ defmodule OOM.Real.LimitsTest do
         max_heap_size: :infinity
       )
 
-    workers = [{{:protected, 1}, [priority: :protected]}, {{:low, 1}, [priority: :low]}]
-    supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
+    supervisor = LimitedVM.call(vm, Workload, :start, [[{{:low, 1}, [priority: :low]}], []])
 
-    # Beyond the critical watermark (312 MiB), well below the limit.
-    [pid] = LimitedVM.call(vm, Workload, :pids, [supervisor, :protected])
-    for _ <- 1..330, do: :ok = LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :binary, @mib}])
-
+    # Next to nothing is left.
+    protected = protected(vm)
+    before = LimitedVM.call(vm, Healthy, :pids, [protected])
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, 8 * @mib])
     args = [supervisor, :none, :binary, 1, 20, :exhausted]
     assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
-    assert LimitedVM.call(vm, GenServer, :call, [pid, :ping]) == :pong
+    assert LimitedVM.call(vm, Healthy, :pids, [protected]) == before
 
     # It stays critical for many more samples, and is not said again.
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
@@ -101,12 +102,19 @@ defmodule OOM.Real.LimitsTest do
 
   test "with kill: false nobody is killed" do
     vm = LimitedVM.start!(512 * @mib, kill: false)
-    supervisor = LimitedVM.call(vm, Workload, :start, [[{{:low, 1}, [priority: :low]}], []])
-    [pid] = LimitedVM.call(vm, Workload, :pids, [supervisor, :low])
-    for _ <- 1..330, do: :ok = LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :binary, @mib}])
+    workers = [{:low, {:binaries, 0}, priority: :low}]
+    supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+    before = LimitedVM.call(vm, Healthy, :pids, [supervisor])
+    # It grows until next to nothing is left.
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 8 * @mib])
     await_level(vm, [:critical])
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
     LimitedVM.call(vm, Workload, :await_samples, [samples + 500])
-    assert LimitedVM.call(vm, Workload, :pids, [supervisor, :low]) == [pid]
+    assert LimitedVM.call(vm, Healthy, :pids, [supervisor]) == before
+  end
+
+  defp protected(vm) do
+    workers = [{Protected, {:binaries, 0}, priority: :protected}]
+    LimitedVM.call(vm, Healthy, :start, [workers])
   end
 end

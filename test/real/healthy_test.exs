@@ -1,0 +1,153 @@
+defmodule OOM.Real.HealthyTest do
+  @moduledoc false
+  # A healthy node is never harmed: nobody is killed, held, refused or capped for a level alone. In real
+  # cgroups, with the defaults.
+
+  use ExUnit.Case, async: false
+
+  alias OOM.Test.{Cgroup, Healthy, Heaps, LimitedVM, Patience}
+
+  @moduletag :cgroup
+  @moduletag skip: Cgroup.unavailable()
+  @moduletag timeout: Patience.times(120_000)
+
+  @mib 1_048_576
+  @limit 512 * @mib
+
+  describe "what stands still" do
+    test "at two thirds of the limit is normal: all live, nobody is held, all are admitted" do
+      vm = LimitedVM.start!(@limit, [])
+      workers = for i <- 1..28, do: {i, {:binaries, 10 * @mib}, priority: :normal}
+      supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+      before = pids(vm, supervisor)
+      :ok = LimitedVM.call(vm, Healthy, :await_normal, [])
+      looked_at(vm)
+      assert pids(vm, supervisor) == before
+      assert map_size(before) == 28
+      unharmed(vm)
+    end
+
+    test "at nine tenths of the limit loses nobody, and turns nobody away" do
+      vm = LimitedVM.start!(@limit, [])
+      workers = for i <- 1..20, do: {i, {:binaries, 0}, priority: :low}
+      supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+      before = pids(vm, supervisor)
+      :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, div(@limit, 10)])
+      looked_at(vm)
+      assert pids(vm, supervisor) == before
+      unharmed(vm)
+      assert LimitedVM.call(vm, OOM, :level, []) in [:normal, :elevated]
+    end
+
+    # Half of the floor is left to it.
+    test "below the floor loses nobody, as long as nothing grows" do
+      vm = LimitedVM.start!(@limit, [])
+      workers = for i <- 1..20, do: {i, {:binaries, 0}, priority: :low}
+      supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+      before = pids(vm, supervisor)
+      :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 22 * @mib])
+      looked_at(vm)
+      assert pids(vm, supervisor) == before
+      assert LimitedVM.call(vm, OOM, :held, []) == []
+      assert LimitedVM.call(vm, OOM, :level, []) == :critical
+    end
+  end
+
+  describe "a cache that is loaded at once, as fast as it can" do
+    for {kind, percent} <- [binaries: 65, binaries: 78, table: 65] do
+      test "is there afterwards (#{kind}, #{percent} % of the limit)" do
+        vm = LimitedVM.start!(@limit, [])
+        load = {unquote(kind), div(@limit * unquote(percent), 100)}
+        supervisor = LimitedVM.call(vm, Healthy, :start, [[{Cache, load, []}]])
+        assert %{Cache => pid} = pids(vm, supervisor)
+        # Whoever was killed in `init/1` has come back since, and is another.
+        assert LimitedVM.call(vm, OOM.Victims, :bytes, [pid]) == 0
+        looked_at(vm)
+        assert pids(vm, supervisor) == %{Cache => pid}
+        assert victims(vm) == []
+        unharmed(vm)
+      end
+    end
+  end
+
+  test "after the leak of one nothing is missing: it alone was killed, and is back" do
+    vm = LimitedVM.start!(@limit, backoff: [initial_ms: 200, max_ms: 1_000])
+
+    workers = [
+      {Base, {:binaries, 150 * @mib}, priority: :protected},
+      {Precious, {:binaries, 0}, priority: :protected},
+      {Leaky, {:binaries, 0}, priority: :low}
+    ]
+
+    supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+    %{Base => base, Precious => precious, Leaky => leaky} = pids(vm, supervisor)
+
+    assert {:shutdown, :memory_pressure} ==
+             LimitedVM.call(vm, Healthy, :ended, [leaky, {GenServer, :cast, [leaky, :leak]}])
+
+    # By hand, at whatever level: its supervisor brings it back.
+    true = LimitedVM.call(vm, Process, :exit, [precious, :kill])
+    LimitedVM.call(vm, Healthy, :await_other, [Precious, precious])
+    LimitedVM.call(vm, Healthy, :await_other, [Leaky, leaky])
+    :ok = LimitedVM.call(vm, Healthy, :await_none_held, [])
+    :ok = LimitedVM.call(vm, Healthy, :await_normal, [])
+    assert %{Base => ^base} = pids(vm, supervisor)
+    unharmed(vm)
+  end
+
+  test "a protected worker that grows a heap of 144 MB by small steps is capped by nothing" do
+    vm = LimitedVM.start!(@limit, max_kills: 3)
+    pid = LimitedVM.call(vm, Heaps, :start, [[priority: :protected]])
+    :ok = LimitedVM.call(vm, Heaps, :grow, [30])
+    assert LimitedVM.call(vm, Process, :whereis, [Heaps]) == pid
+    unharmed(vm)
+  end
+
+  test "a worker that has more room since the limit was raised may use it" do
+    vm = LimitedVM.start!(@limit, [])
+    pid = LimitedVM.call(vm, Heaps, :start, [[]])
+    Cgroup.limit!(vm.cgroup, 4096 * @mib)
+    :ok = LimitedVM.call(vm, Heaps, :grow, [30])
+    assert LimitedVM.call(vm, Process, :whereis, [Heaps]) == pid
+    assert LimitedVM.call(vm, OOM, :snapshot, []).limit_bytes == 4096 * @mib
+    unharmed(vm)
+  end
+
+  test "thousands of workers about which nothing is known yet are killed for nobody" do
+    vm = LimitedVM.start!(@limit, [])
+    count = Patience.share(10_000)
+    base = {Base, {:binaries, 200 * @mib}, priority: :protected}
+    workers = [base | for(i <- 1..count, do: {i, {:binaries, 0}, []})]
+    supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+    before = pids(vm, supervisor)
+    assert map_size(before) == count + 1
+    looked_at(vm)
+    assert pids(vm, supervisor) == before
+    assert victims(vm) == []
+    unharmed(vm)
+  end
+
+  defp pids(vm, supervisor), do: LimitedVM.call(vm, Healthy, :pids, [supervisor])
+
+  # Whom the guard has told to leave within the last minute.
+  defp victims(vm), do: LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims])
+
+  defp unharmed(vm) do
+    assert LimitedVM.call(vm, OOM, :held, []) == []
+    for class <- [:low, :normal, :high], do: assert(LimitedVM.call(vm, OOM, :admit?, [class]))
+    assert LimitedVM.alive?(vm)
+    assert Cgroup.oom_kills(vm.cgroup) == 0
+  end
+
+  # Several times over, by all who could do harm, with figures that are new.
+  defp looked_at(vm) do
+    for _ <- 1..5 do
+      :ok = LimitedVM.call(vm, OOM.Accountant, :pass, [])
+      LimitedVM.call(vm, :erlang, :send, [OOM.Guard, :look])
+      LimitedVM.call(vm, :erlang, :send, [OOM.Shed, :look])
+
+      for part <- [OOM.Guard, OOM.Shed, OOM.Holds],
+          do: LimitedVM.call(vm, :sys, :get_state, [part])
+    end
+  end
+end

@@ -1,0 +1,122 @@
+defmodule OOM.Test.Healthy do
+  @moduledoc false
+  # Runs inside a limited VM: workers that do what healthy ones do, below an OOM.Supervisor.
+
+  @mib 1_048_576
+  @pause_ms 5
+
+  defmodule Worker do
+    @moduledoc false
+    # Loads what it is for in `init/1`, as fast as it can, and keeps it.
+    use GenServer
+
+    @mib 1_048_576
+
+    def start_link({name, load}) when is_atom(name),
+      do: GenServer.start_link(__MODULE__, load, name: name)
+
+    def start_link({_id, load}), do: GenServer.start_link(__MODULE__, load)
+
+    @impl true
+    def init(load), do: {:ok, load(load)}
+
+    defp load({:binaries, bytes}),
+      do: for(_ <- 1..div(bytes, 65_536)//1, do: :binary.copy(<<1>>, 65_536))
+
+    defp load({:table, bytes}) do
+      table = :ets.new(__MODULE__, [:private])
+      # About a thousand bytes each.
+      for i <- 1..div(bytes, 1_000), do: :ets.insert(table, {i, :lists.seq(1, 58)})
+      table
+    end
+
+    @impl true
+    def handle_call(:ping, _from, data), do: {:reply, :pong, data}
+
+    def handle_call({:add, bytes}, _from, data),
+      do: {:reply, :ok, [:binary.copy(<<1>>, bytes) | data]}
+
+    # As fast as it can, and for ever.
+    @impl true
+    def handle_cast(:leak, data), do: leak(data)
+    defp leak(data), do: leak([:binary.copy(<<1>>, @mib) | data])
+  end
+
+  @doc "Starts a worker for each `{id, load, options}`; one whose id is an atom is registered by it."
+  @spec start([{term(), {atom(), non_neg_integer()}, keyword()}], keyword()) :: pid()
+  def start(workers, options \\ []) do
+    test = self()
+
+    children =
+      for {id, load, child} <- workers,
+          do: OOM.child_spec(%{id: id, start: {Worker, :start_link, [{id, load}]}}, child)
+
+    spawn(fn ->
+      Process.flag(:trap_exit, true)
+      {:ok, pid} = OOM.Supervisor.start_link(children, [strategy: :one_for_one] ++ options)
+      send(test, {:started, pid})
+      Process.sleep(:infinity)
+    end)
+
+    receive(do: ({:started, pid} -> pid))
+  end
+
+  @doc "The pids of the children that run, by id."
+  @spec pids(pid()) :: %{term() => pid()}
+  def pids(supervisor),
+    do:
+      for(
+        {id, pid, _, _} when is_pid(pid) <- Supervisor.which_children(supervisor),
+        into: %{},
+        do: {id, pid}
+      )
+
+  @doc "Makes the children grow in turn, until so much headroom is left, and no faster than the samples."
+  @spec fill_up(pid(), non_neg_integer()) :: :ok
+  def fill_up(supervisor, left_bytes) do
+    workers = supervisor |> pids() |> Map.values()
+    Enum.each(Stream.cycle(workers), &throw_if_full(&1, left_bytes))
+  catch
+    :full -> :ok
+  end
+
+  defp throw_if_full(worker, left_bytes) do
+    samples = OOM.snapshot().samples
+    OOM.Native.watcher_sample(OOM.Tables.watcher())
+    await(fn -> OOM.snapshot().samples > samples end)
+    if OOM.snapshot().headroom_bytes <= left_bytes, do: throw(:full)
+    :ok = GenServer.call(worker, {:add, @mib}, :infinity)
+  end
+
+  @doc "Waits until a process that is not `before` has this name."
+  @spec await_other(atom(), pid()) :: pid()
+  def await_other(name, before) do
+    await(fn -> Process.whereis(name) not in [nil, before] end)
+    Process.whereis(name)
+  end
+
+  @doc "Why a process ended, once it has. `fun` makes it."
+  @spec ended(pid(), (() -> term()) | {module(), atom(), [term()]}) :: term()
+  def ended(pid, {module, function, args}) do
+    ref = Process.monitor(pid)
+    apply(module, function, args)
+    receive(do: ({:DOWN, ^ref, _, _, reason} -> reason))
+  end
+
+  @doc "Waits until the level is normal."
+  @spec await_normal() :: :ok
+  def await_normal, do: await(fn -> OOM.level() == :normal end)
+
+  @doc "Waits until nobody is held."
+  @spec await_none_held() :: :ok
+  def await_none_held, do: await(fn -> OOM.held() == [] end)
+
+  defp await(condition) do
+    unless condition.() do
+      Process.sleep(@pause_ms)
+      await(condition)
+    end
+
+    :ok
+  end
+end
