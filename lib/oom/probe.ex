@@ -49,11 +49,16 @@ defmodule OOM.Probe do
         found = pid |> held(gc, reductions, last) |> Map.put(:hard_ms, hard_ms)
         bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
-        evidence = last |> before(last_bytes, now_ms) |> Evidence.look(bytes, Level.episode())
+        waits? = waits?(pid, status, queue)
+        free? = waits? or ran?(reductions, last)
+
+        evidence =
+          last |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
+
         live = live(gc)
         copied = copied(status, live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
-        found = Map.put(found, :waits?, waits?(status, last))
+        found = Map.put(found, :waits?, waits?)
         {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
 
       :undefined ->
@@ -61,18 +66,37 @@ defmodule OOM.Probe do
     end
   end
 
-  # Evidence and figure of the last look, and its age.
-  defp before({_, at_ms, %{evidence: evidence}}, bytes, now_ms),
-    do: {evidence, bytes, now_ms - at_ms}
+  # Evidence and figure of the last look, its age, and whether the worker could have grown since.
+  defp before({_, at_ms, %{evidence: evidence}}, bytes, now_ms, free?),
+    do: {evidence, bytes, now_ms - at_ms, free?}
 
-  defp before(_no_look, _bytes, _now_ms), do: nil
+  defp before(_no_look, _bytes, _now_ms, _free?), do: nil
 
   # What lives on a heap, at most: garbage since the last collection counts with it.
   defp live(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])
 
-  # Whether it waits for a message; of one that was made to stand still that cannot be told.
-  defp waits?(:suspended, {_, _, %{waits?: waits?}}), do: waits?
-  defp waits?(status, _last), do: status == :waiting
+  # Where a process of OTP stands that waits for a message.
+  @waits [
+    gen_server: :loop,
+    gen_statem: :loop_receive,
+    gen_event: :fetch_msg,
+    erlang: :hibernate,
+    timer: :sleep
+  ]
+
+  # Whether it waits for a message. The status of one that was made to stand still does not tell that;
+  # but where it stands, with an empty mailbox, does.
+  defp waits?(pid, :suspended, 0) do
+    case :erlang.process_info(pid, :current_function) do
+      {_, {module, function, _}} -> {module, function} in [{Process, :sleep} | @waits]
+      _ -> false
+    end
+  end
+
+  defp waits?(_pid, status, _queue), do: status == :waiting
+
+  defp ran?(_reductions, nil), do: true
+  defp ran?(reductions, {before, _, _}), do: reductions - before > @worked
 
   # The next collection of a heap that grows copies what lives on it. One that was made to stand still
   # (OOM.Throttle) goes on where it was.
@@ -122,7 +146,7 @@ defmodule OOM.Probe do
       shares = for {_, bytes, holders} <- binaries, do: div(bytes, max(holders, 1))
       hidden = max(Enum.sum(shares) - binaries(gc), 0)
       all = binaries(gc) + hidden
-      step = if all > last.all and length(binaries) <= @few, do: all, else: 0
+      step = if all > last.all and length(binaries) <= @few, do: 2 * all, else: 0
       %{hidden: hidden, all: all, step: step}
     else
       _ -> @nothing

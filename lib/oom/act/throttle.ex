@@ -1,48 +1,44 @@
 defmodule OOM.Throttle do
   @moduledoc false
   # Slows the workers that grow, in slices, while growth would reach the floor soon: they stand still
-  # for up to 40 ms and run for 1 ms or more, so that growth fits the time that exact figures, a trim
-  # and a decision take. A legitimate load goes through, a little later; a leak arrives at the floor
-  # slowly. While workers stand still they answer at once: each stand reads their figures anew.
+  # for 40 ms and run for 1 ms or more, so that growth fits the time that exact figures, a trim and a
+  # decision take. A legitimate load goes through, a little later; a leak arrives at the floor slowly.
+  # While workers stand still they answer at once: each stand reads their figures anew.
   #
-  #   * All that may be killed stand still at first. One that could have run and did not, or that has run
-  #     and has not grown, is left alone for a while.
-  #   * How long the others run follows from what the last run took: an eighth of what is left above
-  #     the floor may be taken in a turn.
-  #   * Workers whose next steps (OOM.Steps) do not fit at once run one after the other.
+  #   * All that may be killed stand still at first. One that does not want to run, or that has run and
+  #     has not grown, is left alone for a while.
+  #   * Of the others those run whose last runs fit into what is left above the floor (OOM.Slices). One
+  #     whose run takes more than that waits for its turn; it is the next victim.
   #   * Where memory grows in nobody's figures while all stand, the growth is none of theirs, and the
   #     throttle ends.
   #
   # `suspend_process/2` is meant for debugging, because others may wait for what is suspended. So
-  # nobody stands for longer than 50 ms at a stretch, and supervisors and protected workers never do.
-  # Nothing is lost: state and messages are kept, and an exit signal still ends a suspended process.
+  # nobody stands for longer than 50 ms at a stretch who is not shown to grow, and supervisors and
+  # protected workers never do. Nothing is lost: state and messages are kept, and an exit signal still
+  # ends a suspended process.
   #
   # Whoever suspends must end the suspension, and the VM ends it when he ends: so it is a process of
   # its own, which also ends with the guard. It needs nobody to go on, and ends by itself when the
-  # workers, let run, do not grow towards the floor any more.
+  # workers, let run, do not grow towards the floor any more. It asks no worker anything itself.
 
-  alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Steps, VictimQueue, Workers}
+  alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Slices, Steps, VictimQueue}
+  alias OOM.Workers
 
-  # The stand and, after a run of at least 1 ms, the turn; below 50 ms with what the schedulers add.
+  # The stand; below 50 ms with the run and what the schedulers add.
   @stand_ms 40
-  @run_ms 1
-  # A run this long is no throttle.
-  @free_ms 100
-  # Once all that had begun is over (a turn of a process, a small collection), memory stands still.
-  @settle_ms 6
-  # Part of what is left above the floor that one turn may take.
-  @share 8
+  # So long at most it is waited until all stand; one in a long collection does not for hundreds of ms.
+  @settle_ms 10
   # Whom a stand takes in.
   @line 1_000
   @of_each_rank 400
+  # So long ago it may have worked hard.
+  @hard_ms 1_000
   # One that has done so much work in a turn and has not grown is left alone for so many turns. A
   # leak that does next to nothing else takes 64 KiB with far less.
   @ran_reductions 20_000
   # One that has done no more than this waits.
   @idle_reductions 500
   @alone_turns 20
-  # So many whose steps do not fit together run in a turn.
-  @large 4
   # In the first of so many turns the workers are also looked at while they may run.
   @look_turns 8
   # Probes at a time. One may be held up by a worker in a long collection; the others go on.
@@ -51,6 +47,9 @@ defmodule OOM.Throttle do
   @calm_turns 3
   # So many stands of all in which memory grew on, and in nobody's figures: the growth is none of theirs.
   @foreign_turns 3
+  # How often a stand looks whether those that are left alone grow, and what makes it end.
+  @watch_ms 5
+  @alert_bytes 4 * 1_048_576
   # Less growth than this within a stand is what the kernel charges in batches, and others' noise.
   @noise_bytes 1_048_576
 
@@ -59,7 +58,7 @@ defmodule OOM.Throttle do
   @doc "Begins to throttle; the caller is told of the end by the monitor."
   @spec start(Native.watcher()) :: t()
   def start(watcher) do
-    options = [:monitor, priority: :max, min_heap_size: 10_000, message_queue_data: :off_heap]
+    options = [:monitor, priority: :max, min_heap_size: 20_000, message_queue_data: :off_heap]
     {pid, ref} = :erlang.spawn_opt(__MODULE__, :run, [self(), watcher], options)
     %{pid: pid, ref: ref}
   end
@@ -76,28 +75,32 @@ defmodule OOM.Throttle do
   @doc false
   @spec run(pid(), Native.watcher()) :: :ok | no_return()
   def run(guard, watcher) do
-    state = %{
+    turn(%{
       guard: Process.monitor(guard),
       watcher: watcher,
+      turn: 0,
       # who stands still
       still: %{},
       # who was shown to grow
       growers: %{},
       # who is left alone, and until which turn
       alone: %{},
-      run_ms: @run_ms,
-      # {reductions, bytes, waits?} of each at the last stand
+      # who has worked hard lately, or may have
+      hard: %{},
+      # {reductions, bytes, waits?} of each at this stand, and at the last
       looks: %{},
-      # {sample before the last run, how long it was}
+      before: %{},
+      # {pid, row, growth shown} of the line
+      seen: [],
+      # who ran last: {sample before, pids, how long}
       ran: nil,
-      # what a run takes, in bytes/ms
-      rate: 0,
-      turns: 0,
+      costs: %{},
       calm: 0,
-      foreign: 0
-    }
-
-    turn(state)
+      foreign: 0,
+      # growth was seen among those that are left alone; and the turn from which on it may be seen
+      alert?: false,
+      quiet_turn: 0
+    })
   end
 
   defp turn(state) do
@@ -105,32 +108,54 @@ defmodule OOM.Throttle do
       cond do
         state.foreign >= @foreign_turns -> exit({:shutdown, :foreign})
         state.calm >= @calm_turns -> :ok
-        true -> turn(%{state | turns: state.turns + 1})
+        true -> turn(%{state | turn: state.turn + 1})
       end
     end
   end
 
-  # -- All that want to run stand still and are read.
+  # -- All that may grow stand still and are read.
 
   defp stand(state) do
     began_ms = now()
-    alone = for {pid, until} <- state.alone, until > state.turns, into: %{}, do: {pid, until}
+    alone = for {pid, until} <- state.alone, until > state.turn, into: %{}, do: {pid, until}
     line = VictimQueue.line(@line, @of_each_rank, alone)
     state = %{state | alone: alone, still: Enum.reduce(line, state.still, &suspend/2)}
-    look = look(line)
 
-    with {:ok, state} <- wait(state, began_ms + @settle_ms, nil),
+    with {:ok, state} <- wait(state, began_ms + @settle_ms, :stood),
          settled = sample(state),
-         state = judged(state, settled),
-         {:ok, state} <- wait(state, began_ms + @stand_ms, look),
+         look = look(line),
+         {:ok, state} <- wait(state, began_ms + @stand_ms, {:looked, look}),
          standing = sample(state),
-         state = sort(line, grown(settled, standing), state),
+         state = line |> read(state) |> sort(grown(settled, standing)) |> costs(standing),
          _ = dbg_turn(began_ms, line, settled, standing, state),
          :ok = Guard.look(self(), rate(settled, standing)) do
-      # At first nobody is known to need it longer.
-      if state.turns == 0, do: {:ok, state}, else: wait(state, began_ms + @stand_ms, nil)
+      # At first nobody is known to need it longer. Where memory grows on, all stand in the next turn, and
+      # that begins now.
+      if state.turn == 0 or state.alert?,
+        do: {:ok, state},
+        else: stand_on(state, standing, began_ms + @stand_ms)
     end
   end
+
+  # Those that are left alone may begin to grow meanwhile.
+  defp stand_on(state, standing, until_ms) do
+    with {:ok, state} <- wait(state, min(now() + @watch_ms, until_ms), nil) do
+      cond do
+        now() >= until_ms ->
+          {:ok, state}
+
+        alert?(state, grown(standing, sample(state))) ->
+          {:ok, %{state | alert?: true, alone: %{}}}
+
+        true ->
+          stand_on(state, standing, until_ms)
+      end
+    end
+  end
+
+  # Where growth goes on while all stand, more of that tells nothing new for a while.
+  defp alert?(state, grew_bytes),
+    do: grew_bytes > @alert_bytes and state.alone != %{} and state.turn >= state.quiet_turn
 
   defp dbg_turn(began, line, settled, standing, state) do
     if System.get_env("OOM_DBG"),
@@ -143,24 +168,28 @@ defmodule OOM.Throttle do
            alone: map_size(state.alone),
            settled: div(settled.headroom_bytes, 1024),
            standing: div(standing.headroom_bytes, 1024),
-           rate_kb_ms: trunc(state.rate / 1024),
-           run_ms: state.run_ms,
            calm: state.calm,
            foreign: state.foreign,
-           ran: state.ran && elem(state.ran, 1)}
+           ran: state.ran && {length(elem(state.ran, 1)), elem(state.ran, 2)},
+           costs:
+             state.costs
+             |> Map.values()
+             |> Enum.map(&div(elem(&1, 0), 1024))
+             |> Enum.sort()
+             |> Enum.take(-4)}
         )
   end
 
   # Reads what the line holds: tables and ports once, then each process. Throw-away processes do it,
   # because a worker in a long collection does not answer before its end.
-  defp look(line) do
+  defp look(pids) do
     throttle = self()
     ref = make_ref()
 
     :erlang.spawn_opt(
       fn ->
         for kind <- [:tables, :ports], do: Owned.read(kind)
-        chunk = Probe.chunk(line)
+        chunk = Probe.chunk(pids)
         probes = for _ <- 1..@probes, do: elem(Probe.start(chunk, :max), 1)
         for probe <- probes, do: receive(do: ({:DOWN, ^probe, _, _, _} -> :ok))
         send(throttle, {:looked, ref})
@@ -171,30 +200,47 @@ defmodule OOM.Throttle do
     ref
   end
 
-  # Who grows, by the figures there are now, and who is left alone.
-  defp sort(line, grew_bytes, state) do
+  defp read(line, state) do
     seen = for pid <- line, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
+    looks = Map.new(seen, fn {pid, row, _} -> {pid, look_of(row)} end)
+    # Once it stands still it does not work hard any more.
+    hard = for {pid, row, _} <- seen, hard?(row), into: state.hard, do: {pid, true}
+    %{state | seen: seen, before: state.looks, looks: looks, hard: hard}
+  end
+
+  defp hard?({_, _, _, _, _, _, _, _, {_, at_ms, %{hard_ms: hard_ms}}}) when is_integer(hard_ms),
+    do: at_ms - hard_ms <= @hard_ms
+
+  # Nobody has seen it twice.
+  defp hard?({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{shown?: shown?}}}}), do: not shown?
+  defp hard?(_not_read), do: true
+
+  # Its reductions, its figure, and whether it waited when it could have run.
+  defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
+    do: {reductions, bytes, waits?}
+
+  defp look_of({_, _, bytes, _, _, _, _, _, nil}), do: {nil, bytes, false}
+
+  # Who grows, by the figures there are now, and who is left alone.
+  defp sort(%{seen: seen} = state, grew_bytes) do
     most = seen |> Enum.map(&elem(&1, 2)) |> Enum.max(fn -> 0 end)
 
     growers =
       for {pid, _, grown} <- seen, Evidence.grower?(grown, most), into: %{}, do: {pid, true}
 
-    looks = for {pid, row, _} <- seen, into: %{}, do: {pid, look_of(row)}
     episode = Level.episode()
 
     alone =
       for {pid, row, grown} <- seen,
           grown < Limits.grown_bytes() and Evidence.shown?(row, episode) and
-            had_its_chance?(pid, looks, state),
+            had_its_chance?(state.before[pid], state.looks[pid]),
           into: %{},
-          do: {pid, state.turns + @alone_turns}
-
-    explained = explained(growers, state.looks, looks)
+          do: {pid, state.turn + @alone_turns}
 
     # Memory that grows while they stand is of those who do not stand, or of nobody's here.
     {alone, foreign} =
       cond do
-        grew_bytes <= @noise_bytes or explained * 2 >= grew_bytes ->
+        grew_bytes <= @noise_bytes or explained(growers, state) * 2 >= grew_bytes ->
           {Map.merge(state.alone, alone), 0}
 
         state.alone == %{} ->
@@ -204,109 +250,94 @@ defmodule OOM.Throttle do
           {%{}, 0}
       end
 
+    quiet? = state.alone == %{} and grew_bytes > @alert_bytes
+
     %{
       state
-      | still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
+      | alert?: alone == %{} and state.alone != %{},
+        quiet_turn: if(quiet?, do: state.turn + @alone_turns, else: state.quiet_turn),
+        still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
         growers: growers,
         alone: alone,
-        looks: looks,
         foreign: foreign
     }
   end
 
-  # Its reductions, its figure, and whether it waited when it could have run.
-  defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
-    do: {reductions, bytes, waits?}
-
-  defp look_of({_, _, bytes, _, _, _, _, _, nil}), do: {nil, bytes, false}
-
   # It ran for a while; or it did not want to.
-  defp had_its_chance?(pid, looks, state) do
-    case {state.looks[pid], looks[pid]} do
-      {{before, _, _}, {now, _, waits?}} when is_integer(before) and is_integer(now) ->
-        now - before > @ran_reductions or (waits? and now - before < @idle_reductions)
+  defp had_its_chance?({before, _, _}, {now, _, waits?})
+       when is_integer(before) and is_integer(now),
+       do: now - before > @ran_reductions or (waits? and now - before < @idle_reductions)
 
-      _ ->
-        false
-    end
-  end
+  defp had_its_chance?(_no_look, _look), do: false
 
   # What known growers have taken since the last stand.
-  defp explained(growers, before, now) do
-    for {pid, _} <- growers,
-        {_, then, _} <- [before[pid]],
-        {_, bytes, _} <- [now[pid]],
-        reduce: 0 do
-      sum -> sum + max(bytes - then, 0)
+  defp explained(growers, state),
+    do: for({pid, _} <- growers, reduce: 0, do: (sum -> sum + grown_by(pid, state)))
+
+  defp grown_by(pid, state) do
+    case {state.before[pid], state.looks[pid]} do
+      {{_, before, _}, {_, now, _}} -> max(now - before, 0)
+      _ -> 0
     end
   end
 
-  # -- They run: all together, or where their steps do not fit at once, group by group.
+  defp costs(%{ran: nil} = state, _standing), do: state
+
+  defp costs(%{ran: {before, pids, run_ms}} = state, standing) do
+    own =
+      for pid <- pids, is_map_key(state.looks, pid), into: %{}, do: {pid, grown_by(pid, state)}
+
+    %{state | costs: Slices.costs(state.costs, own, grown(before, standing), run_ms)}
+  end
+
+  # -- Some run.
+
+  defp go(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
 
   defp go(state) do
+    {free, others} = Enum.split_with(Map.keys(state.still), &free?(&1, state))
     before = sample(state)
-    still = Map.keys(state.still)
+    distance = distance(before)
+    last_ms = if state.ran, do: elem(state.ran, 2), else: 1
+
+    room = {distance, before.floor_bytes || 0}
+    pids = for pid <- turned(others, state), do: {pid, Steps.bytes_of(pid)}
+    {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms)
+
     # While they may run it shows who wants to.
-    if rem(state.turns, @look_turns) == 0, do: look(still)
+    if rem(state.turn, @look_turns) == 0, do: look(free ++ run)
 
-    with {:ok, state} <- groups(grouped(still, before, state.turns), state),
-         do: {:ok, %{state | ran: {before, max(now() - before.at_ms, 1)}}}
-  end
+    calm? = stand == [] and Slices.calm?(run, state.costs, distance, Limits.throttle_ms())
+    state = %{state | still: Enum.reduce(free ++ run, state.still, &resume/2)}
 
-  defp groups([], state), do: {:ok, state}
-
-  defp groups([group | rest], state) do
-    state = %{state | still: Enum.reduce(group, state.still, &resume/2)}
-
-    with {:ok, state} <- wait(state, now() + state.run_ms, nil) do
-      still = if rest == [], do: state.still, else: Enum.reduce(group, state.still, &suspend/2)
-      groups(rest, %{state | still: still})
+    with {:ok, state} <- wait(state, now() + run_ms, nil) do
+      {:ok, %{state | ran: {before, run, run_ms}, calm: if(calm?, do: state.calm + 1, else: 0)}}
     end
   end
 
-  # Those whose steps fit, however many of them run at once, run together; the others one after the
-  # other, a few in each turn.
-  defp grouped(pids, %{headroom_bytes: headroom, floor_bytes: floor}, turn)
-       when is_integer(headroom) do
-    room = max(headroom - div(floor, 2), 0)
-    at_once = 2 * :erlang.system_info(:schedulers_online)
-    {large, small} = Enum.split_with(pids, &(Steps.bytes_of(&1) * at_once > room))
-    groups = large |> turned(turn * @large) |> Enum.take(@large) |> Enum.map(&[&1])
-    if small == [], do: groups, else: [small | groups]
+  # One that waits for a message, or has not worked hard, takes nothing much, unless it was shown to grow.
+  defp free?(pid, %{growers: growers, hard: hard, looks: looks}) do
+    not is_map_key(growers, pid) and
+      (not is_map_key(hard, pid) or match?({_, _, true}, looks[pid]))
   end
 
-  defp grouped(pids, _unknown, _turn), do: [pids]
+  # Who has stood longest first.
+  defp turned(pids, %{ran: nil}), do: pids
 
-  defp turned([], _by), do: []
-
-  defp turned(list, by) do
-    {first, rest} = Enum.split(list, rem(by, length(list)))
-    rest ++ first
+  defp turned(pids, %{ran: {_, ran, _}}) do
+    ran = Map.new(ran, &{&1, true})
+    {last, first} = Enum.split_with(pids, &is_map_key(ran, &1))
+    first ++ last
   end
-
-  # What the run took, with what went on until all stood still again, says how long the next one may be,
-  # and whether there is need of it.
-  defp judged(%{ran: nil} = state, _settled), do: state
-
-  defp judged(%{ran: {before, ran_ms}} = state, %{headroom_bytes: headroom} = settled)
-       when is_integer(headroom) do
-    rate = grown(before, settled) / ran_ms
-    # A run whose growth found room inside the VM does not tell what the next one takes.
-    rate = max(rate, state.rate / 2)
-    distance = distance(settled)
-    run_ms = if rate > 0, do: trunc(distance / @share / rate), else: @free_ms
-    run_ms = run_ms |> min(state.run_ms * 2) |> max(@run_ms) |> min(@free_ms)
-    calm? = rate == 0 or distance / rate > Limits.throttle_ms()
-    %{state | run_ms: run_ms, rate: rate, calm: if(calm?, do: state.calm + 1, else: 0)}
-  end
-
-  defp judged(state, _no_limit), do: %{state | calm: state.calm + 1}
 
   # What is free inside the VM serves as well, unless the system has next to nothing left.
-  defp distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack}) do
+  defp distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack})
+       when is_integer(headroom) do
     slack = if headroom > div(floor, 2), do: slack, else: 0
     max(headroom + slack - floor, 0)
   end
+
+  defp distance(_no_limit), do: 0
 
   defp grown(%{headroom_bytes: before}, %{headroom_bytes: now})
        when is_integer(before) and is_integer(now),
@@ -316,17 +347,46 @@ defmodule OOM.Throttle do
 
   defp rate(from, to), do: div(grown(from, to) * 1_000, max(to.at_ms - from.at_ms, 1))
 
-  # -- Until then, or until the look is through where one is waited for.
-  defp wait(%{guard: guard} = state, until_ms, look) do
+  # -- Until then, or until what is waited for: that all stand, or that a look is through.
+  defp wait(state, until_ms, :stood) do
+    if Enum.all?(state.still, fn {_, stands?} -> stands? end),
+      do: {:ok, state},
+      else: wait(state, until_ms, {:stood, Enum.count(state.still, &(not elem(&1, 1)))})
+  end
+
+  defp wait(state, _until_ms, {:stood, 0}), do: {:ok, state}
+
+  defp wait(%{guard: guard} = state, until_ms, what) do
     receive do
-      {:looked, ^look} when look != nil -> {:ok, state}
-      {:looked, _earlier} when look == nil -> wait(state, until_ms, look)
-      {:release, pids} -> wait(release_all(state, pids), until_ms, look)
-      {:DOWN, ^guard, _, _, _} -> :ok
+      {{__MODULE__, pid}, _how} ->
+        {state, news?} = stood(state, pid)
+        wait(state, until_ms, if(news?, do: one_less(what), else: what))
+
+      {:looked, ref} when what == {:looked, ref} ->
+        {:ok, state}
+
+      {:looked, _earlier} ->
+        wait(state, until_ms, what)
+
+      {:release, pids} ->
+        wait(release_all(state, pids), until_ms, what)
+
+      {:DOWN, ^guard, _, _, _} ->
+        :ok
     after
       max(until_ms - now(), 0) -> {:ok, state}
     end
   end
+
+  defp stood(%{still: still} = state, pid) do
+    case still do
+      %{^pid => false} -> {%{state | still: %{still | pid => true}}, true}
+      _ -> {state, false}
+    end
+  end
+
+  defp one_less({:stood, count}), do: {:stood, count - 1}
+  defp one_less(what), do: what
 
   defp release_all(state, pids) do
     growers = Map.drop(state.growers, pids)
@@ -335,9 +395,10 @@ defmodule OOM.Throttle do
 
   defp suspend(pid, still) when is_map_key(still, pid), do: still
 
+  # The VM tells when it stands: at the end of its turn, or of a collection.
   defp suspend(pid, still) do
-    :erlang.suspend_process(pid, [:asynchronous])
-    Map.put(still, pid, true)
+    :erlang.suspend_process(pid, asynchronous: {__MODULE__, pid})
+    Map.put(still, pid, false)
   rescue
     # One that has ended is no error on every release.
     ArgumentError -> still

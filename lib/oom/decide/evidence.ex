@@ -4,27 +4,31 @@ defmodule OOM.Evidence do
   #
   # Two looks that follow each other closely, as they do under pressure, show growth. What a worker holds
   # more than long ago, or at its first look, shows nothing yet: it may have been there before anything
-  # grew. Growth counts for the episode of pressure in which it was seen, and fades: a cache that has
-  # been loaded is no suspect of the leak that begins later.
+  # grew. Growth counts for the episode of pressure in which it was seen, and fades while the worker could
+  # have gone on and did not: a cache that has been loaded is no suspect of the leak that begins later.
 
   alias OOM.{Limits, Workers}
 
   @type t :: %{grown: non_neg_integer(), shown?: boolean(), episode: non_neg_integer()}
 
   @doc """
-  What a look in this episode shows, given the evidence and figure of the last and how long ago it was;
-  `nil` at the first.
+  What a look in this episode shows, given the evidence and figure of the last, how long ago it was, and
+  whether the worker could have grown since (it ran, or did not want to); `nil` at the first.
   """
-  @spec look({t(), non_neg_integer(), integer()} | nil, non_neg_integer(), non_neg_integer()) ::
-          t()
+  @spec look(
+          {t(), non_neg_integer(), integer(), boolean()} | nil,
+          non_neg_integer(),
+          non_neg_integer()
+        ) :: t()
   def look(nil, _bytes, episode), do: %{grown: 0, shown?: false, episode: episode}
 
-  def look({last, last_bytes, since_ms}, bytes, episode) do
+  def look({last, last_bytes, since_ms, free?}, bytes, episode) do
     more = bytes - last_bytes
 
     cond do
       last.shown? and last.episode == episode ->
-        %{last | grown: max(faded(last.grown, since_ms) + more, 0)}
+        before = if free?, do: faded(last.grown, since_ms), else: last.grown
+        %{last | grown: max(before + more, 0)}
 
       since_ms <= Limits.shown_ms() ->
         %{grown: max(more, 0), shown?: true, episode: episode}

@@ -82,9 +82,9 @@ defmodule OOM.Limits do
   @spec shown_ms() :: pos_integer()
   def shown_ms, do: 500
 
-  @doc "Growth that was shown fades with this time constant, in ms: a hundred turns of the throttle."
+  @doc "Growth that was shown fades with this time constant, in ms: six turns of the throttle."
   @spec grown_ms() :: pos_integer()
-  def grown_ms, do: 5_000
+  def grown_ms, do: 300
 
   @doc "A worker that has grown by less is no grower, in bytes: one of many that just does its work."
   @spec grown_bytes() :: pos_integer()

@@ -1,0 +1,108 @@
+defmodule OOM.Slices do
+  @moduledoc false
+  # Who of those that stand still may run next, and for how long: pure, for OOM.Throttle.
+  #
+  # What a run takes is measured for each worker: by how much its figure has grown, and its part of what
+  # memory has grown by besides. A run of 1 ms may take much more than that of memory, because a worker
+  # stops at the end of its turn, and reductions do not count bytes: 17 MB were seen. So of those that
+  # may grow only so many run that what they took the last time fits into a part of what is left above
+  # the floor; the others wait for the next turn.
+
+  @mib 1_048_576
+
+  # What one takes that has not run yet: a turn that is spent on arrays or binaries; but where so many
+  # others are known, as much as the worst of them.
+  @unknown_bytes 16 * @mib
+  @known_enough 3
+  # The part of what is left above the floor that a turn may take; and of the floor, which is there for
+  # that: at the floor somebody is killed, and slower growth only makes it later.
+  @share 4
+  @floor_share 8
+  @shortest_ms 1
+  # A run this long is no throttle.
+  @longest_ms 100
+
+  @typedoc "What a run of so many ms took, by worker."
+  @type costs :: %{pid() => {bytes :: non_neg_integer(), run_ms :: pos_integer()}}
+
+  @doc """
+  What the last run took, for each that ran: `own` is what its figure grew by, `taken_bytes` what memory
+  grew by in all. A run that took little does not make one that took much forgotten at once.
+  """
+  @spec costs(costs(), %{pid() => non_neg_integer()}, non_neg_integer(), pos_integer()) :: costs()
+  def costs(costs, own, _taken_bytes, _run_ms) when own == %{}, do: costs
+
+  def costs(costs, own, taken_bytes, run_ms) do
+    known = own |> Map.values() |> Enum.sum()
+    besides = div(max(taken_bytes - known, 0), map_size(own))
+
+    Enum.reduce(own, costs, fn {pid, bytes}, costs ->
+      {before, _} = Map.get(costs, pid, {0, run_ms})
+      Map.put(costs, pid, {max(bytes + besides, div(before, 2)), run_ms})
+    end)
+  end
+
+  @doc """
+  Of `pids` with their steps (OOM.Steps), in the order of their turn: who runs, for how long, and who
+  stands on. At least one runs.
+  """
+  @spec choose(
+          [{pid(), step_bytes :: non_neg_integer()}],
+          costs(),
+          {distance_bytes :: non_neg_integer(), floor_bytes :: pos_integer()},
+          pos_integer()
+        ) :: {run :: [pid()], run_ms :: pos_integer(), stand :: [pid()]}
+  def choose(pids, costs, {distance, floor}, last_ms) do
+    budget = max(div(distance, @share), div(floor, @floor_share))
+    {run, stand, taken} = take(pids, costs, unknown_bytes(costs), budget)
+    {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: @shortest_ms), stand}
+  end
+
+  defp unknown_bytes(costs) when map_size(costs) < @known_enough, do: @unknown_bytes
+
+  defp unknown_bytes(costs),
+    do: Enum.reduce(costs, 0, fn {_, {bytes, _}}, most -> max(bytes, most) end)
+
+  defp take(pids, costs, unknown, budget) do
+    {run, stand, taken} =
+      Enum.reduce(pids, {[], [], 0}, fn {pid, step}, {run, stand, taken} ->
+        cost = max(cost(costs, pid, unknown), step)
+
+        if run == [] or taken + cost <= budget,
+          do: {[pid | run], stand, taken + cost},
+          else: {run, [pid | stand], taken}
+      end)
+
+    {Enum.reverse(run), Enum.reverse(stand), taken}
+  end
+
+  defp cost(costs, pid, unknown) do
+    case costs do
+      %{^pid => {bytes, _}} -> bytes
+      _ -> unknown
+    end
+  end
+
+  # As long as what it takes fits, but no more than twice as long as the last.
+  defp run_ms(_budget, 0, last_ms), do: min(last_ms * 2, @longest_ms)
+
+  defp run_ms(budget, taken, last_ms) do
+    fits = div(budget * last_ms, taken)
+    fits |> min(last_ms * 2) |> max(@shortest_ms) |> min(@longest_ms)
+  end
+
+  @doc "Whether these, let run, would not reach the floor within so many ms."
+  @spec calm?([pid()], costs(), non_neg_integer(), pos_integer()) :: boolean()
+  def calm?(pids, costs, distance_bytes, within_ms) do
+    rate =
+      for pid <- pids, reduce: 0 do
+        rate ->
+          case costs do
+            %{^pid => {bytes, run_ms}} -> rate + bytes / run_ms
+            _ -> rate
+          end
+      end
+
+    rate * within_ms <= distance_bytes and Enum.all?(pids, &is_map_key(costs, &1))
+  end
+end
