@@ -1,18 +1,20 @@
 defmodule OOM.EvidenceTest do
   use ExUnit.Case, async: true
 
-  alias OOM.Evidence
+  alias OOM.{Evidence, Limits}
 
   @mib 1_048_576
   @episode 7
 
-  # Looks at a worker in turn, each `{bytes, ms since the last one}`, all of one episode.
+  # Looks at a worker in turn, each `{bytes, ms since the last one}`, or with whether it could have
+  # grown since, all of one episode.
   defp looks([{first, _} | others]) do
     start = {Evidence.look(nil, first, @episode), first}
 
     {evidence, _} =
-      Enum.reduce(others, start, fn {bytes, since_ms}, {evidence, last} ->
-        {Evidence.look({evidence, last, since_ms}, bytes, @episode), bytes}
+      Enum.reduce(others, start, fn look, {evidence, last} ->
+        {bytes, since_ms, free?} = with {bytes, since_ms} <- look, do: {bytes, since_ms, true}
+        {Evidence.look({evidence, last, since_ms, free?}, bytes, @episode), bytes}
       end)
 
     evidence
@@ -38,11 +40,18 @@ defmodule OOM.EvidenceTest do
     end
 
     test "growth adds up while it is seen, and fades" do
-      assert %{grown: grown} = looks([{0, 0}, {@mib, 40}, {2 * @mib, 40}, {3 * @mib, 40}])
-      assert_in_delta grown, 3 * @mib, 0.05 * @mib
-      # After five seconds a third is left, after a minute nothing.
-      assert_in_delta looks([{0, 0}, {@mib, 40}, {@mib, 5_000}]).grown, @mib / 2.72, 0.01 * @mib
-      assert looks([{0, 0}, {@mib, 40}, {@mib, 120_000}]).grown == 0
+      # 40 ms are an eighth of what it fades in.
+      assert looks([{0, 0}, {@mib, 40}, {2 * @mib, 40}]).grown in div(3 * @mib, 2)..(2 * @mib)
+      fades = Limits.grown_ms()
+      assert_in_delta looks([{0, 0}, {@mib, 40}, {@mib, fades}]).grown, @mib / 2.72, 0.01 * @mib
+      assert looks([{0, 0}, {@mib, 40}, {@mib, 20 * fades}]).grown == 0
+    end
+
+    test "growth of one that stands still does not fade: it could not go on" do
+      assert looks([{0, 0}, {@mib, 40}, {@mib, 60_000, false}]).grown == @mib
+      assert looks([{0, 0}, {@mib, 40}, {3 * @mib, 60_000, false}]).grown == 3 * @mib
+      # It counts again from when it may run.
+      assert looks([{0, 0}, {@mib, 40}, {@mib, 600, false}, {@mib, 60_000}]).grown == 0
     end
 
     test "what is given back is no growth, and never less than none" do
@@ -55,10 +64,10 @@ defmodule OOM.EvidenceTest do
     test "growth of another episode shows nothing in this one" do
       old = %{grown: 500 * @mib, shown?: true, episode: @episode - 1}
 
-      assert Evidence.look({old, 500 * @mib, 501}, 500 * @mib, @episode) ==
+      assert Evidence.look({old, 500 * @mib, 501, true}, 500 * @mib, @episode) ==
                %{grown: 0, shown?: false, episode: @episode}
 
-      assert Evidence.look({old, 500 * @mib, 40}, 501 * @mib, @episode) ==
+      assert Evidence.look({old, 500 * @mib, 40, true}, 501 * @mib, @episode) ==
                %{grown: @mib, shown?: true, episode: @episode}
     end
   end

@@ -1,0 +1,110 @@
+defmodule OOM.SlicesTest do
+  use ExUnit.Case, async: true
+
+  alias OOM.Slices
+
+  @mib 1_048_576
+  # Of 512 MiB.
+  @floor 28 * @mib
+
+  # In MiB; `{id, mib}` took so much in 1 ms, or `{id, mib, ms}`.
+  defp costs(list) do
+    for took <- list, into: %{} do
+      {id, mib, ms} = with {id, mib} <- took, do: {id, mib, 1}
+      {id, {mib * @mib, ms}}
+    end
+  end
+
+  defp choose(ids, costs, distance_mib, options \\ []) do
+    steps = options[:steps] || %{}
+    pids = for id <- ids, do: {id, Map.get(steps, id, 0) * @mib}
+    Slices.choose(pids, costs, {distance_mib * @mib, @floor}, options[:last_ms] || 1)
+  end
+
+  describe "choose/4" do
+    test "lets those run whose last runs fit together into a quarter of what is left" do
+      costs = costs(a: 10, b: 10, c: 10)
+      assert {[:a, :b], 1, [:c]} = choose([:a, :b, :c], costs, 80)
+      assert {[:c, :b], 1, [:a]} = choose([:c, :b, :a], costs, 80)
+      assert {[:a, :b, :c], _, []} = choose([:a, :b, :c], costs, 120)
+    end
+
+    test "passes one by that does not fit, for those that do" do
+      assert {[:a, :c], 1, [:large]} = choose([:a, :large, :c], costs(a: 5, large: 50, c: 5), 80)
+    end
+
+    test "lets at least one run, whatever it takes, even with nothing left" do
+      assert {[:a], 1, []} = choose([:a], costs(a: 500), 0)
+      assert {[:a], 1, [:b]} = choose([:a, :b], costs(a: 500, b: 500), 0)
+    end
+
+    test "at the floor a part of that may be taken" do
+      # An eighth of 28 MiB.
+      assert {[:a, :b], 1, [:c]} = choose([:a, :b, :c], costs(a: 1, b: 2, c: 1), 0)
+    end
+
+    test "takes one that has not run yet for a large one" do
+      assert {[:a], 1, [:new]} = choose([:a, :new], costs(a: 1), 60)
+      assert {[:a, :new], _, []} = choose([:a, :new], costs(a: 1), 68)
+    end
+
+    test "and where some are known, for one as large as the largest of these" do
+      costs = costs(a: 1, b: 1, c: 2)
+      assert {[:a, :new], 1, [:other]} = choose([:a, :new, :other], costs, 16)
+      assert {[:a, :new, :other], _, []} = choose([:a, :new, :other], costs, 20)
+    end
+
+    test "counts the step that one is about to take, where that is more" do
+      assert {[:a], 1, [:b]} = choose([:a, :b], costs(a: 1, b: 1), 80, steps: %{b: 20})
+      assert {[:a, :b], _, []} = choose([:a, :b], costs(a: 1, b: 1), 84, steps: %{b: 20})
+    end
+
+    test "where all may run, they run as long as what they take fits, and at most twice the last time" do
+      assert {_, 2, []} = choose([:a], costs(a: 1), 400)
+      assert {_, 8, []} = choose([:a], costs(a: 1), 400, last_ms: 4)
+      # In 10 ms 40 MiB were taken; 20 fit.
+      assert {_, 5, []} = choose([:a], costs([{:a, 40, 10}]), 80, last_ms: 10)
+      # Never as long as that it is no throttle.
+      assert {_, 100, []} = choose([:a], costs(a: 0), 400, last_ms: 100)
+    end
+
+    test "of nobody is nobody" do
+      assert {[], _, []} = choose([], %{}, 80)
+    end
+  end
+
+  describe "costs/4" do
+    test "are what a worker's figure grew by, and its part of what memory grew by besides" do
+      own = %{a: 10 * @mib, b: 0}
+      assert Slices.costs(%{}, own, 10 * @mib, 1) == costs(a: 10, b: 0)
+      assert Slices.costs(%{}, own, 14 * @mib, 1) == costs(a: 12, b: 2)
+      # Memory that was there already.
+      assert Slices.costs(%{}, own, 0, 1) == costs(a: 10, b: 0)
+    end
+
+    test "are not forgotten at once by a run that took little, and grow at once" do
+      costs = costs(a: 16, b: 2)
+      assert %{a: {8_388_608, 3}, b: {2_097_152, 1}} = Slices.costs(costs, %{a: 0}, 0, 3)
+      assert %{b: {4_194_304, 3}} = Slices.costs(costs, %{b: 4 * @mib}, 0, 3)
+    end
+
+    test "stay where nobody ran" do
+      assert Slices.costs(costs(a: 1), %{}, 99 * @mib, 1) == costs(a: 1)
+    end
+  end
+
+  describe "calm?/4" do
+    test "is whether those that run would not reach the floor in time" do
+      costs = costs([{:a, 10, 5}, {:b, 1, 1}])
+      # 3 MiB/ms.
+      assert Slices.calm?([:a, :b], costs, 900 * @mib, 300)
+      refute Slices.calm?([:a, :b], costs, 899 * @mib, 300)
+      assert Slices.calm?([:b], costs, 300 * @mib, 300)
+    end
+
+    test "is not known of one that has not run yet" do
+      refute Slices.calm?([:new], %{}, 900 * @mib, 300)
+      assert Slices.calm?([], %{}, 0, 300)
+    end
+  end
+end
