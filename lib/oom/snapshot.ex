@@ -116,9 +116,11 @@ defmodule OOM.Snapshot do
         }
 
   @doc false
-  # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds.
+  # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds. What the guard
+  # adds to it for its decision is none of it: the reporter is passed such a report.
   @spec from_report(map()) :: t()
   def from_report(report) do
+    report = Map.delete(report, :standing_bytes_per_s)
     struct!(__MODULE__, %{report | source: report.source || :none})
   end
 end

@@ -29,6 +29,13 @@ defmodule OOM.SnapshotTest do
     assert_raise KeyError, fn -> Snapshot.from_report(Map.put(report([]), :limit, 1)) end
   end
 
+  test "is without what the guard adds to a report for its decision" do
+    for standing <- [nil, 0, 5] do
+      report = Map.put(report(level: :critical), :standing_bytes_per_s, standing)
+      assert %Snapshot{level: :critical} = Snapshot.from_report(report)
+    end
+  end
+
   test "documents every field" do
     {:docs_v1, _, _, _, %{"en" => docs}, _, _} = Code.fetch_docs(Snapshot)
 

@@ -68,7 +68,7 @@ defmodule OOM.Real.LimitsTest do
     supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
 
     protected = protected(vm)
-    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, @mib])
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, @mib, :fast])
     args = [supervisor, :none, :binary, 1, 20, :exhausted]
     assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
     assert Enum.filter(events, &match?({:ended, _, _, _}, &1)) == []
@@ -87,7 +87,7 @@ defmodule OOM.Real.LimitsTest do
     # Next to nothing is left.
     protected = protected(vm)
     before = LimitedVM.call(vm, Healthy, :pids, [protected])
-    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, 8 * @mib])
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, 8 * @mib, :fast])
     args = [supervisor, :none, :binary, 1, 20, :exhausted]
     assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
     assert LimitedVM.call(vm, Healthy, :pids, [protected]) == before
@@ -106,7 +106,7 @@ defmodule OOM.Real.LimitsTest do
     supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
     before = LimitedVM.call(vm, Healthy, :pids, [supervisor])
     # It grows until next to nothing is left.
-    :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 8 * @mib])
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 8 * @mib, :fast])
     await_level(vm, [:critical])
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
     LimitedVM.call(vm, Workload, :await_samples, [samples + 500])

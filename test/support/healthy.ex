@@ -71,22 +71,32 @@ defmodule OOM.Test.Healthy do
         do: {id, pid}
       )
 
-  @doc "Makes the children grow in turn, until so much headroom is left, and no faster than the samples."
-  @spec fill_up(pid(), non_neg_integer()) :: :ok
-  def fill_up(supervisor, left_bytes) do
+  @doc """
+  Makes the children grow in turn, until so much headroom is left. `:fast` as fast as the samples come,
+  `:slow` so slowly that it is no growth as far as decisions go, once little is left.
+  """
+  @spec fill_up(pid(), non_neg_integer(), :fast | :slow) :: :ok
+  def fill_up(supervisor, left_bytes, pace) do
     workers = supervisor |> pids() |> Map.values()
-    Enum.each(Stream.cycle(workers), &throw_if_full(&1, left_bytes))
+    Enum.each(Stream.cycle(workers), &add(&1, left_bytes, pace))
   catch
     :full -> :ok
   end
 
-  defp throw_if_full(worker, left_bytes) do
+  defp add(worker, left_bytes, pace) do
     samples = OOM.snapshot().samples
     OOM.Native.watcher_sample(OOM.Tables.watcher())
     await(fn -> OOM.snapshot().samples > samples end)
-    if OOM.snapshot().headroom_bytes <= left_bytes, do: throw(:full)
+    headroom = OOM.snapshot().headroom_bytes
+    if headroom <= left_bytes, do: throw(:full)
     :ok = GenServer.call(worker, {:add, @mib}, :infinity)
+    if pace == :slow, do: Process.sleep(pause_ms(headroom))
   end
+
+  # 100 MB/s, 20 MB/s and less than 2 MB/s.
+  defp pause_ms(headroom_bytes) when headroom_bytes > 128 * @mib, do: 10
+  defp pause_ms(headroom_bytes) when headroom_bytes > 40 * @mib, do: 50
+  defp pause_ms(_headroom_bytes), do: 600
 
   @doc "Waits until a process that is not `before` has this name."
   @spec await_other(atom(), pid()) :: pid()
@@ -103,9 +113,9 @@ defmodule OOM.Test.Healthy do
     receive(do: ({:DOWN, ^ref, _, _, reason} -> reason))
   end
 
-  @doc "Waits until the level is normal."
-  @spec await_normal() :: :ok
-  def await_normal, do: await(fn -> OOM.level() == :normal end)
+  @doc "Waits until all are admitted: while memory grows towards the floor some are not."
+  @spec await_admitted() :: :ok
+  def await_admitted, do: await(fn -> Enum.all?([:low, :normal, :high], &OOM.admit?/1) end)
 
   @doc "Waits until nobody is held."
   @spec await_none_held() :: :ok
