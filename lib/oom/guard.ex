@@ -119,6 +119,12 @@ defmodule OOM.Guard do
     {:noreply, %{state | policy: policy}}
   end
 
+  # A victim has its order, and must be able to follow it.
+  def handle_info({:told, pid}, state) do
+    Throttle.release(state.throttle, [pid])
+    {:noreply, state}
+  end
+
   # It would have taken along one that is worth more, and lives.
   def handle_info({:spared, pid, _rank}, state),
     do: {:noreply, %{state | policy: Policy.taken_back(state.policy, pid)}}
@@ -256,7 +262,6 @@ defmodule OOM.Guard do
           Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)
         end
 
-        Throttle.release(state.throttle, Enum.map(victims, & &1.pid))
         Reporter.killed(victims, need, report)
         state = %{state | policy: Policy.killed(policy, victims, verdict, report, now)}
         measure_in(Limits.measure_after_ms(), state)

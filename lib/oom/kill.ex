@@ -56,7 +56,11 @@ defmodule OOM.Kill do
     Victims.unmark(pid)
     go_on(pid, still?)
     Reporter.spared(pid, elem(row, 6), bond)
-    with guard when is_pid(guard) <- Process.whereis(Guard), do: send(guard, {:spared, pid, bond})
+    tell_guard({:spared, pid, bond})
+  end
+
+  defp tell_guard(message) do
+    with guard when is_pid(guard) <- Process.whereis(Guard), do: send(guard, message)
     :ok
   end
 
@@ -95,8 +99,11 @@ defmodule OOM.Kill do
     # or crash for it, and a crash formats the state: a multiple of what should be freed.
     if supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
     Process.exit(pid, @reason)
-    # One that traps exits leaves by itself.
+
+    # One that traps exits leaves by itself, and must not be kept from it by the throttle; not before it
+    # has its order, or it would take one more turn.
     go_on(pid, still?)
+    tell_guard({:told, pid})
     # A port whose owner has ended keeps what it has to write until it is written, which may be
     # never; killed before, it drops it. The worker has its own signal first, and its reason; where it
     # is that quick that it ends before the port is killed (1 of 100 times on a busy machine), only a

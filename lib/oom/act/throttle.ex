@@ -31,8 +31,6 @@ defmodule OOM.Throttle do
   # Whom a stand takes in.
   @line 1_000
   @of_each_rank 400
-  # So long ago it may have worked hard.
-  @hard_ms 1_000
   # One that has done so much work in a turn and has not grown is left alone for so many turns. A
   # leak that does next to nothing else takes 64 KiB with far less.
   @ran_reductions 20_000
@@ -41,6 +39,9 @@ defmodule OOM.Throttle do
   @alone_turns 20
   # In the first of so many turns the workers are also looked at while they may run.
   @look_turns 8
+  # To read whose children so many processes are takes 30 ms. Where there are more the accountant's
+  # figures have to do.
+  @many_processes 30_000
   # Probes at a time. One may be held up by a worker in a long collection; the others go on.
   @probes 4
   # So many turns without growth towards the floor, and it ends.
@@ -85,8 +86,10 @@ defmodule OOM.Throttle do
       growers: %{},
       # who is left alone, and until which turn
       alone: %{},
-      # who has worked hard lately, or may have
-      hard: %{},
+      # whether they may have grown when they were first stopped
+      suspects: %{},
+      # the ranks of those that were shown to grow
+      ranks: %{},
       # {reductions, bytes, waits?} of each at this stand, and at the last
       looks: %{},
       before: %{},
@@ -176,11 +179,12 @@ defmodule OOM.Throttle do
              |> Map.values()
              |> Enum.map(&div(elem(&1, 0), 1024))
              |> Enum.sort()
-             |> Enum.take(-4)}
+             |> Enum.take(-4)
+             |> List.to_tuple()}
         )
   end
 
-  # Reads what the line holds: tables and ports once, then each process. Throw-away processes do it,
+  # Reads what the line holds: what it owns at once, then each process. Throw-away processes do it,
   # because a worker in a long collection does not answer before its end.
   defp look(pids) do
     throttle = self()
@@ -188,7 +192,9 @@ defmodule OOM.Throttle do
 
     :erlang.spawn_opt(
       fn ->
-        for kind <- [:tables, :ports], do: Owned.read(kind)
+        many? = :erlang.system_info(:process_count) > @many_processes
+        kinds = if many?, do: [:tables, :ports], else: [:tables, :ports, :children]
+        for kind <- kinds, do: Owned.read(kind)
         chunk = Probe.chunk(pids)
         probes = for _ <- 1..@probes, do: elem(Probe.start(chunk, :max), 1)
         for probe <- probes, do: receive(do: ({:DOWN, ^probe, _, _, _} -> :ok))
@@ -203,17 +209,15 @@ defmodule OOM.Throttle do
   defp read(line, state) do
     seen = for pid <- line, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
     looks = Map.new(seen, fn {pid, row, _} -> {pid, look_of(row)} end)
-    # Once it stands still it does not work hard any more.
-    hard = for {pid, row, _} <- seen, hard?(row), into: state.hard, do: {pid, true}
-    %{state | seen: seen, before: state.looks, looks: looks, hard: hard}
+    # What a look at one that stands still finds later says nothing.
+    suspects =
+      for {pid, row, _} <- seen,
+          not is_map_key(state.suspects, pid),
+          into: state.suspects,
+          do: {pid, Evidence.suspect?(row)}
+
+    %{state | seen: seen, before: state.looks, looks: looks, suspects: suspects}
   end
-
-  defp hard?({_, _, _, _, _, _, _, _, {_, at_ms, %{hard_ms: hard_ms}}}) when is_integer(hard_ms),
-    do: at_ms - hard_ms <= @hard_ms
-
-  # Nobody has seen it twice.
-  defp hard?({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{shown?: shown?}}}}), do: not shown?
-  defp hard?(_not_read), do: true
 
   # Its reductions, its figure, and whether it waited when it could have run.
   defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
@@ -258,6 +262,13 @@ defmodule OOM.Throttle do
         quiet_turn: if(quiet?, do: state.turn + @alone_turns, else: state.quiet_turn),
         still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
         growers: growers,
+        ranks:
+          for(
+            {pid, row, _} <- seen,
+            is_map_key(growers, pid),
+            into: state.ranks,
+            do: {elem(row, 1), true}
+          ),
         alone: alone,
         foreign: foreign
     }
@@ -315,10 +326,12 @@ defmodule OOM.Throttle do
     end
   end
 
-  # One that waits for a message, or has not worked hard, takes nothing much, unless it was shown to grow.
-  defp free?(pid, %{growers: growers, hard: hard, looks: looks}) do
+  # One that waits for a message takes nothing much, unless it was shown to grow; nor does one that holds
+  # what it held before memory grew, unless others of its rank do.
+  defp free?(pid, %{growers: growers, suspects: suspects, looks: looks, ranks: ranks}) do
     not is_map_key(growers, pid) and
-      (not is_map_key(hard, pid) or match?({_, _, true}, looks[pid]))
+      (match?({_, _, true}, looks[pid]) or
+         (suspects[pid] == false and not is_map_key(ranks, Workers.rank(pid))))
   end
 
   # Who has stood longest first.

@@ -9,7 +9,14 @@ defmodule OOM.Evidence do
 
   alias OOM.{Limits, Workers}
 
-  @type t :: %{grown: non_neg_integer(), shown?: boolean(), episode: non_neg_integer()}
+  @typedoc "`more`: what the last look found above the one before, so long before it; nothing is shown by it."
+  @type t :: %{
+          grown: non_neg_integer(),
+          shown?: boolean(),
+          episode: non_neg_integer(),
+          more: integer() | nil,
+          since_ms: non_neg_integer()
+        }
 
   @doc """
   What a look in this episode shows, given the evidence and figure of the last, how long ago it was, and
@@ -20,7 +27,8 @@ defmodule OOM.Evidence do
           non_neg_integer(),
           non_neg_integer()
         ) :: t()
-  def look(nil, _bytes, episode), do: %{grown: 0, shown?: false, episode: episode}
+  def look(nil, _bytes, episode),
+    do: %{grown: 0, shown?: false, episode: episode, more: nil, since_ms: 0}
 
   def look({last, last_bytes, since_ms, free?}, bytes, episode) do
     more = bytes - last_bytes
@@ -28,13 +36,19 @@ defmodule OOM.Evidence do
     cond do
       last.shown? and last.episode == episode ->
         before = if free?, do: faded(last.grown, since_ms), else: last.grown
-        %{last | grown: max(before + more, 0)}
+        %{last | grown: max(before + more, 0), more: more, since_ms: since_ms}
 
       since_ms <= Limits.shown_ms() ->
-        %{grown: max(more, 0), shown?: true, episode: episode}
+        %{
+          grown: max(more, 0),
+          shown?: true,
+          episode: episode,
+          more: more,
+          since_ms: since_ms
+        }
 
       true ->
-        %{grown: 0, shown?: false, episode: episode}
+        %{grown: 0, shown?: false, episode: episode, more: more, since_ms: since_ms}
     end
   end
 
@@ -51,6 +65,19 @@ defmodule OOM.Evidence do
     do: evidence.shown? and evidence.episode == episode
 
   def shown?(_row, _episode), do: false
+
+  @doc """
+  Whether this worker, stopped while memory grows, may be at it: it holds more than at the look before, or
+  there was none. Where that was a moment ago a little more is enough.
+  """
+  @spec suspect?(Workers.row()) :: boolean()
+  def suspect?({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{more: more, since_ms: since_ms}}}})
+      when is_integer(more) do
+    least = Limits.grown_bytes()
+    more >= least or (since_ms < Limits.suspect_ms() and more * Limits.suspect_ms() >= least)
+  end
+
+  def suspect?(_row), do: true
 
   @doc "Whether growth by so much matters, where the fastest worker has grown by `most_bytes`."
   @spec grower?(non_neg_integer(), non_neg_integer()) :: boolean()

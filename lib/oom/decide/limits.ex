@@ -82,6 +82,10 @@ defmodule OOM.Limits do
   @spec shown_ms() :: pos_integer()
   def shown_ms, do: 500
 
+  @doc "A look that is no older than this, in ms, has not seen much of a worker's growth."
+  @spec suspect_ms() :: pos_integer()
+  def suspect_ms, do: 100
+
   @doc "Growth that was shown fades with this time constant, in ms: six turns of the throttle."
   @spec grown_ms() :: pos_integer()
   def grown_ms, do: 300
