@@ -54,7 +54,7 @@ defmodule OOM.Real.PressureTest do
         for pid <- protected,
             do: LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :list, 1_000}])
 
-        {:done, events} = grow(vm, supervisor, :low, unquote(kind), {:ended, :low, 60})
+        {:done, events} = grow(vm, supervisor, :low, unquote(kind), {:ended, :low, 30})
 
         assert Enum.all?(ended(events), &(&1 == {:low, {:shutdown, :memory_pressure}}))
         assert LimitedVM.call(vm, Workload, :pids, [supervisor, :protected]) == protected
@@ -118,7 +118,7 @@ defmodule OOM.Real.PressureTest do
 
     test "they come back one after the other, at whatever level there is room" do
       {vm, supervisor} = start(workers(:low, 60, priority: :low))
-      {:done, before} = grow(vm, supervisor, :low, :binary, {:ended, :low, 40})
+      {:done, _} = grow(vm, supervisor, :low, :binary, {:ended, :low, 40})
       {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
 
       returns = for {:started, _, at} <- Enum.drop(events, 60), do: at
@@ -131,7 +131,6 @@ defmodule OOM.Real.PressureTest do
       first = Enum.min(returns)
       levels = for {:level, level, _, at} <- events, at <= first, do: level
       refute List.last(levels) == :critical
-      assert Enum.any?(before, &match?({:level, :critical, _, _}, &1))
     end
 
     test "the level was told once per change" do
