@@ -119,6 +119,8 @@ defmodule OOM.Snapshot do
   # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds.
   @spec from_report(map()) :: t()
   def from_report(report) do
+    # The guard adds what its throttle has seen, which is none of its readers'.
+    report = Map.delete(report, :standing_bytes_per_s)
     struct!(__MODULE__, %{report | source: report.source || :none})
   end
 end
