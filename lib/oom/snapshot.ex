@@ -116,10 +116,10 @@ defmodule OOM.Snapshot do
         }
 
   @doc false
-  # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds. What the guard
-  # adds to it for its decision is none of it: the reporter is passed such a report.
+  # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds.
   @spec from_report(map()) :: t()
   def from_report(report) do
+    # The guard adds what its throttle has seen, which is none of its readers'.
     report = Map.delete(report, :standing_bytes_per_s)
     struct!(__MODULE__, %{report | source: report.source || :none})
   end
