@@ -1,7 +1,7 @@
 defmodule OOM.Throttle do
   @moduledoc false
   # Slows the workers that grow, in slices, while growth would reach the floor soon: they stand still
-  # for 40 ms and run for 1 ms or more, so that growth fits the time that exact figures, a trim and a
+  # for 15 to 40 ms and run for 1 ms or more, so that growth fits the time that exact figures, a trim and a
   # decision take. A legitimate load goes through, a little later; a leak arrives at the floor slowly.
   # While workers stand still they answer at once: each stand reads their figures anew.
   #
@@ -24,8 +24,10 @@ defmodule OOM.Throttle do
   alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Slices, Steps, VictimQueue}
   alias OOM.Workers
 
-  # The stand; below 50 ms with the run and what the schedulers add.
-  @stand_ms 40
+  # The least stand: what was freed is back by then, and a decision has taken effect. And the longest,
+  # where figures are late; below 50 ms with the run and what the schedulers add.
+  @stand_ms 15
+  @longest_ms 40
   # So long at most it is waited until all stand; one in a long collection does not for hundreds of ms.
   @settle_ms 10
   # Whom a stand takes in.
@@ -34,9 +36,7 @@ defmodule OOM.Throttle do
   # One that has done so much work in a turn and has not grown is left alone for so many turns. A
   # leak that does next to nothing else takes 64 KiB with far less.
   @ran_reductions 20_000
-  # One that has done no more than this waits.
-  @idle_reductions 500
-  @alone_turns 20
+  @alone_turns 40
   # In the first of so many turns the workers are also looked at while they may run.
   @look_turns 8
   # To read whose children so many processes are takes 30 ms. Where there are more the accountant's
@@ -127,7 +127,7 @@ defmodule OOM.Throttle do
     with {:ok, state} <- wait(state, began_ms + @settle_ms, :stood),
          settled = sample(state),
          look = look(line),
-         {:ok, state} <- wait(state, began_ms + @stand_ms, {:looked, look}),
+         {:ok, state} <- wait(state, began_ms + @longest_ms, {:looked, look}),
          standing = sample(state),
          state = line |> read(state) |> sort(grown(settled, standing)) |> costs(standing),
          _ = dbg_turn(began_ms, line, settled, standing, state),
@@ -234,10 +234,18 @@ defmodule OOM.Throttle do
 
     episode = Level.episode()
 
+    ranks =
+      for {pid, row, _} <- seen,
+          is_map_key(growers, pid),
+          into: state.ranks,
+          do: {elem(row, 1), true}
+
+    state = %{state | growers: growers, ranks: ranks}
+
     alone =
       for {pid, row, grown} <- seen,
-          grown < Limits.grown_bytes() and Evidence.shown?(row, episode) and
-            had_its_chance?(state.before[pid], state.looks[pid]),
+          grown < Limits.grown_bytes() and
+            (free?(pid, row, state) or steady?(pid, row, episode, state)),
           into: %{},
           do: {pid, state.turn + @alone_turns}
 
@@ -261,25 +269,28 @@ defmodule OOM.Throttle do
       | alert?: alone == %{} and state.alone != %{},
         quiet_turn: if(quiet?, do: state.turn + @alone_turns, else: state.quiet_turn),
         still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
-        growers: growers,
-        ranks:
-          for(
-            {pid, row, _} <- seen,
-            is_map_key(growers, pid),
-            into: state.ranks,
-            do: {elem(row, 1), true}
-          ),
         alone: alone,
         foreign: foreign
     }
   end
 
-  # It ran for a while; or it did not want to.
-  defp had_its_chance?({before, _, _}, {now, _, waits?})
-       when is_integer(before) and is_integer(now),
-       do: now - before > @ran_reductions or (waits? and now - before < @idle_reductions)
+  # One that waits for a message takes nothing; nor does one that holds what it held before memory grew,
+  # unless others of its rank take it.
+  defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks}) do
+    match?({_, _, true}, looks[pid]) or
+      (suspects[pid] == false and not is_map_key(ranks, elem(row, 1)))
+  end
 
-  defp had_its_chance?(_no_look, _look), do: false
+  # One that has run for a while takes nothing.
+  defp steady?(pid, row, episode, state) do
+    with true <- Evidence.shown?(row, episode),
+         {before, _, _} when is_integer(before) <- state.before[pid],
+         {now, _, _} when is_integer(now) <- state.looks[pid] do
+      now - before > @ran_reductions
+    else
+      _ -> false
+    end
+  end
 
   # What known growers have taken since the last stand.
   defp explained(growers, state),
@@ -306,32 +317,23 @@ defmodule OOM.Throttle do
   defp go(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
 
   defp go(state) do
-    {free, others} = Enum.split_with(Map.keys(state.still), &free?(&1, state))
     before = sample(state)
     distance = distance(before)
     last_ms = if state.ran, do: elem(state.ran, 2), else: 1
 
     room = {distance, before.floor_bytes || 0}
-    pids = for pid <- turned(others, state), do: {pid, Steps.bytes_of(pid)}
+    pids = for pid <- turned(Map.keys(state.still), state), do: {pid, Steps.bytes_of(pid)}
     {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms)
 
     # While they may run it shows who wants to.
-    if rem(state.turn, @look_turns) == 0, do: look(free ++ run)
+    if rem(state.turn, @look_turns) == 0, do: look(run)
 
     calm? = stand == [] and Slices.calm?(run, state.costs, distance, Limits.throttle_ms())
-    state = %{state | still: Enum.reduce(free ++ run, state.still, &resume/2)}
+    state = %{state | still: Enum.reduce(run, state.still, &resume/2)}
 
     with {:ok, state} <- wait(state, now() + run_ms, nil) do
       {:ok, %{state | ran: {before, run, run_ms}, calm: if(calm?, do: state.calm + 1, else: 0)}}
     end
-  end
-
-  # One that waits for a message takes nothing much, unless it was shown to grow; nor does one that holds
-  # what it held before memory grew, unless others of its rank do.
-  defp free?(pid, %{growers: growers, suspects: suspects, looks: looks, ranks: ranks}) do
-    not is_map_key(growers, pid) and
-      (match?({_, _, true}, looks[pid]) or
-         (suspects[pid] == false and not is_map_key(ranks, Workers.rank(pid))))
   end
 
   # Who has stood longest first.

@@ -119,6 +119,13 @@ defmodule OOM.Limits do
   def cause_share, do: 4
 
   @doc """
+  Workers below `:normal` die for growth that nobody is known to have where they pay for this time of it
+  besides the need, in ms: until the next round has taken effect.
+  """
+  @spec soon_ms() :: pos_integer()
+  def soon_ms, do: 100
+
+  @doc """
   Steady workers die for the growth of one that is worth more only where their bytes pay for this time
   of it besides the need, in ms. Otherwise their deaths would buy moments.
   """

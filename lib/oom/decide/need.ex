@@ -42,6 +42,11 @@ defmodule OOM.Need do
   def steady_bytes(report, need_bytes),
     do: need_bytes + div(growth(report) * Limits.steady_ms(), 1_000)
 
+  @doc "And where those pay that were said to be worth less than others, each time it takes them."
+  @spec soon_bytes(report(), integer()) :: integer()
+  def soon_bytes(report, need_bytes),
+    do: need_bytes + div(growth(report) * Limits.soon_ms(), 1_000)
+
   @doc "The headroom below which something is needed although nothing grows."
   @spec at_rest_bytes(report()) :: pos_integer()
   def at_rest_bytes(report), do: div(report.critical_headroom_bytes, Limits.at_rest_share())

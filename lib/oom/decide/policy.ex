@@ -4,7 +4,7 @@ defmodule OOM.Policy do
   # on its way, and notice when kills do not help. The clock is passed in; nothing here asks or sends
   # anything.
 
-  alias OOM.{Limits, Need, Promises, VictimQueue}
+  alias OOM.{Limits, Need, Priority, Promises, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
@@ -89,6 +89,7 @@ defmodule OOM.Policy do
     %{
       need_bytes: need_bytes,
       steady_bytes: if(steady?(policy), do: Need.steady_bytes(report, need_bytes)),
+      soon_bytes: if(Promises.settled?(policy.promises), do: Need.soon_bytes(report, need_bytes)),
       count: Limits.batch(),
       min_bytes: min_bytes,
       grows?: grows?,
@@ -111,7 +112,8 @@ defmodule OOM.Policy do
   def killed(policy, victims, verdict, report, now_ms) do
     promises = Promises.told(policy.promises, victims, report, now_ms)
 
-    steady? = policy.steady? or verdict == :steady
+    steady? =
+      policy.steady? or (verdict == :steady and hd(victims).rank >= Priority.rank!(:normal))
 
     %{policy | promises: promises, steady?: steady?, nobody_since_ms: nil, late_ms: nil}
   end

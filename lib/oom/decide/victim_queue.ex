@@ -7,8 +7,10 @@ defmodule OOM.VictimQueue do
   # | never | protected workers, supervisors, whoever would take one of these along           |
   # | never | one whose figure is not known, or so small that its death frees nothing         |
   # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
-  # | 2     | steady workers, once an episode: for the growth of a higher rank, where they     |
-  # |       | cover what is needed and a second of it; or where nothing grows, near the limit |
+  # | 2     | steady workers below `:normal`, where they cover what is needed                 |
+  # | 3     | other steady workers, once an episode: for the growth of a higher rank, where   |
+  # |       | they cover what is needed and a second of it; or where nothing grows, near the  |
+  # |       | limit                                                                           |
   # | last  | the same of the next rank                                                       |
   #
   # Where a worker does not answer (a collection cannot be interrupted, and no kill takes effect in it),
@@ -17,7 +19,9 @@ defmodule OOM.VictimQueue do
   # It reads the plan (OOM.Plan) in order, so it costs the same however many workers there are, and asks
   # no process anything.
 
-  alias OOM.{Evidence, Level, Limits, Plan, Tree, Units, Workers}
+  alias OOM.{Evidence, Level, Limits, Plan, Priority, Tree, Units, Workers}
+
+  @normal Priority.rank!(:normal)
 
   @type victim :: %{
           pid: pid(),
@@ -40,6 +44,7 @@ defmodule OOM.VictimQueue do
 
     * `:need_bytes` - what the victims must hold together
     * `:steady_bytes` - what steady ones must hold together; `nil` where they must not pay
+    * `:soon_bytes` - the same for those below `:normal` while memory grows; `nil` likewise
     * `:count` - how many at most
     * `:min_bytes` - one that holds less is left alone
     * `:grows?` - memory grows, and nobody is chosen without two looks that show who does
@@ -51,6 +56,7 @@ defmodule OOM.VictimQueue do
   @type limits :: %{
           need_bytes: integer(),
           steady_bytes: integer() | nil,
+          soon_bytes: integer() | nil,
           count: pos_integer(),
           min_bytes: pos_integer(),
           grows?: boolean(),
@@ -66,6 +72,7 @@ defmodule OOM.VictimQueue do
     %{
       need_bytes: need_bytes,
       steady_bytes: need_bytes,
+      soon_bytes: need_bytes,
       count: count,
       min_bytes: OOM.Tables.config().min_victim_bytes,
       grows?: false,
@@ -104,9 +111,14 @@ defmodule OOM.VictimQueue do
 
       [] ->
         cond do
-          row.late? and limits.late == :wait -> {[], :late}
-          victims = steady(known, pays?(higher, total, limits), limits) -> {victims, :steady}
-          true -> first(higher, total, limits)
+          row.late? and limits.late == :wait ->
+            {[], :late}
+
+          victims = steady(known, pays(row.rank, higher, total, limits), limits) ->
+            {victims, :steady}
+
+          true ->
+            first(higher, total, limits)
         end
     end
   end
@@ -114,12 +126,17 @@ defmodule OOM.VictimQueue do
   defp cause?(row, total, limits),
     do: Evidence.cause?(row.grown_bytes, total, limits.need_bytes)
 
-  # While something grows, steady workers pay only for one that is known and worth more. Growth that is
-  # nobody's takes whatever they give.
-  defp pays?(higher, total, %{grows?: true} = limits),
-    do: Enum.any?(higher, &cause?(&1, total, limits))
+  # What the steady workers of a rank must hold together to pay, or `nil` where they do not. For growth that
+  # nobody is known to have, or that is a protected one's, only those pay that were said to be worth less
+  # than others, each time it takes them. Others pay for one that is known and worth more, once an episode;
+  # and where nothing grows, near the limit.
+  defp pays(rank, _higher, _total, %{grows?: true} = limits) when rank < @normal,
+    do: limits.soon_bytes
 
-  defp pays?(_higher, _total, _at_rest), do: true
+  defp pays(_rank, higher, total, %{grows?: true} = limits),
+    do: if(Enum.any?(higher, &cause?(&1, total, limits)), do: limits.steady_bytes)
+
+  defp pays(_rank, _higher, _total, at_rest), do: at_rest.steady_bytes
 
   # Growth shown is evidence enough; of those that grow no more than the need asks for.
   defp growing(known, limits) do
@@ -131,12 +148,11 @@ defmodule OOM.VictimQueue do
     |> take(limits.need_bytes, limits.count)
   end
 
-  defp steady(_known, false, _limits), do: nil
-  defp steady(_known, true, %{steady_bytes: nil}), do: nil
+  defp steady(_known, nil, _limits), do: nil
 
-  defp steady(known, true, limits) do
-    victims = known |> in_order() |> take(limits.steady_bytes, limits.count)
-    if sum(victims) >= limits.steady_bytes, do: victims
+  defp steady(known, bytes, limits) do
+    victims = known |> in_order() |> take(bytes, limits.count)
+    if sum(victims) >= bytes, do: victims
   end
 
   # What is dynamic is one of many; the largest first, so that the fewest die.
