@@ -19,6 +19,7 @@ defmodule OOM.Probe do
   @long_queue 32
   # One that has worked no more than this since the last look holds what it held.
   @worked 500
+  @appended 20
   # Its binaries are only asked for where few can be: of a heap this small, at most 20,000.
   @small_heap_words 131_072
   # Reductions per ms; one that does more works hard.
@@ -46,7 +47,10 @@ defmodule OOM.Probe do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
         {own, flood} = own(pid, gc, queue)
         hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: hard_ms(last)
-        found = pid |> held(gc, reductions, last) |> Map.put(:hard_ms, hard_ms)
+
+        found =
+          pid |> held(gc, worked(reductions, last, status), last) |> Map.put(:hard_ms, hard_ms)
+
         bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
         waits? = waits?(pid, status, queue)
@@ -135,12 +139,10 @@ defmodule OOM.Probe do
   #
   # `step`: where few binaries hold much, and more than at the last look, they are being appended
   # to; see OOM.Steps.
-  defp held(_pid, _gc, _reductions, nil), do: @nothing
+  defp held(_pid, _gc, nil, _last), do: @nothing
+  defp held(_pid, _gc, false, {_, _, found}), do: found
 
-  defp held(_pid, _gc, reductions, {before, _, found}) when reductions - before <= @worked,
-    do: found
-
-  defp held(pid, gc, _reductions, {_, _, last}) do
+  defp held(pid, gc, true, {_, _, last}) do
     with true <- gc[:heap_block_size] + gc[:old_heap_block_size] <= @small_heap_words,
          {_, binaries} <- :erlang.process_info(pid, :binary) do
       shares = for {_, bytes, holders} <- binaries, do: div(bytes, max(holders, 1))
@@ -152,6 +154,12 @@ defmodule OOM.Probe do
       _ -> @nothing
     end
   end
+
+  # Whether it has worked since; `nil` at the first look. One that stands still is asked sooner: it waits
+  # for nobody's turn, and an append of 64 KiB is next to no work.
+  defp worked(_reductions, nil, _status), do: nil
+  defp worked(reductions, {before, _, _}, :suspended), do: reductions - before > @appended
+  defp worked(reductions, {before, _, _}, _status), do: reductions - before > @worked
 
   defp hard?(reductions, now_ms, {before, then, _}) when now_ms > then,
     do: reductions - before > @hard * (now_ms - then)

@@ -178,11 +178,10 @@ defmodule OOM.Policy do
   @spec exhausted?(t()) :: boolean()
   def exhausted?(policy), do: policy.exhausted_bytes != nil
 
-  # Growth that goes on while all stand still goes on until its victim's memory is back: a mailbox of
-  # 100 MB takes 100 ms.
+  # Growth that goes on while all stand still goes on until its victim's memory is back.
   defp ahead_ms(policy, %{standing_bytes_per_s: standing})
        when is_integer(standing) and standing > 0 do
-    free_ms = div(policy.largest_bytes, Limits.free_bytes_per_ms())
+    free_ms = div(policy.largest_bytes, Limits.free_busy_bytes_per_ms())
     reaction_ms(policy) + min(free_ms, Limits.longest_free_ms())
   end
 
