@@ -74,12 +74,6 @@ defmodule OOM.VictimQueueTest do
       worker(500, 100)
       assert {[], :none} == choose(10)
     end
-
-    test "a rank whose growth is less than a quarter of the need is not the cause" do
-      worker(250, 100, grown: 24)
-      assert {[], :none} == choose(100)
-      assert {[_], :growing} = choose(96)
-    end
   end
 
   describe "steady workers, for the growth of one that is worth more" do
