@@ -103,12 +103,13 @@ defmodule OOM.Real.PressureTest do
       {vm, LimitedVM.call(vm, Workload, :start, [workers, []])}
     end
 
-    for {rate, every_ms} <- ["2.5": 40, "5": 20, "10": 10] do
-      test "of #{rate} MB/s is the end of the worker that has it, and not of the VM" do
-        {vm, supervisor} = start_slow(workers(:low, 1, priority: :low))
-        args = [supervisor, :low, :binary, 100_000, unquote(every_ms), {:ended, :low, 1}]
+    for {rate, every_ms} <- ["2.5": 40, "5": 20, "10": 10], class <- [:low, :normal] do
+      test "of #{rate} MB/s is the end of the #{class} worker that has it, and not of the VM" do
+        {vm, supervisor} = start_slow(workers(unquote(class), 1, priority: unquote(class)))
+        done = {:ended, unquote(class), 1}
+        args = [supervisor, unquote(class), :binary, 100_000, unquote(every_ms), done]
         assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
-        assert [{:low, {:shutdown, :memory_pressure}}] = ended(events)
+        assert [{unquote(class), {:shutdown, :memory_pressure}}] = ended(events)
         assert Cgroup.oom_kills(vm.cgroup) == 0
       end
     end
