@@ -14,6 +14,7 @@ defmodule OOM.Guard do
     Limits,
     Native,
     Notifier,
+    Plan,
     Policy,
     Promises,
     Reporter,
@@ -189,6 +190,7 @@ defmodule OOM.Guard do
 
   defp step(state) do
     policy = Policy.throttled(state.policy, state.throttle != nil)
+    policy = Policy.largest(policy, Plan.largest_bytes())
     %{state | policy: Policy.steps(policy, Steps.largest())}
   end
 

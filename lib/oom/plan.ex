@@ -61,6 +61,15 @@ defmodule OOM.Plan do
 
   defp forth(_key, _rank, _count), do: []
 
+  @doc "What the largest worker of the lowest rank holds; 0 where there is none."
+  @spec largest_bytes() :: non_neg_integer()
+  def largest_bytes do
+    case :ets.first(__MODULE__) do
+      {_, minus, _} -> -minus
+      :"$end_of_table" -> 0
+    end
+  end
+
   @doc "Those of a rank that hold nothing as far as is known, mostly the newest; at most `count`."
   @spec smallest(0..1000, non_neg_integer()) :: [pid()]
   def smallest(rank, count), do: back(:ets.prev(__MODULE__, {rank, [], []}), rank, count)

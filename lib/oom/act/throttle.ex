@@ -274,11 +274,16 @@ defmodule OOM.Throttle do
     }
   end
 
-  # One that waits for a message takes nothing; nor does one that holds what it held before memory grew,
-  # unless others of its rank take it.
-  defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks}) do
-    match?({_, _, true}, looks[pid]) or
-      (suspects[pid] == false and not is_map_key(ranks, elem(row, 1)))
+  # One that holds what it held before memory grew takes nothing, unless others of its rank do and it wants
+  # to run; nor does one that has run, taken nothing, and waits for a message. That alone shows nothing: it
+  # may be between two of its own timeouts.
+  defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks, costs: costs}) do
+    waits? = match?({_, _, true}, looks[pid])
+
+    case costs do
+      %{^pid => {bytes, _}} -> waits? and bytes < Limits.grown_bytes()
+      _ -> suspects[pid] == false and (waits? or not is_map_key(ranks, elem(row, 1)))
+    end
   end
 
   # One that has run for a while takes nothing.

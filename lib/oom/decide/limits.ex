@@ -142,6 +142,10 @@ defmodule OOM.Limits do
   @spec free_bytes_per_ms() :: pos_integer()
   def free_bytes_per_ms, do: @mib
 
+  @doc "No more of that is waited for in advance, in ms: a guess that is wrong must not cost more."
+  @spec longest_free_ms() :: pos_integer()
+  def longest_free_ms, do: 150
+
   @doc """
   A victim that has not left after this time, in ms, is in a collection that cannot be interrupted.
   What it holds is not counted on any more.

@@ -11,6 +11,8 @@ defmodule OOM.Policy do
             # the largest step of those that grow, and of all that may run at once; see OOM.Steps
             step_bytes: 0,
             steps_bytes: 0,
+            # what the largest worker of the lowest rank holds
+            largest_bytes: 0,
             # those that grow are being slowed, so that nothing seems to grow
             throttled?: false,
             trimmed_ms: nil,
@@ -59,7 +61,7 @@ defmodule OOM.Policy do
   def need_bytes(policy, report, now_ms) do
     # Where nothing grows nobody takes a step.
     step = if policy.throttled? or Need.grows?(report), do: policy.step_bytes, else: 0
-    Need.bytes(report, policy.promises, reaction_ms(policy), step, now_ms)
+    Need.bytes(report, policy.promises, ahead_ms(policy, report), step, now_ms)
   end
 
   @doc """
@@ -156,6 +158,10 @@ defmodule OOM.Policy do
   @spec throttled(t(), boolean()) :: t()
   def throttled(policy, throttled?), do: %{policy | throttled?: throttled?}
 
+  @doc "What the largest worker of the lowest rank holds, as of now."
+  @spec largest(t(), non_neg_integer()) :: t()
+  def largest(policy, bytes), do: %{policy | largest_bytes: bytes}
+
   @doc "What may be taken in one step, as of now."
   @spec steps(t(), {non_neg_integer(), non_neg_integer()}) :: t()
   def steps(policy, {largest, together}),
@@ -171,6 +177,16 @@ defmodule OOM.Policy do
   @doc "Whether killing was given up: nobody is left, or it frees next to nothing."
   @spec exhausted?(t()) :: boolean()
   def exhausted?(policy), do: policy.exhausted_bytes != nil
+
+  # Growth that goes on while all stand still goes on until its victim's memory is back: a mailbox of
+  # 100 MB takes 100 ms.
+  defp ahead_ms(policy, %{standing_bytes_per_s: standing})
+       when is_integer(standing) and standing > 0 do
+    free_ms = div(policy.largest_bytes, Limits.free_bytes_per_ms())
+    reaction_ms(policy) + min(free_ms, Limits.longest_free_ms())
+  end
+
+  defp ahead_ms(policy, _report), do: reaction_ms(policy)
 
   defp reaction_ms(policy), do: policy.reaction_ms || Limits.reaction_ms()
 
