@@ -4,7 +4,7 @@ defmodule OOM.Real.PressureTest do
 
   use ExUnit.Case, async: false
 
-  alias OOM.Test.{Cgroup, LimitedVM, Workload}
+  alias OOM.Test.{Cgroup, Healthy, LimitedVM, Workload}
 
   @moduletag :cgroup
   @moduletag skip: Cgroup.unavailable()
@@ -90,6 +90,28 @@ defmodule OOM.Real.PressureTest do
       # Whenever a :normal worker ended, no :low one was alive.
       alive = for {:alive, names} <- events, {:low, _} = name <- names, do: name
       assert alive == []
+    end
+  end
+
+  describe "a slow leak" do
+    # Of the VM that is nearly full of what nobody may kill.
+    defp start_slow(workers) do
+      vm = LimitedVM.start!(@limit, @config)
+      protected = {Protected, {:binaries, 0}, priority: :protected}
+      supervisor = LimitedVM.call(vm, Healthy, :start, [[protected]])
+      :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 60 * @mib, :slow])
+      {vm, LimitedVM.call(vm, Workload, :start, [workers, []])}
+    end
+
+    for {rate, every_ms} <- ["2.5": 40, "5": 20, "10": 10], class <- [:low, :normal] do
+      test "of #{rate} MB/s is the end of the #{class} worker that has it, and not of the VM" do
+        {vm, supervisor} = start_slow(workers(unquote(class), 1, priority: unquote(class)))
+        done = {:ended, unquote(class), 1}
+        args = [supervisor, unquote(class), :binary, 100_000, unquote(every_ms), done]
+        assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
+        assert [{unquote(class), {:shutdown, :memory_pressure}}] = ended(events)
+        assert Cgroup.oom_kills(vm.cgroup) == 0
+      end
     end
   end
 

@@ -22,15 +22,13 @@ defmodule OOM.EvidenceTest do
 
   describe "look/3" do
     test "the first shows nothing, however much is held" do
-      assert looks([{500 * @mib, 0}]) == %{grown: 0, shown?: false, episode: @episode}
+      assert %{grown: 0, shown?: false, episode: @episode} = looks([{500 * @mib, 0}])
     end
 
     test "two that follow each other closely show growth, or that there is none" do
-      assert looks([{@mib, 0}, {3 * @mib, 500}]) ==
-               %{grown: 2 * @mib, shown?: true, episode: @episode}
-
-      assert looks([{@mib, 0}, {@mib, 50}]) == %{grown: 0, shown?: true, episode: @episode}
-      assert looks([{@mib, 0}, {0, 50}]) == %{grown: 0, shown?: true, episode: @episode}
+      assert %{grown: 2_097_152, shown?: true} = looks([{@mib, 0}, {3 * @mib, 500}])
+      assert %{grown: 0, shown?: true} = looks([{@mib, 0}, {@mib, 50}])
+      assert %{grown: 0, shown?: true} = looks([{@mib, 0}, {0, 50}])
     end
 
     test "two that are far apart show nothing: it may have come before anything grew" do
@@ -64,11 +62,11 @@ defmodule OOM.EvidenceTest do
     test "growth of another episode shows nothing in this one" do
       old = %{grown: 500 * @mib, shown?: true, episode: @episode - 1}
 
-      assert Evidence.look({old, 500 * @mib, 501, true}, 500 * @mib, @episode) ==
-               %{grown: 0, shown?: false, episode: @episode}
+      assert %{grown: 0, shown?: false, episode: @episode} =
+               Evidence.look({old, 500 * @mib, 501, true}, 500 * @mib, @episode)
 
-      assert Evidence.look({old, 500 * @mib, 40, true}, 501 * @mib, @episode) ==
-               %{grown: @mib, shown?: true, episode: @episode}
+      assert %{grown: @mib, shown?: true, episode: @episode} =
+               Evidence.look({old, 500 * @mib, 40, true}, 501 * @mib, @episode)
     end
   end
 
@@ -85,6 +83,30 @@ defmodule OOM.EvidenceTest do
     test "without a look shows nothing" do
       assert Evidence.grown_bytes(row(nil)) == 0
       refute Evidence.shown?(row(nil), @episode)
+    end
+  end
+
+  describe "suspect?/1" do
+    defp suspect?(more, since_ms) do
+      evidence = %{grown: 0, shown?: false, episode: @episode, more: more, since_ms: since_ms}
+      Evidence.suspect?(row({1, 1, %{evidence: evidence}}))
+    end
+
+    test "is one that holds more than at the look before, however long ago that was" do
+      assert suspect?(65_536, 60_000)
+      refute suspect?(65_535, 60_000)
+      refute suspect?(-@mib, 60_000)
+    end
+
+    test "is one that holds a little more than a moment ago" do
+      assert suspect?(65_535, 1)
+      refute suspect?(1, 1)
+      refute suspect?(0, 0)
+    end
+
+    test "is one that was never looked at, or once" do
+      assert suspect?(nil, 0)
+      assert Evidence.suspect?(row(nil))
     end
   end
 

@@ -87,8 +87,9 @@ defmodule OOM.NeedTest do
 
   describe "a step that nothing interrupts" do
     test "may pass the floor, and must not pass the limit" do
-      assert need(report(100 * @mib), 93 * @mib) == 0
-      assert need(report(100 * @mib), 93 * @mib + 1) == 1
+      # Half of the floor stays.
+      assert need(report(100 * @mib), 86 * @mib) == 0
+      assert need(report(100 * @mib), 86 * @mib + 1) == 1
     end
 
     test "asks for no more where the floor is passed anyhow" do
@@ -126,6 +127,12 @@ defmodule OOM.NeedTest do
     assert Need.steady_bytes(report(0, growth_bytes_per_s: -7), 5) == 5
     throttled = report(0, growth_bytes_per_s: 100, standing_bytes_per_s: 0, trend_bytes_per_s: 3)
     assert Need.steady_bytes(throttled, 5) == 8
+  end
+
+  test "those below :normal pay for a moment of it" do
+    report = report(0, growth_bytes_per_s: 1_000)
+    assert Need.soon_bytes(report, 5) == 5 + Limits.soon_ms()
+    assert Need.soon_bytes(report(0), 5) == 5
   end
 
   test "left_ms/1 is the time to the limit itself" do

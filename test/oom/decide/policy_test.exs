@@ -127,10 +127,10 @@ defmodule OOM.PolicyTest do
   describe "a step that nothing interrupts" do
     test "is made room for while something grows" do
       policy = Policy.steps(Policy.new(false), {60 * @mib, 60 * @mib})
-      # A quarter of the floor stays.
+      # Half of the floor stays.
       assert {{:kill, need}, _} = decide(policy, report(60), 0)
-      assert need == 7 * @mib
-      assert {:wait, _} = decide(policy, report(67), 0)
+      assert need == 14 * @mib
+      assert {:wait, _} = decide(policy, report(74), 0)
       assert {:wait, _} = decide(policy, report(60, growth_bytes_per_s: nil), 0)
     end
 
@@ -179,7 +179,7 @@ defmodule OOM.PolicyTest do
       # For a second of growth besides.
       assert limits(policy, 0).steady_bytes == 21 * @mib
 
-      victim = victim(1)
+      victim = victim(1, 500)
       policy = killed(policy, [victim], :steady, 0)
       assert limits(policy, 1).steady_bytes == nil
       policy = settled(policy, victim, 1)
@@ -191,6 +191,16 @@ defmodule OOM.PolicyTest do
       assert limits(policy, 2 * Limits.episode_ms()).steady_bytes == nil
       {_, policy} = decide(policy, report(100), 3 * Limits.episode_ms() + 1)
       assert is_integer(limits(policy, 3 * Limits.episode_ms() + 1).steady_bytes)
+    end
+
+    test "let those below :normal pay each time" do
+      victim = victim(1, 499)
+      policy = killed(Policy.new(false), [victim], :steady, 0)
+      assert limits(policy, 1).soon_bytes == nil
+      policy = settled(policy, victim, 1)
+      assert limits(policy, 100).soon_bytes == 3 * @mib
+      # And the others still may.
+      assert limits(policy, 100).steady_bytes == 21 * @mib
     end
 
     test "let none of them pay before it is known what the last kills gave back" do

@@ -74,17 +74,11 @@ defmodule OOM.VictimQueueTest do
       worker(500, 100)
       assert {[], :none} == choose(10)
     end
-
-    test "a rank whose growth is less than a quarter of the need is not the cause" do
-      worker(250, 100, grown: 24)
-      assert {[], :none} == choose(100)
-      assert {[_], :growing} = choose(96)
-    end
   end
 
   describe "steady workers, for the growth of one that is worth more" do
     setup do
-      %{steady: worker(250, 100), grower: worker(500, 300, grown: 200)}
+      %{steady: worker(500, 100), grower: worker(750, 300, grown: 200)}
     end
 
     test "pay where they cover what is asked of them", %{steady: steady} do
@@ -97,24 +91,58 @@ defmodule OOM.VictimQueueTest do
 
     test "do not a second time in an episode", %{grower: grower} do
       assert {[grower], :growing} == pids(choose(10, steady_bytes: nil))
+      # What is asked of those below :normal is nothing to them.
+      assert {[grower], :growing} == pids(choose(10, soon_bytes: 10 * @mib))
     end
 
-    test "do not for one that may not be reached yet", %{steady: steady} do
-      # The grower is above the ceiling, and known: they pay for it.
-      assert {[steady], :steady} == pids(choose(10, steady_bytes: 10 * @mib, ceiling: 250))
-      # They do not cover it: it is waited until the grower may be taken.
-      assert {[], :late} == choose(10, steady_bytes: 101 * @mib, ceiling: 250)
+    test "pay for one that may not be reached yet, or wait for it", %{steady: steady} do
+      assert {[steady], :steady} == pids(choose(10, steady_bytes: 10 * @mib, ceiling: 500))
+      assert {[], :late} == choose(10, steady_bytes: 101 * @mib, ceiling: 500)
     end
 
     test "as few of them as cover it, the largest first", %{steady: steady} do
-      other = worker(250, 60)
-      worker(250, 20)
+      other = worker(500, 60)
+      worker(500, 20)
       assert {[steady, other], :steady} == pids(choose(10, steady_bytes: 150 * @mib))
     end
 
-    test "come after those of their rank that grow", %{steady: _} do
-      culprit = worker(250, 10, grown: 100)
+    test "come after those of their rank that grow" do
+      culprit = worker(500, 10, grown: 100)
       assert {[culprit], :growing} == pids(choose(10, steady_bytes: 10 * @mib))
+    end
+
+    test "do not for growth that nobody is known to have", %{grower: grower} do
+      Workers.delete(grower)
+      assert {[], :none} == choose(10, steady_bytes: 10 * @mib, soon_bytes: 10 * @mib)
+    end
+  end
+
+  describe "steady workers below :normal" do
+    setup do: %{low: worker(250, 100)}
+
+    test "pay for growth that nobody is known to have, where they cover it", %{low: low} do
+      worker(500, 300)
+      assert {[low], :steady} == pids(choose(10, soon_bytes: 100 * @mib))
+      assert {[], :none} == choose(10, soon_bytes: 100 * @mib + 1)
+    end
+
+    test "pay for one that is worth more, again and again", %{low: low} do
+      grower = worker(500, 300, grown: 200)
+      assert {[low], :steady} == pids(choose(10, soon_bytes: 10 * @mib))
+      Workers.delete(low)
+      next = worker(250, 50)
+      assert {[next], :steady} == pids(choose(10, soon_bytes: 10 * @mib))
+      Workers.delete(next)
+      assert {[grower], :growing} == pids(choose(10, soon_bytes: 10 * @mib))
+    end
+
+    test "do not before it is known what the last kills gave back" do
+      assert {[], :none} == choose(10, soon_bytes: nil)
+    end
+
+    test "come after those of their rank that grow" do
+      culprit = worker(250, 10, grown: 100)
+      assert {[culprit], :growing} == pids(choose(10, soon_bytes: 10 * @mib))
     end
   end
 
@@ -330,6 +358,7 @@ defmodule OOM.VictimQueueTest do
         %{
           need_bytes: round(need * @mib),
           steady_bytes: nil,
+          soon_bytes: nil,
           count: 64,
           min_bytes: 1,
           grows?: true,
