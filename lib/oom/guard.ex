@@ -246,14 +246,6 @@ defmodule OOM.Guard do
     now = now()
     limits = Policy.limits(policy, need, report, config.min_victim_bytes, now)
 
-    if System.get_env("OOM_DBG"),
-      do:
-        :erlang.display(
-          {:choose, now - :persistent_term.get(:t00, 0), limits, div(report.headroom_bytes, 1024),
-           report.growth_bytes_per_s, report.trend_bytes_per_s, report.standing_bytes_per_s,
-           elem(VictimQueue.choose(limits), 1)}
-        )
-
     case VictimQueue.choose(limits) do
       {[], verdict} ->
         given_up(report, state, Policy.nobody(policy, verdict, report, now))

@@ -130,7 +130,6 @@ defmodule OOM.Throttle do
          {:ok, state} <- wait(state, began_ms + @longest_ms, {:looked, look}),
          standing = sample(state),
          state = line |> read(state) |> sort(grown(settled, standing)) |> costs(standing),
-         _ = dbg_turn(began_ms, line, settled, standing, state),
          :ok = Guard.look(self(), rate(settled, standing)) do
       # At first nobody is known to need it longer. Where memory grows on, all stand in the next turn, and
       # that begins now.
@@ -159,30 +158,6 @@ defmodule OOM.Throttle do
   # Where growth goes on while all stand, more of that tells nothing new for a while.
   defp alert?(state, grew_bytes),
     do: grew_bytes > @alert_bytes and state.alone != %{} and state.turn >= state.quiet_turn
-
-  defp dbg_turn(began, line, settled, standing, state) do
-    if System.get_env("OOM_DBG"),
-      do:
-        :erlang.display(
-          {:turn, now() - began,
-           line: length(line),
-           still: map_size(state.still),
-           growers: map_size(state.growers),
-           alone: map_size(state.alone),
-           settled: div(settled.headroom_bytes, 1024),
-           standing: div(standing.headroom_bytes, 1024),
-           calm: state.calm,
-           foreign: state.foreign,
-           ran: state.ran && {length(elem(state.ran, 1)), elem(state.ran, 2)},
-           costs:
-             state.costs
-             |> Map.values()
-             |> Enum.map(&div(elem(&1, 0), 1024))
-             |> Enum.sort()
-             |> Enum.take(-4)
-             |> List.to_tuple()}
-        )
-  end
 
   # Reads what the line holds: what it owns at once, then each process. Throw-away processes do it,
   # because a worker in a long collection does not answer before its end.

@@ -22,9 +22,9 @@ defmodule OOM.Need do
   """
   @spec bytes(report(), Promises.t(), pos_integer(), non_neg_integer(), integer()) :: integer()
   def bytes(report, promises, reaction_ms, step_bytes, now_ms) do
-    # With next to nothing left to the system, what lies free inside the VM is no comfort: the next
-    # allocation may be one that it cannot serve.
-    short? = report.headroom_bytes * 4 < report.critical_headroom_bytes * 3
+    # While memory grows and next to nothing is left to the system, what lies free inside the VM is no
+    # comfort: the next allocation may be one that it cannot serve.
+    short? = grows?(report) and report.headroom_bytes * 4 < report.critical_headroom_bytes * 3
     urgent? = urgent?(report) or short?
     room = report.headroom_bytes + Promises.bytes(promises, report, urgent?, now_ms)
     floor = report.critical_headroom_bytes
