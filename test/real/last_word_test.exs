@@ -47,7 +47,7 @@ defmodule OOM.Real.LastWordTest do
 
   test "one that drops its cache when it is asked is not killed, nor is anyone else" do
     {vm, supervisor} = start(shrinks: true)
-    assert {:done, _} = grow(vm, supervisor, {:level, :high})
+    assert {:done, _} = grow(vm, supervisor, {:asked, :cache})
     LimitedVM.call(vm, Workload, :await, [[:level], [:normal]])
     events = LimitedVM.call(vm, Workload, :events, [])
 

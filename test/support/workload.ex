@@ -402,6 +402,10 @@ defmodule OOM.Test.Workload do
     do: Enum.count(events, &match?({:ended, {^group, _}, _, _}, &1)) >= count
 
   defp done?({:level, level}, events), do: Enum.any?(events, &match?({:level, ^level, _, _}, &1))
+
+  defp done?({:asked, group}, events),
+    do: Enum.any?(events, &match?({:asked, {^group, _}, _, _}, &1))
+
   defp done?(:exhausted, events), do: Enum.any?(events, &match?({:exhausted, _, _}, &1))
 
   @doc "For `on_exhausted`."
