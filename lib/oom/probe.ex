@@ -42,7 +42,9 @@ defmodule OOM.Probe do
 
   # The figure, what it is worth, what it may take in one step, and what to remember until the next
   # look.
-  defp look(pid, last, last_bytes, now_ms, min_bytes) do
+  defp look(pid, work, last_bytes, now_ms, min_bytes) do
+    last = if match?({:born, _, _}, work), do: nil, else: work
+
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
         {own, flood} = own(pid, gc, queue)
@@ -57,7 +59,7 @@ defmodule OOM.Probe do
         free? = waits? or ran?(reductions, last)
 
         evidence =
-          last |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
+          work |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
 
         live = live(gc)
         copied = copied(status, live, last)
@@ -73,6 +75,9 @@ defmodule OOM.Probe do
   # Evidence and figure of the last look, its age, and whether the worker could have grown since.
   defp before({_, at_ms, %{evidence: evidence}}, bytes, now_ms, free?),
     do: {evidence, bytes, now_ms - at_ms, free?}
+
+  defp before({:born, at_ms, episode}, _bytes, now_ms, _free?),
+    do: {Evidence.born(episode), 0, now_ms - at_ms, true}
 
   defp before(_no_look, _bytes, _now_ms, _free?), do: nil
 
@@ -217,10 +222,10 @@ defmodule OOM.Probe do
   defp sample(pid) do
     now_ms = System.monotonic_time(:millisecond)
 
-    {last, last_bytes} = Workers.last_look(pid)
+    {work, last_bytes} = Workers.last_look(pid)
 
-    with {bytes, state, step, work} <- look(pid, last, last_bytes, now_ms, min_bytes()) do
-      Workers.worked(pid, work)
+    with {bytes, state, step, now} <- look(pid, work, last_bytes, now_ms, min_bytes()) do
+      Workers.worked(pid, now)
       Steps.put(pid, step)
       Workers.sampled(pid, bytes, now_ms, state)
     end

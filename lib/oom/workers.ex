@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer
   # matches its row, so whoever picks a victim checks the key against the row (OOM.VictimQueue).
 
-  alias OOM.{Asker, HeapCaps, Plan, Steps, Tree, Units}
+  alias OOM.{Asker, HeapCaps, Level, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -20,7 +20,9 @@ defmodule OOM.Workers do
   # figure. `:stale`: it does not answer.
   @type state :: :new | :fresh | :busy | :stale
   @typedoc "Reductions and time at the last look, and what was found then; see OOM.Probe."
-  @type work :: {reductions :: non_neg_integer(), at_ms :: integer(), found :: map()}
+  @type work ::
+          {reductions :: non_neg_integer(), at_ms :: integer(), found :: map()}
+          | {:born, at_ms :: integer(), episode :: non_neg_integer()}
   @type row ::
           {pid(), OOM.Priority.rank(), bytes :: non_neg_integer(), sampled_ms :: integer() | nil,
            state(), supervisor :: pid() | nil, id :: term(), options :: keyword(), work() | nil}
@@ -41,7 +43,7 @@ defmodule OOM.Workers do
     supervisor = supervisor(pid)
     Tree.met(supervisor)
 
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil}),
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], born()}),
       do: appeared(pid, rank),
       else: declare_again(pid, rank)
   end
@@ -74,7 +76,7 @@ defmodule OOM.Workers do
   @doc "One that was found below a supervisor, and about which nobody has said anything."
   @spec found(pid(), OOM.Priority.rank(), pid()) :: :ok
   def found(pid, rank, supervisor) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, nil}),
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, born()}),
       do: appeared(pid, rank),
       else: :ok
   end
@@ -82,7 +84,7 @@ defmodule OOM.Workers do
   @doc "What a supervisor knows of the child it has just started."
   @spec attach(pid(), OOM.Priority.rank(), pid(), term(), keyword()) :: :ok
   def attach(pid, rank, supervisor, id, options) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options, nil}) do
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options, born()}) do
       appeared(pid, rank)
     else
       # It may have been found before its supervisor could say so.
@@ -98,6 +100,9 @@ defmodule OOM.Workers do
       :ok
     end
   end
+
+  # Whatever it holds at its first look it has taken since.
+  defp born, do: {:born, System.monotonic_time(:millisecond), Level.episode()}
 
   # In the plan from the first moment: what has not been looked at yet may be what grows.
   defp appeared(pid, rank) do

@@ -8,7 +8,8 @@ defmodule OOM.Throttle do
   #   * All that may be killed stand still at first. One that does not want to run, or that has run and
   #     has not grown, is left alone for a while.
   #   * Of the others those run whose last runs fit into what is left above the floor (OOM.Slices). One
-  #     whose run takes more than that waits for its turn; it is the next victim.
+  #     whose run takes more than that waits for its turn; it is the next victim. At the floor one that
+  #     grows and cannot be ended, because a protected one would end with it, stands until there is room.
   #   * Where memory grows in nobody's figures while all stand, the growth is none of theirs, and the
   #     throttle ends.
   #
@@ -21,8 +22,8 @@ defmodule OOM.Throttle do
   # its own, which also ends with the guard. It needs nobody to go on, and ends by itself when the
   # workers, let run, do not grow towards the floor any more. It asks no worker anything itself.
 
-  alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Slices, Steps, VictimQueue}
-  alias OOM.Workers
+  alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Slices, Steps, Units}
+  alias OOM.{VictimQueue, Workers}
 
   # The least stand: what was freed is back by then, and a decision has taken effect. And the longest,
   # where figures are late; below 50 ms with the run and what the schedulers add.
@@ -86,6 +87,8 @@ defmodule OOM.Throttle do
       growers: %{},
       # who is left alone, and until which turn
       alone: %{},
+      # who grows and cannot be killed
+      bound: %{},
       # whether they may have grown when they were first stopped
       suspects: %{},
       # the ranks of those that were shown to grow
@@ -121,8 +124,15 @@ defmodule OOM.Throttle do
   defp stand(state) do
     began_ms = now()
     alone = for {pid, until} <- state.alone, until > state.turn, into: %{}, do: {pid, until}
-    line = VictimQueue.line(@line, @of_each_rank, alone)
-    state = %{state | alone: alone, still: Enum.reduce(line, state.still, &suspend/2)}
+    bound = bound(alone)
+    line = VictimQueue.line(@line, @of_each_rank, alone) ++ Map.keys(bound)
+
+    state = %{
+      state
+      | alone: alone,
+        bound: bound,
+        still: Enum.reduce(line, state.still, &suspend/2)
+    }
 
     with {:ok, state} <- wait(state, began_ms + @settle_ms, :stood),
          settled = sample(state),
@@ -137,6 +147,15 @@ defmodule OOM.Throttle do
         do: {:ok, state},
         else: stand_on(state, standing, began_ms + @stand_ms)
     end
+  end
+
+  # Those that nobody may kill, because a protected one would end with them, may grow all the same.
+  defp bound(alone) do
+    for pid <- Enum.take(Units.bound(), @of_each_rank),
+        not is_map_key(alone, pid),
+        Units.own(pid) not in [:protected, nil],
+        into: %{},
+        do: {pid, true}
   end
 
   # Those that are left alone may begin to grow meanwhile.
@@ -198,7 +217,7 @@ defmodule OOM.Throttle do
   defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
     do: {reductions, bytes, waits?}
 
-  defp look_of({_, _, bytes, _, _, _, _, _, nil}), do: {nil, bytes, false}
+  defp look_of({_, _, bytes, _, _, _, _, _, _not_read}), do: {nil, bytes, false}
 
   # Who grows, by the figures there are now, and who is left alone.
   defp sort(%{seen: seen} = state, grew_bytes) do
@@ -231,7 +250,7 @@ defmodule OOM.Throttle do
           {Map.merge(state.alone, alone), 0}
 
         state.alone == %{} ->
-          {alone, state.foreign + 1}
+          {%{}, state.foreign + 1}
 
         true ->
           {%{}, 0}
@@ -302,13 +321,23 @@ defmodule OOM.Throttle do
     last_ms = if state.ran, do: elem(state.ran, 2), else: 1
 
     room = {distance, before.floor_bytes || 0}
-    pids = for pid <- turned(Map.keys(state.still), state), do: {pid, Steps.bytes_of(pid)}
+    # Nothing but standing still keeps one that cannot be ended from taking the node along.
+    kept = if distance == 0, do: Map.take(state.growers, Map.keys(state.bound)), else: %{}
+
+    pids =
+      for pid <- turned(Map.keys(state.still), state),
+          not is_map_key(kept, pid),
+          do: {pid, Steps.bytes_of(pid)}
+
     {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms)
 
     # While they may run it shows who wants to.
     if rem(state.turn, @look_turns) == 0, do: look(run)
 
-    calm? = stand == [] and Slices.calm?(run, state.costs, distance, Limits.throttle_ms())
+    calm? =
+      stand == [] and kept == %{} and
+        Slices.calm?(run, state.costs, distance, Limits.throttle_ms())
+
     state = %{state | still: Enum.reduce(run, state.still, &resume/2)}
 
     with {:ok, state} <- wait(state, now() + run_ms, nil) do

@@ -18,6 +18,10 @@ defmodule OOM.Evidence do
           since_ms: non_neg_integer()
         }
 
+  @doc "Of one that has just started: what it holds at its first look it has taken since."
+  @spec born(non_neg_integer()) :: t()
+  def born(episode), do: %{grown: 0, shown?: true, episode: episode, more: nil, since_ms: 0}
+
   @doc """
   What a look in this episode shows, given the evidence and figure of the last, how long ago it was, and
   whether the worker could have grown since (it ran, or did not want to); `nil` at the first.
@@ -87,12 +91,12 @@ defmodule OOM.Evidence do
   end
 
   @doc """
-  Whether a rank that has grown by so much is a cause, where all ranks have by `total_bytes` and so much
-  is needed.
+  Whether a rank that has grown by so much is a cause, where all ranks have by `total_bytes`, and memory
+  has by `recent_bytes` in the time in which growth is remembered.
   """
   @spec cause?(non_neg_integer(), non_neg_integer(), pos_integer()) :: boolean()
-  def cause?(rank_bytes, total_bytes, need_bytes) do
-    rank_bytes * Limits.grown_share() >= total_bytes and
-      rank_bytes * Limits.cause_share() >= need_bytes
+  def cause?(rank_bytes, total_bytes, recent_bytes) do
+    rank_bytes > 0 and rank_bytes * Limits.grown_share() >= total_bytes and
+      rank_bytes * Limits.cause_share() >= recent_bytes
   end
 end

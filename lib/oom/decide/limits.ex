@@ -112,11 +112,19 @@ defmodule OOM.Limits do
   def looks, do: 256
 
   @doc """
-  And those that grow must together have grown by this part of what is needed: else their deaths bring
-  next to nothing, and somebody else is the cause.
+  And those that grow must together have grown by this part of what memory has lately: else somebody else
+  is the cause.
   """
   @spec cause_share() :: pos_integer()
   def cause_share, do: 4
+
+  @doc "Less growth than this, in bytes, is that of a node that just works."
+  @spec recent_bytes() :: pos_integer()
+  def recent_bytes, do: @mib
+
+  @doc "Nor before less than this part of the floor is left: a multiple of a quarter."
+  @spec soon_floor_quarters() :: pos_integer()
+  def soon_floor_quarters, do: 3
 
   @doc """
   Workers below `:normal` die for growth that nobody is known to have where they pay for this time of it

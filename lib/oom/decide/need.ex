@@ -29,7 +29,7 @@ defmodule OOM.Need do
     room = report.headroom_bytes + Promises.bytes(promises, report, urgent?, now_ms)
     floor = report.critical_headroom_bytes
     # A node that stands still is healthy; where next to nothing is left somebody makes room.
-    at = if report.standing_bytes_per_s || grows?(report), do: floor, else: at_rest_bytes(report)
+    at = if report.standing_bytes_per_s || lasts?(report), do: floor, else: at_rest_bytes(report)
     missing = at - (room - coming_bytes(report, reaction_ms))
 
     if missing > 0 do
@@ -44,6 +44,13 @@ defmodule OOM.Need do
   @spec steady_bytes(report(), integer()) :: integer()
   def steady_bytes(report, need_bytes),
     do: need_bytes + div(growth(report) * Limits.steady_ms(), 1_000)
+
+  @doc "What memory has grown by in the time in which growth is remembered."
+  @spec recent_bytes(report()) :: pos_integer()
+  def recent_bytes(report) do
+    growth = max(growth(report), Map.get(report, :trend_bytes_per_s) || 0)
+    max(div(growth * Limits.grown_ms(), 1_000), Limits.recent_bytes())
+  end
 
   @doc "And where those pay that were said to be worth less than others, each time it takes them."
   @spec soon_bytes(report(), integer()) :: integer()
@@ -73,6 +80,10 @@ defmodule OOM.Need do
     end
   end
 
+  @doc "Whether memory has grown for long enough that it is no single step."
+  @spec lasts?(report()) :: boolean()
+  def lasts?(report), do: growth(report) >= Limits.growth_bytes_per_s()
+
   @doc "The time until the limit itself is reached, in ms; `nil` where nothing grows."
   @spec left_ms(report()) :: non_neg_integer() | nil
   def left_ms(report) do
@@ -87,7 +98,7 @@ defmodule OOM.Need do
   # went on while all stood still.
   defp growth(%{standing_bytes_per_s: standing, trend_bytes_per_s: trend})
        when is_integer(standing),
-       do: Enum.max([standing, trend, 0])
+       do: Enum.max([standing, trend || 0, 0])
 
   defp growth(report), do: max(report.growth_bytes_per_s || 0, 0)
   defp fastest(report), do: max(growth(report), Map.get(report, :surge_bytes_per_s) || 0)

@@ -60,7 +60,7 @@ defmodule OOM.Policy do
   @spec need_bytes(t(), Need.report(), integer()) :: integer()
   def need_bytes(policy, report, now_ms) do
     # Where nothing grows nobody takes a step.
-    step = if policy.throttled? or Need.grows?(report), do: policy.step_bytes, else: 0
+    step = if policy.throttled? or Need.lasts?(report), do: policy.step_bytes, else: 0
     Need.bytes(report, policy.promises, ahead_ms(policy, report), step, now_ms)
   end
 
@@ -74,7 +74,7 @@ defmodule OOM.Policy do
       is_integer(report.time_to_exhaustion_ms) and
         report.time_to_exhaustion_ms < Limits.throttle_ms()
 
-    (soon? or crowded?(policy, report)) and Need.grows?(report) and not exhausted?(policy)
+    (soon? or crowded?(policy, report)) and Need.grows?(report)
   end
 
   @doc "Whether steps that may be taken at the same time do not fit any more."
@@ -86,12 +86,13 @@ defmodule OOM.Policy do
   @spec limits(t(), pos_integer(), Need.report(), pos_integer(), integer()) ::
           VictimQueue.limits()
   def limits(policy, need_bytes, report, min_bytes, now_ms) do
-    grows? = policy.throttled? or Need.grows?(report)
+    grows? = policy.throttled? or Need.lasts?(report)
 
     %{
       need_bytes: need_bytes,
       steady_bytes: if(steady?(policy), do: Need.steady_bytes(report, need_bytes)),
-      soon_bytes: if(Promises.settled?(policy.promises), do: Need.soon_bytes(report, need_bytes)),
+      soon_bytes: if(soon?(policy, report), do: Need.soon_bytes(report, need_bytes)),
+      recent_bytes: Need.recent_bytes(report),
       count: Limits.batch(),
       min_bytes: min_bytes,
       grows?: grows?,
@@ -104,6 +105,14 @@ defmodule OOM.Policy do
 
   # Not before it is known what the last kills gave back, and once an episode.
   defp steady?(policy), do: Promises.settled?(policy.promises) and not policy.steady?
+
+  defp soon?(policy, report) do
+    short? =
+      report.headroom_bytes * 4 <
+        report.critical_headroom_bytes * Limits.soon_floor_quarters()
+
+    short? and Promises.settled?(policy.promises)
+  end
 
   defp late_too_long?(%{late_ms: nil}, _now_ms), do: false
   defp late_too_long?(%{late_ms: since}, now_ms), do: now_ms - since > Limits.late_ms()

@@ -45,6 +45,7 @@ defmodule OOM.VictimQueue do
     * `:need_bytes` - what the victims must hold together
     * `:steady_bytes` - what steady ones must hold together; `nil` where they must not pay
     * `:soon_bytes` - the same for those below `:normal` while memory grows; `nil` likewise
+    * `:recent_bytes` - what memory has grown by in the time in which growth is remembered
     * `:count` - how many at most
     * `:min_bytes` - one that holds less is left alone
     * `:grows?` - memory grows, and nobody is chosen without two looks that show who does
@@ -57,6 +58,7 @@ defmodule OOM.VictimQueue do
           need_bytes: integer(),
           steady_bytes: integer() | nil,
           soon_bytes: integer() | nil,
+          recent_bytes: pos_integer(),
           count: pos_integer(),
           min_bytes: pos_integer(),
           grows?: boolean(),
@@ -73,6 +75,7 @@ defmodule OOM.VictimQueue do
       need_bytes: need_bytes,
       steady_bytes: need_bytes,
       soon_bytes: need_bytes,
+      recent_bytes: Limits.recent_bytes(),
       count: count,
       min_bytes: OOM.Tables.config().min_victim_bytes,
       grows?: false,
@@ -124,7 +127,7 @@ defmodule OOM.VictimQueue do
   end
 
   defp cause?(row, total, limits),
-    do: Evidence.cause?(row.grown_bytes, total, limits.need_bytes)
+    do: Evidence.cause?(row.grown_bytes, total, limits.recent_bytes)
 
   # What the steady workers of a rank must hold together to pay, or `nil` where they do not. For growth that
   # nobody is known to have, or that is a protected one's, only those pay that were said to be worth less
@@ -231,6 +234,7 @@ defmodule OOM.VictimQueue do
     pids = Enum.uniq(new ++ for({_, pid} <- Plan.largest(rank, min(each, count)), do: pid))
     # The row decides: one may be protected by now.
     pids = for pid <- pids, not is_map_key(left_alone, pid), Workers.rank(pid) == rank, do: pid
+    pids = Enum.take(pids, count)
     pids ++ line(Plan.next_rank(rank), count - length(pids), each, left_alone)
   end
 end

@@ -158,8 +158,8 @@ impl<S: Source> Engine<S> {
             begins,
             slack_bytes,
             growth_bytes_per_s: growth,
-            surge_bytes_per_s: surge,
-            trend_bytes_per_s: self.growth.trend_bytes_per_s(),
+            surge_bytes_per_s: headroom.map(|_| surge),
+            trend_bytes_per_s: headroom.map(|_| self.growth.trend_bytes_per_s()),
             time_to_exhaustion: left,
             interval,
             sampled_at: now,
@@ -205,7 +205,7 @@ impl<S: Source> Engine<S> {
 
     fn soon(&self) -> bool {
         let soon = self.config.times.critical().saturating_mul(SOON);
-        let surging = i64::try_from(self.report.surge_bytes_per_s).unwrap_or(i64::MAX);
+        let surging = i64::try_from(self.report.surge_bytes_per_s.unwrap_or(0)).unwrap_or(i64::MAX);
         let fastest = self.report.growth_bytes_per_s.unwrap_or(0).max(surging);
         fastest >= COUNTS_BYTES_PER_S
             && self

@@ -23,9 +23,9 @@ pub struct Report {
     pub slack_bytes: Option<u64>,
     pub growth_bytes_per_s: Option<i64>,
     /// Growth over the last milliseconds; see [`crate::growth::Growth::surge_bytes_per_s`].
-    pub surge_bytes_per_s: u64,
+    pub surge_bytes_per_s: Option<u64>,
     /// Growth over a turn of the throttle; see [`crate::growth::Growth::trend_bytes_per_s`].
-    pub trend_bytes_per_s: i64,
+    pub trend_bytes_per_s: Option<i64>,
     /// Until the floor is reached at the present growth.
     pub time_to_exhaustion: Option<Duration>,
     /// The time until the next sample.
