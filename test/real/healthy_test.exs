@@ -45,7 +45,10 @@ defmodule OOM.Real.HealthyTest do
       workers = for i <- 1..20, do: {i, {:binaries, 0}, priority: :low}
       supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
       before = pids(vm, supervisor)
-      :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 22 * @mib, :slow])
+      # One that nobody may kill takes what is left, so that the others only stand there.
+      filler = [{:filler, {:binaries, 0}, priority: :protected}]
+      filler = LimitedVM.call(vm, Healthy, :start, [filler])
+      :ok = LimitedVM.call(vm, Healthy, :fill_up, [filler, 22 * @mib, :slow])
       looked_at(vm)
       assert pids(vm, supervisor) == before
       assert LimitedVM.call(vm, OOM, :held, []) == []
