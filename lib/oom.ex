@@ -30,14 +30,35 @@ defmodule OOM do
   | level | begins when | what happens |
   |---|---|---|
   | `:normal` | | nothing; held workers come back where there is room for them, here and at every other level |
-  | `:elevated` | headroom below the first watermark, or exhausted in less than 4 s | cached segments go back to the system; figures are gathered more often |
-  | `:high` | below the second, or in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
-  | `:critical` | below the third, or in less than 100 ms | trim, then kill: lowest priority first, largest first, until the headroom is back at the second watermark; `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself that is `:low` and worth no more than whom the guard has just killed |
+  | `:elevated` | headroom below twice the floor, or growth reaches the floor in less than 4 s | cached segments go back to the system; figures are gathered more often |
+  | `:high` | growth reaches the floor in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
+  | `:critical` | headroom below the floor, or growth reaches it in less than 100 ms | `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself that is worth no more than whom the guard has just killed |
 
-  Where the present growth would pass the limit within 300 ms, the workers of the lowest priority are
-  suspended (the 1,000 next in line at most, for about 0.5 s), so that there is time to do it: memory
-  stands still, and a kill takes effect at once. The `:critical` time to exhaustion, `time_to_exhaustion_ms: [critical: ms]`, is a
-  third of that; 0 turns both off.
+  The floor is the headroom below which the guard acts at once: a sixteenth of the limit, at most 24 MiB
+  and 1/128 of it. That is 28 MiB under 512 MiB, 56 MiB under 4 GiB. Standing still above it is health,
+  however full the node is: nobody is killed, held or turned away for a level alone.
+
+  What is done does not go by the level:
+
+    * Where growth would reach the floor within 300 ms, the throttle slows the workers that grow: they
+      stand still (suspended) for 15 to 40 ms, are read, and run for a moment, so that what they take in
+      a turn is a part of what is left. A load that ends above the floor goes through, a little later.
+      Workers that wait for messages, or that run and do not grow, are left alone; protected workers and
+      supervisors are never touched.
+    * At the floor, or where growth will have passed it before a kill takes effect, the guard trims and
+      kills, until the headroom is half as much again as the floor. Whom, and when not:
+
+  | | who |
+  |---|---|
+  | never | protected workers, supervisors, whoever would take one of these along by strategy, link, call or await; one whose figure is not known, or that holds less than `min_victim_bytes` |
+  | first | in the lowest priority first: workers seen to grow in two looks, dynamic children before static ones, the largest first |
+  | then | steady workers below `:normal`, with less than three quarters of the floor left, where they cover what is needed |
+  | last | other steady workers, once an episode: for the growth of one that is worth more, where they cover what is needed and a second of it; or where nothing grows and half of the floor is gone |
+
+  Growth that is nobody's (another process of the cgroup, the VM itself, a library) kills nobody of
+  `:normal` and above; when nothing is left that would help, `on_exhausted` runs. A worker that grows and
+  cannot be ended, because a protected one would end with it, stands still at the floor until there is
+  room.
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
   restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,

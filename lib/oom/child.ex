@@ -165,7 +165,7 @@ defmodule OOM.Child do
     config.kill and Starts.own?() and OOM.level() == :critical and
       options[:restart] != :temporary and not Keyword.get(options, :significant, false) and
       Callback.strategy() == :one_for_one and (worker?(options) or unit?(options)) and
-      not inside_unit?() and rank(options) <= Priority.rank!(:low) and
+      not inside_unit?() and rank(options) != :protected and
       RecentKills.any?(rank(options), now())
   end
 

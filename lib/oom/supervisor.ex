@@ -28,11 +28,12 @@ defmodule OOM.Supervisor do
       Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
       ends the hold.
     * While the level is `:critical`, and the guard has killed a worker worth as much or more within the
-      last second, a worker (or a unit) of priority `:low` or less that a `:one_for_one` supervisor would
-      start by itself, at its own beginning or after a crash, is held from the start. What its specification or its supervisor says counts; what it
-      would say itself in `init/1` is not known yet. Temporary and significant children are started,
-      and so is what somebody asks for. A supervisor is always started, and does the same with its own.
-      So nothing that has to be there when others start should be `:low`.
+      last second, a worker (or a unit) that a `:one_for_one` supervisor would start by itself, at its own
+      beginning or after a crash, is held from the start: it would be the next to go. What its
+      specification or its supervisor says counts; what it would say itself in `init/1` is not known yet.
+      Protected, temporary and significant children are started, and so is what somebody asks for. A
+      supervisor is always started, and does the same with its own. So what has to be there when others
+      start should be worth more than those that may be killed.
     * One that is killed `max_kills` times without having lived for `stable_ms` in between is given
       up: it stays down until `OOM.release/1`. See `OOM.held/0`.
     * When the `:oom` application is stopped, what is held comes back at once, and the supervisor is

@@ -21,6 +21,9 @@ pub const SEGMENT: Duration = Duration::from_millis(10);
 /// the kernel's batches of charges do not look like growth.
 const SURGE: Duration = Duration::from_millis(2);
 
+/// Less than this in both stretches of a surge is one step, however it falls upon the samples.
+const SURGE_BYTES: u64 = 2 << 20;
+
 /// The stretch of a trend: a turn of the throttle, in which growth comes and goes.
 const TREND: Duration = Duration::from_millis(60);
 
@@ -109,7 +112,8 @@ impl Growth {
             known += 1;
             end = point;
             if known == 2 {
-                return least.unwrap_or(0);
+                let grown = self.newest.bytes.saturating_sub(point.bytes);
+                return least.filter(|_| grown >= SURGE_BYTES).unwrap_or(0);
             }
         }
         0
