@@ -15,7 +15,9 @@ defmodule OOMTest do
       for {priority, rank} <- [low: 250, normal: 500, high: 750, protected: :protected] do
         in_process(fn ->
           assert OOM.set_priority(priority) == :ok
-          assert {_, ^rank, 0, nil, :new, _parent, nil, [], nil} = Workers.lookup(self())
+
+          assert {_, ^rank, 0, nil, :new, _parent, nil, [], {:born, _, _}} =
+                   Workers.lookup(self())
         end)
       end
     end

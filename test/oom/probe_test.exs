@@ -68,9 +68,21 @@ defmodule OOM.ProbeTest do
     :erlang.resume_process(pid)
   end
 
-  test "two looks show growth, and the first none" do
-    pid = worker(fn -> [] end)
+  test "the first look shows all that one holds as growth, if it has started in this episode" do
+    pid = worker(fn -> :binary.copy(<<1>>, @mib) end)
     held = look(pid)
+    assert OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+    assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == held
+    assert held >= @mib
+  end
+
+  test "two looks show growth, and the first of one that has started before none" do
+    pid = worker(fn -> [] end)
+    long_ago = System.monotonic_time(:millisecond) - OOM.Limits.shown_ms() - 1
+    Workers.worked(pid, {:born, long_ago, OOM.Level.episode()})
+    OOM.Level.next_episode()
+    held = look(pid)
+    assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == 0
     refute OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
     Agent.update(pid, fn _ -> :binary.copy(<<1>>, @mib) end)
     held = look(pid) - held

@@ -1,14 +1,30 @@
 defmodule OOM.WorkersTest do
   use OOM.Test.TablesCase, async: false
 
-  alias OOM.{Plan, Workers}
+  alias OOM.{Level, Plan, Workers}
 
   describe "declare/2" do
     test "registers" do
       :ok = Workers.declare(self(), 250)
       {:parent, parent} = :erlang.process_info(self(), :parent)
-      assert {self(), 250, 0, nil, :new, parent, nil, [], nil} == Workers.lookup(self())
+      assert {pid, 250, 0, nil, :new, ^parent, nil, [], {:born, _, _}} = Workers.lookup(self())
+      assert pid == self()
       assert Workers.count() == 1
+    end
+
+    test "notes when, and in which episode, whoever it is has appeared" do
+      before_ms = System.monotonic_time(:millisecond)
+      [declared, attached, found] = [idle(), idle(), idle()]
+      Level.next_episode()
+      :ok = Workers.declare(declared, 250)
+      :ok = Workers.attach(attached, 250, self(), :id, [])
+      :ok = Workers.found(found, 250, self())
+
+      for pid <- [declared, attached, found] do
+        assert {{:born, at_ms, episode}, 0} = Workers.last_look(pid)
+        assert episode == Level.episode()
+        assert at_ms in before_ms..System.monotonic_time(:millisecond)
+      end
     end
 
     test "again changes the rank, and the plan with it" do
@@ -29,8 +45,9 @@ defmodule OOM.WorkersTest do
       :ok = Workers.attach(late, 500, self(), :late, [])
       :ok = Workers.declare(late, 2)
 
-      assert {early, 1, 0, nil, :new, self(), :early, [:options], nil} == Workers.lookup(early)
-      assert {late, 2, 0, nil, :new, self(), :late, [], nil} == Workers.lookup(late)
+      [test, early_row, late_row] = [self(), Workers.lookup(early), Workers.lookup(late)]
+      assert {^early, 1, 0, nil, :new, ^test, :early, [:options], {:born, _, _}} = early_row
+      assert {^late, 2, 0, nil, :new, ^test, :late, [], {:born, _, _}} = late_row
     end
   end
 

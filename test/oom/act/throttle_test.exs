@@ -15,10 +15,10 @@ defmodule OOM.ThrottleTest do
   @watermarks {0.01, 0.02, 0.03}
   @used div(@limit, 10)
 
-  setup %{tmp_dir: tmp_dir} do
+  setup %{tmp_dir: tmp_dir} = context do
     {:ok, watcher} =
       Native.watcher_start(self(), %{
-        limit_bytes: @limit,
+        limit_bytes: context[:limit_bytes] || @limit,
         root: tmp_dir,
         watermarks: @watermarks,
         tte_ms: nil,
@@ -152,20 +152,23 @@ defmodule OOM.ThrottleTest do
     refute Enum.any?(workers, &suspended?/1)
   end
 
+  # By nobody who is known: 2 GB/s, so that it shows in a look that takes 1 ms, and for longer than the
+  # test waits.
+  @tag limit_bytes: 128 * 1_024 * @mib
   test "it ends where memory grows while all stand still: that is nobody's it could slow",
        context do
-    %{watcher: watcher} = context
+    %{watcher: {watcher_ref, _} = watcher, limit_bytes: limit} = context
     workers = [worker(250), spinner(500)]
-    # By nobody who is known: 100 MB/s, which last for five seconds.
+    used = div(limit, 10)
     began = System.monotonic_time(:millisecond)
-    {watcher_ref, _} = watcher
 
     spin(fn ->
-      grown = 100_000 * (System.monotonic_time(:millisecond) - began)
-      Native.watcher_feed(watcher_ref, min(@used + grown, @limit))
+      grown = 2_000_000 * (System.monotonic_time(:millisecond) - began)
+      Native.watcher_feed(watcher_ref, min(used + grown, limit))
       Process.sleep(1)
     end)
 
+    eventually(fn -> Native.watcher_report(watcher_ref).usage_bytes > used end)
     throttle = start(watcher)
     assert_ends(throttle, {:shutdown, :foreign})
     refute Enum.any?(workers, &suspended?/1)

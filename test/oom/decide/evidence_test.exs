@@ -70,6 +70,30 @@ defmodule OOM.EvidenceTest do
     end
   end
 
+  describe "one that has just started" do
+    defp first_look(bytes, since_ms, episode) do
+      Evidence.look({Evidence.born(@episode), 0, since_ms, true}, bytes, episode)
+    end
+
+    test "has taken all that it holds at its first look" do
+      for since_ms <- [1, 500, 60_000] do
+        assert %{grown: 5_242_880, shown?: true} = first_look(5 * @mib, since_ms, @episode)
+      end
+    end
+
+    test "goes on to grow from there, and it fades as it does for others" do
+      first = first_look(5 * @mib, 1, @episode)
+      at = fn bytes, since -> Evidence.look({first, 5 * @mib, since, true}, bytes, @episode) end
+      assert_in_delta at.(8 * @mib, 1).grown, 8 * @mib, 0.02 * @mib
+      assert at.(5 * @mib, 20 * Limits.grown_ms()).grown == 0
+    end
+
+    test "an episode ago has, where that was a moment ago; else nothing is known" do
+      assert %{grown: 5_242_880, shown?: true} = first_look(5 * @mib, 500, @episode + 1)
+      assert %{grown: 0, shown?: false} = first_look(5 * @mib, 501, @episode + 1)
+    end
+  end
+
   describe "a worker's row" do
     defp row(work), do: {self(), 250, 0, 0, :fresh, nil, nil, [], work}
 
@@ -81,8 +105,10 @@ defmodule OOM.EvidenceTest do
     end
 
     test "without a look shows nothing" do
-      assert Evidence.grown_bytes(row(nil)) == 0
-      refute Evidence.shown?(row(nil), @episode)
+      for work <- [nil, {:born, 0, @episode}] do
+        assert Evidence.grown_bytes(row(work)) == 0
+        refute Evidence.shown?(row(work), @episode)
+      end
     end
   end
 
@@ -107,6 +133,7 @@ defmodule OOM.EvidenceTest do
     test "is one that was never looked at, or once" do
       assert suspect?(nil, 0)
       assert Evidence.suspect?(row(nil))
+      assert Evidence.suspect?(row({:born, 0, @episode}))
     end
   end
 
@@ -117,10 +144,12 @@ defmodule OOM.EvidenceTest do
     refute Evidence.grower?(@mib - 1, 8 * @mib)
   end
 
-  test "a rank is a cause by its part of all growth, and of what is needed" do
+  test "a rank is a cause by its part of all growth, and of what memory has grown by lately" do
     assert Evidence.cause?(10, 80, 40)
     refute Evidence.cause?(10, 81, 40)
     refute Evidence.cause?(10, 80, 41)
+    # By what nobody is known to have grown there is no cause.
+    refute Evidence.cause?(0, 100, 1)
     refute Evidence.cause?(0, 0, 1)
   end
 end

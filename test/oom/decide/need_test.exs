@@ -58,9 +58,10 @@ defmodule OOM.NeedTest do
       assert need(growing.(400 * @mib)) <= 0
     end
 
-    test "that has only just begun needs nothing before the floor" do
-      assert need(report(@floor, surge_bytes_per_s: 2_000_000_000)) <= 0
-      assert need(report(@floor - 1, surge_bytes_per_s: 2_000_000_000)) == @target - @floor + 1
+    test "that has only just begun needs no more than a node that stands still" do
+      surge = &report(&1, surge_bytes_per_s: 2_000_000_000)
+      assert need(surge.(14 * @mib)) <= 0
+      assert need(surge.(14 * @mib - 1)) == @target - 14 * @mib + 1
     end
 
     test "is brought back to the target, or further where more is coming than that" do
@@ -139,6 +140,51 @@ defmodule OOM.NeedTest do
     assert Need.left_ms(report(1_000, growth_bytes_per_s: 2_000)) == 500
     assert Need.left_ms(report(1_000, growth_bytes_per_s: -2_000)) == nil
     assert Need.left_ms(report(1_000)) == nil
+  end
+
+  describe "recent_bytes/1" do
+    test "is what memory has grown by while growth is remembered" do
+      report = report(0, growth_bytes_per_s: 100_000_000)
+      assert Need.recent_bytes(report) == 100_000 * Limits.grown_ms()
+    end
+
+    test "goes by the faster of now and of whole turns" do
+      report = report(0, growth_bytes_per_s: 7_000_000, trend_bytes_per_s: 100_000_000)
+      assert Need.recent_bytes(report) == 100_000 * Limits.grown_ms()
+      # A throttled node grows in the turns alone.
+      standing = [standing_bytes_per_s: 0, growth_bytes_per_s: 1_000_000_000]
+      report = report(0, [trend_bytes_per_s: 100_000_000] ++ standing)
+      assert Need.recent_bytes(report) == 100_000 * Limits.grown_ms()
+    end
+
+    test "is never less than what a node that just works grows by" do
+      for growth <- [nil, -100_000_000, 0, 1_000_000],
+          do:
+            assert(
+              Need.recent_bytes(report(0, growth_bytes_per_s: growth)) == Limits.recent_bytes()
+            )
+
+      unknown = report(0, growth_bytes_per_s: nil, trend_bytes_per_s: nil)
+      assert Need.recent_bytes(unknown) == Limits.recent_bytes()
+    end
+  end
+
+  test "lasts?/1 counts what lasts, and no surge" do
+    refute Need.lasts?(report(0, growth_bytes_per_s: 1_999_999, surge_bytes_per_s: 2_000_000_000))
+    refute Need.lasts?(report(0))
+    assert Need.lasts?(report(0, growth_bytes_per_s: 2_000_000))
+    refute Need.lasts?(report(0, growth_bytes_per_s: 2_000_000, standing_bytes_per_s: 0))
+    assert Need.lasts?(report(0, standing_bytes_per_s: 0, trend_bytes_per_s: 2_000_000))
+    assert Need.lasts?(report(0, standing_bytes_per_s: 2_000_000))
+  end
+
+  test "where no limit is known, surge and trend are no growth" do
+    unknown = report(0, growth_bytes_per_s: nil, surge_bytes_per_s: nil, trend_bytes_per_s: nil)
+    refute Need.grows?(unknown)
+    refute Need.lasts?(unknown)
+    standing = %{unknown | standing_bytes_per_s: 0}
+    refute Need.grows?(standing)
+    refute Need.lasts?(standing)
   end
 
   test "grows?/1 counts what lasts, and a surge" do

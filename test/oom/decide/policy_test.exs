@@ -119,8 +119,8 @@ defmodule OOM.PolicyTest do
       refute throttle?(crowded, growth_bytes_per_s: nil)
     end
 
-    test "not where killing was given up" do
-      refute throttle?(given_up(), time_to_exhaustion_ms: 1)
+    test "where killing was given up as well: who stands still takes nothing" do
+      assert throttle?(given_up(), time_to_exhaustion_ms: 1)
     end
   end
 
@@ -152,6 +152,21 @@ defmodule OOM.PolicyTest do
       throttled = Policy.throttled(Policy.new(false), true)
       rest = Policy.limits(throttled, 1, report(1, growth_bytes_per_s: nil), 1, 0)
       assert rest.grows?
+      # A surge is no growth that lasts.
+      surge = [growth_bytes_per_s: nil, surge_bytes_per_s: 100 * @mib]
+      refute Policy.limits(Policy.new(false), 1, report(1, surge), 1, 0).grows?
+    end
+
+    test "tell what memory has grown by lately" do
+      assert limits(Policy.new(false), 0).recent_bytes == 6 * @mib
+      rest = Policy.limits(Policy.new(false), 1, report(1, growth_bytes_per_s: nil), 1, 0)
+      assert rest.recent_bytes == Limits.recent_bytes()
+    end
+
+    test "let those below :normal pay only with less than three quarters of the floor left" do
+      soon = &Policy.limits(Policy.new(false), @mib, report(&1), 1, 0).soon_bytes
+      assert soon.(21) == nil
+      assert soon.(20) == 3 * @mib
     end
 
     test "wait for figures that are late, and then pass them by" do

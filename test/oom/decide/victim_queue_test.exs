@@ -55,6 +55,17 @@ defmodule OOM.VictimQueueTest do
       assert {[normal], :growing} == pids(choose(10))
     end
 
+    test "a rank that has grown by far less than memory has lately is not the cause" do
+      low = worker(250, 20, grown: 10)
+      assert {[low], :growing} == pids(choose(10, recent_bytes: 40 * @mib))
+      assert {[], :none} == choose(10, recent_bytes: 40 * @mib + 1)
+    end
+
+    test "what is needed does not make growth too small to be the cause" do
+      low = worker(250, 20, grown: 1)
+      assert {[low], :growing} == pids(choose(500, recent_bytes: 4 * @mib))
+    end
+
     test "dynamic children go before static ones, whatever they hold" do
       [static, dynamic] = [supervisor(:one_for_one), supervisor(:dynamic)]
       large = worker(500, 100, grown: 50, supervisor: static)
@@ -359,6 +370,7 @@ defmodule OOM.VictimQueueTest do
           need_bytes: round(need * @mib),
           steady_bytes: nil,
           soon_bytes: nil,
+          recent_bytes: Limits.recent_bytes(),
           count: 64,
           min_bytes: 1,
           grows?: true,
