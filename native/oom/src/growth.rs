@@ -365,7 +365,10 @@ mod tests {
             growth.record(MS * ms as u32, Some(&reading((100 + set) * MB)));
             if ms >= 60 {
                 let trend = growth.trend_bytes_per_s();
-                assert!((166_000_000..=167_000_000).contains(&trend), "{ms}: {trend}");
+                assert!(
+                    (166_000_000..=167_000_000).contains(&trend),
+                    "{ms}: {trend}"
+                );
             }
         }
     }

@@ -33,7 +33,10 @@ const COUNTS_BYTES_PER_S: i64 = 2_000_000;
 const WHOLE: Duration = Duration::from_millis(100);
 
 fn used(sample: &Sample) -> Option<u64> {
-    sample.binding.as_ref().map(|binding| binding.working_set_bytes)
+    sample
+        .binding
+        .as_ref()
+        .map(|binding| binding.working_set_bytes)
 }
 
 /// What counts as reclaimable was judged anew, and no memory was taken or given back: a step of the
@@ -119,7 +122,9 @@ impl<S: Source> Engine<S> {
         let surge = self.growth.surge_bytes_per_s();
         let headroom = binding.map(|reading| reading.headroom_bytes());
         let begins = binding.map(|reading| self.config.watermarks.headroom(reading.limit_bytes));
-        let fastest = growth.unwrap_or(0).max(i64::try_from(surge).unwrap_or(i64::MAX));
+        let fastest = growth
+            .unwrap_or(0)
+            .max(i64::try_from(surge).unwrap_or(i64::MAX));
         let left = headroom.zip(begins).and_then(|(headroom, begins)| {
             let distance = headroom.saturating_sub(begins.critical);
             time_to_exhaustion(distance, Some(fastest))
