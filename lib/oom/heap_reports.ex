@@ -61,8 +61,9 @@ defmodule OOM.HeapReports do
 
   @impl true
   def terminate(_reason, state) do
-    if :erlang.system_info(:system_logger) == self(),
-      do: :erlang.system_flag(:system_logger, state.before)
+    _ =
+      if :erlang.system_info(:system_logger) == self(),
+        do: :erlang.system_flag(:system_logger, state.before)
 
     drain(state.before)
   end

@@ -184,18 +184,19 @@ defmodule OOM.Throttle do
     throttle = self()
     ref = make_ref()
 
-    :erlang.spawn_opt(
-      fn ->
-        many? = :erlang.system_info(:process_count) > @many_processes
-        kinds = if many?, do: [:tables, :ports], else: [:tables, :ports, :children]
-        for kind <- kinds, do: Owned.read(kind)
-        chunk = Probe.chunk(pids)
-        probes = for _ <- 1..@probes, do: elem(Probe.start(chunk, :max), 1)
-        for probe <- probes, do: receive(do: ({:DOWN, ^probe, _, _, _} -> :ok))
-        send(throttle, {:looked, ref})
-      end,
-      priority: :max
-    )
+    _pid =
+      :erlang.spawn_opt(
+        fn ->
+          many? = :erlang.system_info(:process_count) > @many_processes
+          kinds = if many?, do: [:tables, :ports], else: [:tables, :ports, :children]
+          for kind <- kinds, do: Owned.read(kind)
+          chunk = Probe.chunk(pids)
+          probes = for _ <- 1..@probes, do: elem(Probe.start(chunk, :max), 1)
+          for probe <- probes, do: receive(do: ({:DOWN, ^probe, _, _, _} -> :ok))
+          send(throttle, {:looked, ref})
+        end,
+        priority: :max
+      )
 
     ref
   end
@@ -332,7 +333,7 @@ defmodule OOM.Throttle do
     {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms)
 
     # While they may run it shows who wants to.
-    if rem(state.turn, @look_turns) == 0, do: look(run)
+    _ = if rem(state.turn, @look_turns) == 0, do: look(run)
 
     calm? =
       stand == [] and kept == %{} and

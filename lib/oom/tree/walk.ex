@@ -37,7 +37,7 @@ defmodule OOM.Tree.Walk do
     pids = :lists.sort(Process.list())
     state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
     ask_changed(state)
-    bind(state.tasks)
+    _ = bind(state.tasks)
     Units.refresh()
 
     # Whose supervisor has not told of itself yet has no place, and is looked at again.
