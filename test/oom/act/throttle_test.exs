@@ -6,7 +6,7 @@ defmodule OOM.ThrottleTest do
 
   import OOM.Test.Eventually
 
-  alias OOM.{Native, Throttle, Workers}
+  alias OOM.{Native, Throttle, Units, Workers}
 
   @moduletag :tmp_dir
   @mib 1_048_576
@@ -125,6 +125,24 @@ defmodule OOM.ThrottleTest do
     end
   end
 
+  # A protected one would end with it, so that nothing but this keeps it from taking the node along.
+  test "one that grows and cannot be ended stands at the floor, for longer than a turn",
+       %{watcher: watcher} do
+    bound = grower(watcher, 250)
+    :ok = Units.bind(bound.pid, :protected)
+    assert Workers.rank(bound.pid) == :protected
+    throttle = start(watcher)
+    # Whoever gets his turn runs each 50 ms.
+    eventually(fn -> stands_for?(bound, 200) end)
+    assert stands_for?(bound, 300)
+    assert suspended?(bound.pid)
+    assert Process.alive?(throttle.pid)
+    # Nobody else can let it go.
+    Process.exit(throttle.pid, :kill)
+    ran = runs(bound)
+    eventually(fn -> runs(bound) > ran end)
+  end
+
   test "all go on when the guard dies", %{watcher: watcher} do
     test = self()
     grower = grower(watcher)
@@ -182,6 +200,12 @@ defmodule OOM.ThrottleTest do
 
   defp assert_ends(%{pid: pid, ref: ref}, reason),
     do: assert_receive({:DOWN, ^ref, _, ^pid, ^reason})
+
+  defp stands_for?(grower, ms) do
+    ran = runs(grower)
+    Process.sleep(ms)
+    runs(grower) == ran
+  end
 
   # It runs while the other one stands still: for a while, and not because of the order of a stand.
   defp let_go?(pid, other) do
