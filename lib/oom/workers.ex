@@ -43,7 +43,7 @@ defmodule OOM.Workers do
     supervisor = supervisor(pid)
     Tree.met(supervisor)
 
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], born()}),
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil}),
       do: appeared(pid, rank),
       else: declare_again(pid, rank)
   end
@@ -76,7 +76,7 @@ defmodule OOM.Workers do
   @doc "One that was found below a supervisor, and about which nobody has said anything."
   @spec found(pid(), OOM.Priority.rank(), pid()) :: :ok
   def found(pid, rank, supervisor) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, born()}),
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, nil}),
       do: appeared(pid, rank),
       else: :ok
   end
@@ -97,11 +97,16 @@ defmodule OOM.Workers do
         {@supervisor + 2, options}
       ])
 
+      # It spoke for itself while it started.
+      with [row] when elem(row, @sampled - 1) == nil <- :ets.lookup(__MODULE__, pid),
+           do: :ets.update_element(__MODULE__, pid, {@work, born()})
+
       :ok
     end
   end
 
-  # Whatever it holds at its first look it has taken since.
+  # Whatever it holds at its first look it has taken since. Of one that was found, or that speaks for
+  # itself later, nobody knows when it began.
   defp born, do: {:born, System.monotonic_time(:millisecond), Level.episode()}
 
   # In the plan from the first moment: what has not been looked at yet may be what grows.

@@ -70,6 +70,7 @@ defmodule OOM.ProbeTest do
 
   test "the first look shows all that one holds as growth, if it has started in this episode" do
     pid = worker(fn -> :binary.copy(<<1>>, @mib) end)
+    :ok = Workers.attach(pid, 500, self(), :id, [])
     held = look(pid)
     assert OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
     assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == held

@@ -7,20 +7,25 @@ defmodule OOM.WorkersTest do
     test "registers" do
       :ok = Workers.declare(self(), 250)
       {:parent, parent} = :erlang.process_info(self(), :parent)
-      assert {pid, 250, 0, nil, :new, ^parent, nil, [], {:born, _, _}} = Workers.lookup(self())
+      assert {pid, 250, 0, nil, :new, ^parent, nil, [], nil} = Workers.lookup(self())
       assert pid == self()
       assert Workers.count() == 1
     end
 
-    test "notes when, and in which episode, whoever it is has appeared" do
+    test "what a supervisor has just started is known to be new, and nobody else" do
       before_ms = System.monotonic_time(:millisecond)
-      [declared, attached, found] = [idle(), idle(), idle()]
+      [declared, attached, found, both] = [idle(), idle(), idle(), idle()]
       Level.next_episode()
       :ok = Workers.declare(declared, 250)
       :ok = Workers.attach(attached, 250, self(), :id, [])
       :ok = Workers.found(found, 250, self())
 
-      for pid <- [declared, attached, found] do
+      # It spoke for itself while it started.
+      :ok = Workers.declare(both, 250)
+      :ok = Workers.attach(both, 250, self(), :both, [])
+      for pid <- [declared, found], do: assert({nil, 0} = Workers.last_look(pid))
+
+      for pid <- [attached, both] do
         assert {{:born, at_ms, episode}, 0} = Workers.last_look(pid)
         assert episode == Level.episode()
         assert at_ms in before_ms..System.monotonic_time(:millisecond)

@@ -154,6 +154,7 @@ defmodule OOM.Throttle do
     for pid <- Enum.take(Units.bound(), @of_each_rank),
         not is_map_key(alone, pid),
         Units.own(pid) not in [:protected, nil],
+        Workers.rank(pid) == :protected,
         into: %{},
         do: {pid, true}
   end

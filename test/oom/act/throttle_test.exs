@@ -6,7 +6,7 @@ defmodule OOM.ThrottleTest do
 
   import OOM.Test.Eventually
 
-  alias OOM.{Native, Throttle, Units, Workers}
+  alias OOM.{Evidence, Native, Throttle, Units, Workers}
 
   @moduletag :tmp_dir
   @mib 1_048_576
@@ -104,6 +104,14 @@ defmodule OOM.ThrottleTest do
       Throttle.release(context.throttle, [victim.pid])
       assert_receive {:DOWN, ^ref, _, _, :acted}
       assert Process.alive?(context.throttle.pid)
+    end
+
+    test "one that is bound to one that may be killed goes on to run as others do", context do
+      bound = grower(context.watcher, 250)
+      :ok = Units.bind(bound.pid, 750)
+      assert Workers.rank(bound.pid) == 750
+      eventually(fn -> suspended?(bound.pid) and Evidence.grown_bytes(row(bound)) >= 65_536 end)
+      for _ <- 1..3, do: let_turn(bound)
     end
 
     test "one that stands still dies of a kill", %{grower: grower, throttle: throttle} do
@@ -244,6 +252,8 @@ defmodule OOM.ThrottleTest do
 
   defp suspended?(pid), do: Process.info(pid, :status) == {:status, :suspended}
   defp runs(%{runs: runs}), do: :counters.get(runs, 1)
+
+  defp row(%{pid: pid}), do: Workers.lookup(pid)
 
   defp feed(watcher, bytes) do
     Native.watcher_feed(watcher, bytes)
