@@ -4,7 +4,7 @@ defmodule OOM.Policy do
   # on its way, and notice when kills do not help. The clock is passed in; nothing here asks or sends
   # anything.
 
-  alias OOM.{Limits, Need, Priority, Promises, VictimQueue}
+  alias OOM.{Limits, Need, Promises, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
@@ -123,8 +123,7 @@ defmodule OOM.Policy do
   def killed(policy, victims, verdict, report, now_ms) do
     promises = Promises.told(policy.promises, victims, report, now_ms)
 
-    steady? =
-      policy.steady? or (verdict == :steady and hd(victims).rank >= Priority.rank!(:normal))
+    steady? = policy.steady? or verdict == :steady
 
     %{policy | promises: promises, steady?: steady?, nobody_since_ms: nil, late_ms: nil}
   end

@@ -131,12 +131,13 @@ defmodule OOM.VictimQueue do
   defp cause?(row, total, limits),
     do: Evidence.cause?(row.grown_bytes, total, limits.recent_bytes)
 
-  # What the steady workers of a rank must hold together to pay, or `nil` where they do not. For growth that
-  # nobody is known to have, or that is a protected one's, only those pay that were said to be worth less
-  # than others, each time it takes them. Others pay for one that is known and worth more, once an episode;
-  # and where nothing grows, near the limit.
-  defp pays(rank, _higher, _total, %{grows?: true} = limits) when rank < @normal,
-    do: limits.soon_bytes
+  # What the steady workers of a rank must hold together to pay, or `nil` where they do not: for one that is
+  # known and worth more, once an episode; and where nothing grows, near the limit. For growth that nobody is
+  # known to have, or that is a protected one's, only those pay that were said to be worth less than others,
+  # each time it takes them.
+  defp pays(rank, _higher, _total, %{grows?: true, soon_bytes: soon})
+       when rank < @normal and is_integer(soon),
+       do: soon
 
   defp pays(_rank, higher, total, %{grows?: true} = limits),
     do: if(Enum.any?(higher, &cause?(&1, total, limits)), do: limits.steady_bytes)
