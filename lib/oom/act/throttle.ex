@@ -100,6 +100,8 @@ defmodule OOM.Throttle do
       seen: [],
       # who ran last: {sample before, pids, how long}
       ran: nil,
+      # the turn in which each ran last
+      ran_turn: %{},
       costs: %{},
       calm: 0,
       foreign: 0,
@@ -343,18 +345,14 @@ defmodule OOM.Throttle do
     state = %{state | still: Enum.reduce(run, state.still, &resume/2)}
 
     with {:ok, state} <- wait(state, now() + run_ms, nil) do
-      {:ok, %{state | ran: {before, run, run_ms}, calm: if(calm?, do: state.calm + 1, else: 0)}}
+      calm = if calm?, do: state.calm + 1, else: 0
+      ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
+      {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
     end
   end
 
   # Who has stood longest first.
-  defp turned(pids, %{ran: nil}), do: pids
-
-  defp turned(pids, %{ran: {_, ran, _}}) do
-    ran = Map.new(ran, &{&1, true})
-    {last, first} = Enum.split_with(pids, &is_map_key(ran, &1))
-    first ++ last
-  end
+  defp turned(pids, %{ran_turn: ran_turn}), do: Enum.sort_by(pids, &Map.get(ran_turn, &1, -1))
 
   # What is free inside the VM serves as well, unless the system has next to nothing left.
   defp distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack})
