@@ -203,7 +203,7 @@ defmodule OOM.Child do
   def capped?(options) do
     case Tables.config() do
       nil -> false
-      config -> cap(options, config) != nil
+      config -> options |> cap(config) |> HeapCaps.bytes(rank(options)) != nil
     end
   end
 
