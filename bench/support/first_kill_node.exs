@@ -88,20 +88,10 @@ defmodule FirstKill.Node do
 
   # Without taking anything from the plan.
   defp pick_us do
-    limits = %{
-      need_bytes: @large_bytes,
-      count: 64,
-      min_bytes: 16_384,
-      fresh_ms: 100,
-      unknown: :take,
-      busy: :spare,
-      ceiling: 1000,
-      now_ms: System.monotonic_time(:millisecond),
-      growth_bytes_per_ms: 0
-    }
+    limits = OOM.VictimQueue.limits(@large_bytes, 64, System.monotonic_time(:millisecond))
 
     began = now()
-    {[_ | _], _late?} = OOM.Plan.pick(limits)
+    {[_ | _], _why} = OOM.VictimQueue.choose(limits)
     (now() - began) / 1_000
   end
 
