@@ -108,9 +108,7 @@ defmodule OOM.VictimQueue do
   defp first([%{rank: rank} | _], _total, %{ceiling: top}) when rank > top, do: {[], :late}
 
   defp first([%{known: known} = row | higher], total, limits) do
-    grows? = limits.grows? and cause?(row, total, limits)
-
-    case if(grows?, do: growing(known, limits), else: []) do
+    case if(cause?(row, total, limits), do: growing(known, limits), else: []) do
       [_ | _] = victims ->
         {victims, :growing}
 

@@ -257,7 +257,7 @@ defmodule OOM.VictimQueueTest do
       small = worker(250, 1, grown: 5)
       normal = worker(500, 10, grown: 10)
       assert {[normal], :growing} == pids(choose(1, min_bytes: @mib + 1))
-      assert {[normal], :steady} == pids(at_rest(1, min_bytes: @mib + 1))
+      assert {[normal], :growing} == pids(at_rest(1, min_bytes: @mib + 1))
       assert {[small], :growing} == pids(choose(1, min_bytes: @mib))
     end
 
