@@ -53,10 +53,6 @@ defmodule OOM.Limits do
 
   # -- Figures
 
-  @doc "A worker that was not read in two turns of the throttle does not answer, in ms."
-  @spec mute_ms() :: pos_integer()
-  def mute_ms, do: 120
-
   @doc """
   How old a figure may be to be acted on while memory grows, in ms. The throttle reads those that grow
   in each turn; the others were shown to be steady, and the accountant looks at them again.
