@@ -24,8 +24,9 @@ defmodule OOM.Bonds do
   @generations 16
   # Of so many of its monitors it is asked whether they wait.
   @most_monitors 64
-  # Where somebody stands who fails when the one he waits for ends. Task.yield does not.
-  @awaits [{:gen, :do_call}, {Task, :await}, {Task, :await_many}]
+  # Where somebody stands who fails when the one he waits for ends. Task.yield does not. In
+  # Elixir 1.18 and later Task.await stands in a function of its own.
+  @awaits [{:gen, :do_call}, {Task, :await}, {Task, :await_receive}, {Task, :await_many}]
   # How long a kill waits for what others than the victim have to tell.
   @kill_ms 20
 
