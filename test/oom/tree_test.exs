@@ -635,7 +635,11 @@ defmodule OOM.TreeTest do
       test = self()
 
       child = fn id, priority ->
-        init = fn -> OOM.set_priority(priority) && send(test, {:started, id, self()}) end
+        init = fn ->
+          :ok = OOM.set_priority(priority)
+          send(test, {:started, id, self()})
+        end
+
         %{id: id, start: {Agent, :start_link, [init]}}
       end
 

@@ -450,7 +450,11 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
 
     test "is so by its own word" do
-      protected = &(OOM.set_priority(:protected) && &1)
+      protected = fn state ->
+        :ok = OOM.set_priority(:protected)
+        state
+      end
+
       {sup, %{a: a}} = start(:long, [worker(:a, init: protected)], max_restarts: 10)
       # Its row may be gone when its supervisor hears of it.
       :sys.suspend(sup)
@@ -472,7 +476,8 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert verdicts(sup) == []
     # One that sets a cap itself may have met it.
     :sys.replace_state(new, fn state ->
-      OOM.set_priority(:low, max_heap_size: 1_000_000) && state
+      :ok = OOM.set_priority(:low, max_heap_size: 1_000_000)
+      state
     end)
 
     :sys.suspend(sup)
