@@ -128,8 +128,19 @@ defmodule OOM do
   `:high` and above, nor for a worker that would take one of these along; it goes and comes with the
   priority. And a worker that is large while memory grows slowly, or stands still, has six times what
   it holds by default: the cap is there for what grows faster than it can be measured.
+
+  `%{size: size, include_shared_binaries: true}` counts the off-heap binaries that the process refers to
+  as well, as the VM's flag of that name does. That reaches what nothing else does: a loop that takes
+  large binaries within one timeslice, such as `[:crypto.strong_rand_bytes(1_048_576) | list]`, as the VM
+  looks whenever it collects. A binary counts once for each reference that was received or made, in
+  everyone who refers to it, and garbage counts until it is collected. So it is for a worker of which is
+  known how much it may hold. It needs OTP 26. On OTP 25 the VM takes no notice of it: the cap is one of
+  the heap alone then, and the log says so once.
   """
-  @type max_heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
+  @type max_heap_size :: heap_size() | %{size: heap_size(), include_shared_binaries: boolean()}
+
+  @typedoc "See `t:max_heap_size/0`."
+  @type heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 
   @typedoc "Run each time nothing is left that would help."
   @type on_exhausted :: (Snapshot.t() -> term()) | {module(), atom(), [term()]} | nil
@@ -208,7 +219,9 @@ defmodule OOM do
       do: Asker.listens(self(), handle_pressure?)
 
     # At last, so that none of this is what passes it.
-    if max_heap_size != nil, do: max_heap_size |> HeapCaps.declare() |> Heap.cap_self()
+    if max_heap_size != nil,
+      do: Heap.cap_self(HeapCaps.declare(max_heap_size), Heap.binaries?(max_heap_size))
+
     :ok
   end
 
@@ -402,7 +415,7 @@ defmodule OOM do
       [] ->
         size = Keyword.get(options, :max_heap_size, nil)
         handle? = Keyword.get(options, :handle_pressure, nil)
-        _ = if size != nil, do: Config.max_heap_size!(size)
+        size = if size != nil, do: Config.max_heap_size!(size)
         if handle? != nil, do: Config.handle_pressure!(handle?)
         {size, handle?}
 

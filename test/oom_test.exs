@@ -65,11 +65,27 @@ defmodule OOMTest do
       end)
     end
 
+    test "counts the caller's binaries where that is asked for, and no longer" do
+      in_process(fn ->
+        # OTP 25 has no such flag.
+        counts? = &if(Map.has_key?(cap(), :include_shared_binaries), do: &1)
+        size = %{size: 8_000_000, include_shared_binaries: true}
+        :ok = OOM.set_priority(:low, max_heap_size: size)
+        assert %{size: 1_000_000, kill: true} = cap()
+        assert cap()[:include_shared_binaries] == counts?.(true)
+        :ok = OOM.set_priority(:low, max_heap_size: %{size | include_shared_binaries: false})
+        assert %{size: 1_000_000, kill: true} = cap()
+        assert cap()[:include_shared_binaries] == counts?.(false)
+        :ok = OOM.set_priority(:low, max_heap_size: %{size | size: :infinity})
+        assert %{size: 0} = cap()
+      end)
+    end
+
     test "refuses a size that is none" do
       for bad <- [0, -1, 1.5, "1GB", {:percent_of_limit, 0}, {:percent_of_limit, 101}] do
         message =
-          "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, or " <>
-            ":infinity, got: #{inspect(bad)}"
+          "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, " <>
+            "or one of these as %{size: size, include_shared_binaries: boolean}, got: #{inspect(bad)}"
 
         assert_raise ArgumentError, message, fn -> OOM.set_priority(:low, max_heap_size: bad) end
       end
@@ -192,8 +208,8 @@ defmodule OOMTest do
       for {options, message} <- [
             {[priority: -1], @expected <> "-1"},
             {[max_heap_size: :all],
-             "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, or " <>
-               ":infinity, got: :all"},
+             "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, " <>
+               "or one of these as %{size: size, include_shared_binaries: boolean}, got: :all"},
             {[backoff: 5],
              "expected :backoff to be [initial_ms: i, max_ms: m] with 0 < i <= m, got: 5"}
           ] do

@@ -248,8 +248,19 @@ defmodule OOM.Config do
        when is_number(p) and p > 0 and p <= 100,
        do: value
 
+  defp check!(:max_heap_size, name, %{size: size, include_shared_binaries: binaries?} = value)
+       when not is_map(size) and is_boolean(binaries?) and map_size(value) == 2 do
+    size = check!(:max_heap_size, name, size)
+    if binaries? and size != :infinity, do: %{value | size: size}, else: size
+  end
+
   defp check!(:max_heap_size, name, other) do
-    wrong!(name, "bytes, {:percent_of_limit, p} with 0 < p <= 100, or :infinity", other)
+    wrong!(
+      name,
+      "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
+        "%{size: size, include_shared_binaries: boolean}",
+      other
+    )
   end
 
   defp check!(:backoff, name, value) do

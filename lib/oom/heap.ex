@@ -22,6 +22,7 @@ defmodule OOM.Heap do
 
   @doc "The size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
   @spec bytes(OOM.max_heap_size(), non_neg_integer() | nil) :: pos_integer() | nil
+  def bytes(%{size: size}, limit_bytes), do: bytes(size, limit_bytes)
   def bytes(:infinity, _limit_bytes), do: nil
   def bytes(bytes, _limit_bytes) when is_integer(bytes), do: bytes
   def bytes({:percent_of_limit, _}, nil), do: nil
@@ -29,12 +30,18 @@ defmodule OOM.Heap do
 
   @doc "The same, for the limit there is now; it is only asked for where it matters."
   @spec bytes(OOM.max_heap_size()) :: pos_integer() | nil
+  def bytes(%{size: size}), do: bytes(size)
   def bytes({:percent_of_limit, _} = size), do: bytes(size, HeapCaps.limit_bytes())
   def bytes(size), do: bytes(size, nil)
 
-  @spec cap_self(pos_integer() | nil) :: :ok
-  def cap_self(bytes) do
-    _ = Process.flag(:max_heap_size, flag(bytes))
+  @doc "Whether the binaries that a process refers to count for this cap, too."
+  @spec binaries?(OOM.max_heap_size()) :: boolean()
+  def binaries?(%{include_shared_binaries: true}), do: true
+  def binaries?(_size), do: false
+
+  @spec cap_self(pos_integer() | nil, boolean()) :: :ok
+  def cap_self(bytes, binaries? \\ false) do
+    _ = Process.flag(:max_heap_size, flag(bytes, binaries?))
     :ok
   end
 
@@ -48,18 +55,27 @@ defmodule OOM.Heap do
     :ok
   end
 
-  @doc "The heap of a process, its garbage included; asks no process that does not run just now."
-  @spec held_bytes(pid()) :: non_neg_integer()
-  def held_bytes(pid \\ self()) do
+  @doc """
+  The heap of a process, its garbage included, and its binaries where these count as well; asks no
+  process that does not run just now.
+  """
+  @spec held_bytes(pid(), boolean()) :: non_neg_integer()
+  def held_bytes(pid \\ self(), binaries? \\ false) do
     case :erlang.process_info(pid, :garbage_collection_info) do
-      {_, gc} -> (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]) * @word
-      :undefined -> 0
+      {_, gc} ->
+        heap = gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]
+        # As the VM counts them for a cap: once for each reference.
+        binaries = if binaries?, do: gc[:bin_vheap_size] + gc[:bin_old_vheap_size], else: 0
+        (heap + binaries) * @word
+
+      :undefined ->
+        0
     end
   end
 
   @doc "Caps a process from outside, without waiting for it; `true` if it can be reached."
-  @spec cap(pid(), pos_integer() | nil) :: boolean()
-  def cap(pid, bytes), do: ask(pid, fn -> prepare_self(bytes) end)
+  @spec cap(pid(), pos_integer() | nil, boolean()) :: boolean()
+  def cap(pid, bytes, binaries? \\ false), do: ask(pid, fn -> prepare_self(bytes, binaries?) end)
 
   @doc """
   Runs this in a process, between two of its messages, without waiting for it; `true` if it can be
@@ -133,8 +149,8 @@ defmodule OOM.Heap do
   end
 
   # Without a cap the flag stays as it is.
-  defp prepare_self(bytes) do
-    if bytes, do: cap_self(bytes)
+  defp prepare_self(bytes, binaries?) do
+    if bytes, do: cap_self(bytes, binaries?)
     mailbox_off_heap()
   end
 
@@ -162,8 +178,11 @@ defmodule OOM.Heap do
     end
   end
 
-  defp flag(nil), do: %{size: 0}
-  defp flag(bytes), do: %{size: words(bytes), kill: true, error_logger: true}
+  defp flag(nil, _binaries?), do: %{size: 0}
+
+  # OTP 25 does not know the last of them, and does not mind it.
+  defp flag(bytes, true), do: Map.put(flag(bytes, false), :include_shared_binaries, true)
+  defp flag(bytes, false), do: %{size: words(bytes), kill: true, error_logger: true}
 
   # What the VM takes: no less than the process begins with, and a word of its own.
   defp words(bytes) when bytes >= @small, do: min(div(bytes, @word), @most_words)

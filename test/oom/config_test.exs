@@ -17,7 +17,13 @@ defmodule OOM.ConfigTest do
       [elevated: 0, high: 0, critical: 0]
     ],
     sample_interval_ms: [[min: 1, max: 1], [min: 5, max: 10_000]],
-    max_heap_size: [:infinity, 1, {:percent_of_limit, 100}, {:percent_of_limit, 0.5}],
+    max_heap_size: [
+      :infinity,
+      1,
+      {:percent_of_limit, 100},
+      {:percent_of_limit, 0.5},
+      %{size: {:percent_of_limit, 5}, include_shared_binaries: true}
+    ],
     backoff: [[initial_ms: 1, max_ms: 1], [initial_ms: 10, max_ms: 50]],
     max_kills: [1, 10, :infinity],
     stable_ms: [1, 60_000],
@@ -73,7 +79,9 @@ defmodule OOM.ConfigTest do
        [min: 1, max: 2.0],
        [mni: 1, max: 2]
      ]},
-    {:max_heap_size, "bytes, {:percent_of_limit, p} with 0 < p <= 100, or :infinity",
+    {:max_heap_size,
+     "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
+       "%{size: size, include_shared_binaries: boolean}",
      [
        nil,
        0,
@@ -84,7 +92,11 @@ defmodule OOM.ConfigTest do
        {:percent_of_limit, 0},
        {:percent_of_limit, 100.1},
        {:percent_of_limit, "10"},
-       %{size: 1}
+       %{size: 1},
+       %{size: 0, include_shared_binaries: true},
+       %{size: 1, include_shared_binaries: 1},
+       %{size: 1, include_shared_binaries: true, kill: true},
+       %{size: %{size: 1, include_shared_binaries: true}, include_shared_binaries: true}
      ]},
     {:backoff, "[initial_ms: i, max_ms: m] with 0 < i <= m",
      [

@@ -38,10 +38,15 @@ defmodule OOM.HeapCapsTest do
     pid
   end
 
-  defp cap(pid) do
+  defp cap(pid), do: flag(pid).size * 8
+
+  defp flag(pid) do
     {_, info} = Process.info(pid, :garbage_collection)
-    info[:max_heap_size].size * 8
+    info[:max_heap_size]
   end
+
+  defp counts_binaries?(flag),
+    do: OOM.VM.otp_release() < 26 or flag.include_shared_binaries
 
   defp capped(pid, bytes), do: eventually(fn -> cap(pid) == bytes end)
 
@@ -126,6 +131,40 @@ defmodule OOM.HeapCapsTest do
       assert Agent.get(pid, fn _ -> cap(self()) end) == 80_000_000
     end
 
+    # OTP 25 has no such flag, and says so once.
+    test "with the binaries, of a child, a supervisor, a Task, or the worker itself" do
+      :sys.replace_state(HeapCaps, &%{&1 | told?: false})
+      size = %{size: 80_000_000, include_shared_binaries: true}
+      test = self()
+      task = fn -> send(test, {:task, flag(self())}) && receive(do: (:never -> nil)) end
+
+      start =
+        {OOM.Supervisor, :start_link,
+         [[{Task, task}], [strategy: :one_for_one, oom: [max_heap_size: size]]]}
+
+      log =
+        ExUnit.CaptureLog.capture_log(fn ->
+          pids = [
+            start(max_heap_size: size),
+            start([], fn -> nil end, max_heap_size: size),
+            start([], fn -> OOM.set_priority(:low, max_heap_size: size) end)
+          ]
+
+          for pid <- pids do
+            capped(pid, 80_000_000)
+            assert counts_binaries?(flag(pid))
+          end
+
+          start_supervised!(%{id: :tasks, start: start})
+          assert_receive {:task, flag}, 5_000
+          assert flag.size == 10_000_000 and counts_binaries?(flag)
+          :sys.get_state(HeapCaps)
+        end)
+
+      expected = if OOM.VM.otp_release() < 26, do: 1, else: 0
+      assert length(String.split(log, "include_shared_binaries")) == 1 + expected
+    end
+
     test "by the worker wins over what its supervisor was told" do
       own = fn -> OOM.set_priority(:low, max_heap_size: 90_000_000) end
       pid = start([max_heap_size: 80_000_000], own)
@@ -147,16 +186,20 @@ defmodule OOM.HeapCapsTest do
       half = start(max_heap_size: {:percent_of_limit, 50})
       supervisors = start([], fn -> nil end, max_heap_size: {:percent_of_limit, 25})
       own = start([], fn -> OOM.set_priority(:high, max_heap_size: {:percent_of_limit, 10}) end)
+      with_binaries = %{size: {:percent_of_limit, 20}, include_shared_binaries: true}
+      with_binaries = start(max_heap_size: with_binaries)
       fixed = start(max_heap_size: 80_000_000)
       protected = start(priority: :protected)
-      all = [default, half, supervisors, own, fixed]
-      caps = &[&1, div(&1, 2), div(&1, 4), div(trunc(&1 / 10), 8) * 8, 80_000_000]
+      all = [default, half, supervisors, own, with_binaries, fixed]
+      words = &(div(trunc(&1), 8) * 8)
+      caps = &[&1, div(&1, 2), div(&1, 4), words.(&1 / 10), words.(&1 / 5), 80_000_000]
 
       for bytes <- [4 * @gib, 8 * @gib, @gib] do
         limit(bytes)
         for {pid, cap} <- Enum.zip(all, caps.(bytes)), do: capped(pid, cap)
       end
 
+      assert counts_binaries?(flag(with_binaries))
       assert cap(protected) == 0
       # By less than a hundredth: not worth a message to everyone.
       send(HeapCaps, {:limit, @gib + div(@gib, 200)})
@@ -173,6 +216,23 @@ defmodule OOM.HeapCapsTest do
       assert cap(pid) >= 6 * 16_000_000
       assert Agent.get(pid, &length/1) == 1_000_000
       Agent.update(pid, fn list -> :erlang.garbage_collect() && list end)
+    end
+
+    test "nor for its binaries, where they count" do
+      limit(4 * @gib)
+      binaries = fn -> for _ <- 1..20, do: :binary.copy(<<1>>, 1_000_000) end
+      size = %{size: {:percent_of_limit, 50}, include_shared_binaries: true}
+
+      [pid, other] = [
+        start([max_heap_size: size], binaries),
+        start([max_heap_size: size.size], binaries)
+      ]
+
+      for pid <- [pid, other], do: capped(pid, 2 * @gib)
+      limit(64 * @mib)
+      eventually(fn -> cap(pid) < 2 * @gib and cap(other) < 2 * @gib end)
+      assert cap(pid) >= 6 * 20_000_000
+      assert cap(other) == 32 * @mib
     end
   end
 

@@ -73,6 +73,40 @@ defmodule OOM.Real.HealthyTest do
     end
   end
 
+  describe "what the kernel takes back by itself" do
+    setup do
+      # So little that what is read does not fit beside what is held.
+      vm = LimitedVM.start!(256 * @mib, [])
+      workers = for i <- 1..12, do: {i, {:binaries, 5 * @mib}, priority: :normal}
+      supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
+      # On a disk, where /tmp may be memory.
+      path = "/var/tmp/oom_healthy_#{System.pid()}_#{System.unique_integer([:positive])}"
+      on_exit(fn -> File.rm_rf(path) end)
+      %{vm: vm, supervisor: supervisor, before: pids(vm, supervisor), path: path}
+    end
+
+    test "is no pressure: a file that somebody reads again and again", context do
+      %{vm: vm, path: file} = context
+      # Written elsewhere, and not in the cache: pages belong to the group that brought them in.
+      forget = "dd if=#{file} iflag=nocache count=0 status=none"
+      {_, 0} = sh("head -c #{300 * @mib} /dev/zero > #{file}; sync #{file}; #{forget}")
+      usage = Cgroup.usage(vm.cgroup)
+      for _ <- 1..3, do: inside(vm.cgroup, "cat #{file} > /dev/null")
+      assert Cgroup.usage(vm.cgroup) - usage > 80 * @mib
+      all_live(context)
+    end
+
+    test "is no pressure: names that somebody looks up and that are not there", context do
+      %{vm: vm, path: names} = context
+      File.mkdir!(names)
+      usage = Cgroup.usage(vm.cgroup)
+      # A new name for each, or it is in the cache already; 192 bytes each.
+      inside(vm.cgroup, "perl -e 'stat qq(#{names}/$_) for 1..700_000'")
+      assert Cgroup.usage(vm.cgroup) - usage > 80 * @mib
+      all_live(context)
+    end
+  end
+
   test "after the leak of one nothing is missing: it alone was killed, and is back" do
     vm = LimitedVM.start!(@limit, backoff: [initial_ms: 200, max_ms: 1_000])
 
@@ -128,6 +162,20 @@ defmodule OOM.Real.HealthyTest do
     assert victims(vm) == []
     unharmed(vm)
   end
+
+  defp all_live(%{vm: vm, supervisor: supervisor, before: before}) do
+    assert map_size(before) == 12
+    looked_at(vm)
+    assert pids(vm, supervisor) == before
+    assert victims(vm) == []
+    unharmed(vm)
+    assert LimitedVM.call(vm, Workload, :await, [[:level], [:normal]]) == :normal
+  end
+
+  defp inside(group, command),
+    do: {_, 0} = sh(~s(echo $$ > "#{Cgroup.procs(group)}"; #{command}))
+
+  defp sh(command), do: System.cmd("sh", ["-c", command])
 
   defp pids(vm, supervisor), do: LimitedVM.call(vm, Healthy, :pids, [supervisor])
 

@@ -47,8 +47,24 @@ defmodule OOM.Test.Heaps do
     end
   end
 
+  @doc """
+  Makes it take large binaries in a loop that calls nothing else, so that no signal gets through, and
+  tells why it ended.
+  """
+  @spec slice() :: term()
+  def slice do
+    ref = Process.monitor(__MODULE__)
+    GenServer.cast(__MODULE__, :slice)
+    receive(do: ({:DOWN, ^ref, _, _, reason} -> reason))
+  end
+
   @impl true
   def init(nil), do: {:ok, []}
+
+  @impl true
+  def handle_cast(:slice, data), do: slice(data)
+
+  defp slice(data), do: slice([<<0::size(8_388_608)>> | data])
 
   @impl true
   def handle_call(:grow, _from, data),

@@ -15,9 +15,10 @@ defmodule OOM.HeapCaps do
   # read from the table there: of two orders that cross it does not matter which comes last.
 
   use GenServer
+  require Logger
 
   alias OOM.{Heap, Native, Priority, Tables, Units, Workers}
-  alias OOM.HeapCaps.{Limits, Scan}
+  alias OOM.HeapCaps.{Limits, Recap, Scan}
 
   @typedoc "`:default` of `config :oom`, or said of this worker or by it."
   @type origin :: :default | :own
@@ -28,9 +29,6 @@ defmodule OOM.HeapCaps do
   @look_ms 250
   # A limit that moves by less leaves the caps as they are.
   @moved 0.01
-  # So many are told at once, and the pause after them: 100,000 workers within 5 s.
-  @chunk 200
-  @pause_ms 10
   # At least so many times the heap that there is when the cap is set, in which garbage is counted, too.
   # 100 MB that lived and were rewritten came to 132 MB after one collection, and to 558 MB at the next.
   @room 6
@@ -38,6 +36,8 @@ defmodule OOM.HeapCaps do
   # that matters; and a scan takes no more than this part of a CPU.
   @scan_moved 0.02
   @scan_share 20
+  # The release from which on the VM can count binaries for a cap.
+  @counts_binaries_otp 26
   # Rows of processes that nobody watches are looked for so often.
   @sweep_ms 60_000
 
@@ -79,12 +79,13 @@ defmodule OOM.HeapCaps do
   @spec started(pid(), cap(), Priority.rank()) :: :ok
   def started(pid, {size, origin} = cap, rank) do
     bytes = bytes(cap, Units.own(pid) || rank)
+    counts?(size)
 
     if :ets.insert_new(__MODULE__, {pid, size, origin, bytes, origin == :default}) and
          not Workers.member?(pid) do
       # It is in a unit, or has ended: nobody would forget it.
       forget(pid)
-      _ = :erlang.spawn_opt(Heap, :cap, [pid, bytes], priority: :high)
+      _ = :erlang.spawn_opt(Heap, :cap, [pid, bytes, Heap.binaries?(size)], priority: :high)
       :ok
     else
       set(pid)
@@ -96,6 +97,7 @@ defmodule OOM.HeapCaps do
   def declare(size) do
     bytes = Heap.bytes(size)
     :ets.insert(__MODULE__, {self(), size, :own, bytes, false})
+    counts?(size)
     bytes
   end
 
@@ -104,8 +106,16 @@ defmodule OOM.HeapCaps do
   def here({size, origin} = cap, rank) do
     Tables.while_there(fn ->
       :ets.insert(__MODULE__, {self(), size, origin, bytes(cap, rank), origin == :default})
+      counts?(size)
       take_effect()
     end)
+  end
+
+  # Said by this process, so that no worker waits for the log.
+  defp counts?(size) do
+    with true <- Heap.binaries?(size) and OOM.VM.otp_release() < @counts_binaries_otp,
+         pid when is_pid(pid) <- Process.whereis(__MODULE__),
+         do: send(pid, :counts_no_binaries)
   end
 
   @doc "It is worth something else now."
@@ -125,7 +135,9 @@ defmodule OOM.HeapCaps do
   @spec forget(pid()) :: true
   def forget(pid), do: :ets.delete(__MODULE__, pid)
 
-  defp change(pid, bytes) do
+  @doc "It is capped at something else now, or no longer."
+  @spec change(pid(), pos_integer() | nil) :: :ok
+  def change(pid, bytes) do
     # It may have ended.
     if :ets.update_element(__MODULE__, pid, [{4, bytes}, {5, true}]), do: set(pid), else: :ok
   end
@@ -145,13 +157,18 @@ defmodule OOM.HeapCaps do
 
     case :ets.lookup(__MODULE__, self()) do
       [{_, _, _, nil, true}] -> Heap.cap_self(nil)
-      [{_, _, _, bytes, true}] -> Heap.cap_self(max(bytes, trunc(@room * Heap.held_bytes())))
-      [{_, _, _, bytes, false}] when bytes != nil -> Heap.cap_self(bytes)
+      [{_, size, _, bytes, true}] -> cap_with_room(bytes, Heap.binaries?(size))
+      [{_, size, _, bytes, false}] when bytes != nil -> Heap.cap_self(bytes, Heap.binaries?(size))
       _none -> :ok
     end
   rescue
     # The application is being stopped.
     ArgumentError -> :ok
+  end
+
+  defp cap_with_room(bytes, binaries?) do
+    held = Heap.held_bytes(self(), binaries?)
+    Heap.cap_self(max(bytes, trunc(@room * held)), binaries?)
   end
 
   @impl true
@@ -168,7 +185,8 @@ defmodule OOM.HeapCaps do
        scan: nil,
        scan_ms: System.monotonic_time(:millisecond),
        large: %{},
-       scanned_at_bytes: 0
+       scanned_at_bytes: 0,
+       told?: false
      })}
   end
 
@@ -180,6 +198,15 @@ defmodule OOM.HeapCaps do
     Process.send_after(self(), :sweep, @sweep_ms)
     _ = if :ets.info(__MODULE__, :size) > Workers.count() + 1, do: spawn(&sweep/0)
     {:noreply, state}
+  end
+
+  def handle_info(:counts_no_binaries, %{told?: false} = state) do
+    Logger.warning(
+      "OOM: a max_heap_size with include_shared_binaries caps the heap alone on OTP " <>
+        "#{OOM.VM.otp_release()}; its binaries count from OTP #{@counts_binaries_otp} on"
+    )
+
+    {:noreply, %{state | told?: true}}
   end
 
   # It moved again meanwhile.
@@ -245,7 +272,7 @@ defmodule OOM.HeapCaps do
 
     sizes =
       for {pid, size} <- rows,
-          bytes = Heap.held_bytes(pid),
+          bytes = Heap.held_bytes(pid, Heap.binaries?(size)),
           bytes * @room > Heap.bytes(size, limit_bytes),
           into: %{},
           do: {pid, bytes}
@@ -269,35 +296,11 @@ defmodule OOM.HeapCaps do
 
   # One at a time.
   defp follow(%{follows: nil, limit: limit} = state) do
-    {_pid, ref} = spawn_monitor(fn -> Tables.while_there(&recap/0) end)
+    {_pid, ref} = spawn_monitor(fn -> Tables.while_there(&Recap.all/0) end)
     %{state | follows: {ref, limit}}
   end
 
   defp follow(state), do: state
-
-  defp recap do
-    row = {:"$1", {:percent_of_limit, :_}, :_, :_, :_}
-    __MODULE__ |> :ets.select([{row, [], [:"$1"]}]) |> Enum.chunk_every(@chunk) |> recap()
-  end
-
-  defp recap([]), do: :ok
-
-  defp recap([pids | rest]) do
-    Enum.each(pids, &recap_one/1)
-    Process.sleep(@pause_ms)
-    recap(rest)
-  end
-
-  defp recap_one(pid) do
-    with [{_, size, origin, before, _}] <- :ets.lookup(__MODULE__, pid) do
-      # What is in a unit has no rank of its own, and keeps what it has: a cap or none.
-      rank = Workers.rank(pid)
-      bytes = if rank == nil and before == nil, do: nil, else: bytes({size, origin}, rank || 0)
-      if bytes != before, do: change(pid, bytes)
-    end
-
-    :ok
-  end
 
   defp sweep do
     Tables.while_there(fn ->

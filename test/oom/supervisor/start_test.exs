@@ -296,8 +296,8 @@ defmodule OOM.Supervisor.StartTest do
              "expected :handle_pressure to be one of true, false, got: nil"},
             {[max_kills: 0], "expected :max_kills to be a positive integer or :infinity, got: 0"},
             {[max_heap_size: 0],
-             "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, or " <>
-               ":infinity, got: 0"},
+             "expected :max_heap_size to be bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, " <>
+               "or one of these as %{size: size, include_shared_binaries: boolean}, got: 0"},
             {[backoff: [initial_ms: 0]],
              "expected :backoff to be [initial_ms: i, max_ms: m] with 0 < i <= m, got: " <>
                "[initial_ms: 0]"},
