@@ -87,10 +87,10 @@ defmodule OOM.Real.PressureTest do
 
       assert {:done, events} = grow(vm, supervisor, :any, :binary, {:ended, :normal, 5})
 
-      # Whenever a :normal worker ended, no :low one was alive, but for a few of the forty that had not been
-      # seen to grow by then.
+      # Whenever a :normal worker ended, no :low one was alive that had grown like it: but for a few of the
+      # forty that had stood so long that next to nothing of it was theirs.
       alive = for {:alive, names} <- events, {:low, _} = name <- names, uniq: true, do: name
-      assert length(alive) <= 10
+      assert length(alive) <= 4
     end
   end
 
