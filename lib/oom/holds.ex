@@ -236,7 +236,9 @@ defmodule OOM.Holds do
     result = with {:shutdown, {:released, result}} <- reason, do: result
     result = if result == :ok, do: :ok, else: error(result)
     for caller <- callers, do: GenServer.reply(caller, result)
-    {:noreply, key |> changed(%{state | releases: releases, tick_ms: @tick_ms}) |> schedule()}
+    # What the watcher has to see begins now: the next is due no sooner.
+    state = cancel(%{state | releases: releases, tick_ms: @tick_ms})
+    {:noreply, key |> changed(state) |> schedule()}
   end
 
   def handle_info({:DOWN, _ref, :process, pid, _}, state) do

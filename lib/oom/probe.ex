@@ -206,22 +206,24 @@ defmodule OOM.Probe do
 
   @doc false
   @spec run(tuple(), :atomics.atomics_ref(), :atomics.atomics_ref()) :: :ok
-  def run(pids, cursor, place) do
+  def run(pids, cursor, place), do: Tables.while_there(fn -> each(pids, cursor, place) end)
+
+  defp each(pids, cursor, place) do
     index = :atomics.add_get(cursor, 1, 1)
 
     if index <= tuple_size(pids) do
       :atomics.put(place, 1, index)
-      sample(elem(pids, index - 1))
+      sample(elem(pids, index - 1), System.monotonic_time(:millisecond))
       :atomics.put(place, 1, 0)
-      run(pids, cursor, place)
+      each(pids, cursor, place)
     else
       :ok
     end
   end
 
-  defp sample(pid) do
-    now_ms = System.monotonic_time(:millisecond)
-
+  @doc "One look at a worker, at this time."
+  @spec sample(pid(), integer()) :: :ok | nil
+  def sample(pid, now_ms) do
     {work, last_bytes} = Workers.last_look(pid)
 
     with {bytes, state, step, now} <- look(pid, work, last_bytes, now_ms, min_bytes()) do

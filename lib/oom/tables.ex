@@ -123,7 +123,8 @@ defmodule OOM.Tables do
     :ok
   rescue
     error in ArgumentError ->
-      if config() == nil, do: :ok, else: reraise(error, __STACKTRACE__)
+      # They go one after the other, that of the configuration not first.
+      if stopping?() or config() == nil, do: :ok, else: reraise(error, __STACKTRACE__)
   end
 
   # The tables are gone while the application is stopped; that is a state, not an error.

@@ -72,26 +72,32 @@ defmodule OOM.ProbeTest do
     pid = worker(fn -> :binary.copy(<<1>>, @mib) end)
     :ok = Workers.attach(pid, 500, self(), :id, [])
     held = look(pid)
-    assert OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
-    assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == held
+    assert shown?(pid)
+    assert grown(pid) == held
     assert held >= @mib
   end
 
-  test "two looks show growth, and the first of one that has started before none" do
+  test "two looks that follow closely show growth, and the first of one that has started before none" do
     pid = worker(fn -> [] end)
-    long_ago = System.monotonic_time(:millisecond) - OOM.Limits.shown_ms() - 1
-    Workers.worked(pid, {:born, long_ago, OOM.Level.episode()})
+    at = System.monotonic_time(:millisecond)
+    close = OOM.Limits.shown_ms()
+    Workers.worked(pid, {:born, at - close - 1, OOM.Level.episode()})
     OOM.Level.next_episode()
-    held = look(pid)
-    assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == 0
-    refute OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+    first = look(pid, at)
+    refute shown?(pid)
+    assert grown(pid) == 0
     Agent.update(pid, fn _ -> :binary.copy(<<1>>, @mib) end)
-    held = look(pid) - held
-    assert OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
-    assert OOM.Evidence.grown_bytes(Workers.lookup(pid)) == held
-    assert held >= @mib
+    more = look(pid, at + close) - first
+    assert shown?(pid)
+    assert grown(pid) == more
+    assert more >= @mib
     OOM.Level.next_episode()
-    refute OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+    refute shown?(pid)
+    # What was found long after the last look may have been there before anything grew.
+    Agent.update(pid, fn held -> [held, :binary.copy(<<1>>, @mib)] end)
+    look(pid, at + 2 * close + 1)
+    refute shown?(pid)
+    assert grown(pid) == 0
   end
 
   test "tells one that waits for a message, and of one that stands still what it did before" do
@@ -181,6 +187,15 @@ defmodule OOM.ProbeTest do
     {_, _, bytes, _, _, _, _, _, _} = Workers.lookup(pid)
     bytes
   end
+
+  defp look(pid, at_ms) do
+    :ok = Probe.sample(pid, at_ms)
+    {_, _, bytes, _, _, _, _, _, _} = Workers.lookup(pid)
+    bytes
+  end
+
+  defp shown?(pid), do: OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+  defp grown(pid), do: OOM.Evidence.grown_bytes(Workers.lookup(pid))
 
   defp work(pid), do: Agent.get(pid, fn _ -> Enum.each(1..1_000, &Integer.to_string/1) end)
 

@@ -19,4 +19,18 @@ defmodule OOM.TablesTest do
     assert Tables.watcher() == nil
     assert OOM.snapshot() == %OOM.Snapshot{}
   end
+
+  test "gone in part while the application is stopped, they fail nobody who needs them" do
+    gone = fn -> :ets.lookup(:a_table_that_is_gone, 1) end
+    assert_raise ArgumentError, fn -> Tables.while_there(gone) end
+    Tables.put_stopping()
+    assert Tables.while_there(gone) == :ok
+  end
+
+  test "gone altogether, a look at a worker ends quietly" do
+    {:ok, pid} = Agent.start_link(fn -> nil end)
+    {pids, cursor} = OOM.Probe.chunk([pid])
+    :ok = stop_supervised(Tables)
+    assert OOM.Probe.run(pids, cursor, :atomics.new(1, [])) == :ok
+  end
 end

@@ -87,10 +87,10 @@ defmodule OOM.Real.PressureTest do
 
       assert {:done, events} = grow(vm, supervisor, :any, :binary, {:ended, :normal, 5})
 
-      # Whenever a :normal worker ended, no :low one was alive, but for a few of the forty that had not been
-      # seen to grow by then.
+      # Whenever a :normal worker ended, no :low one was alive that had grown like it: but for a few of the
+      # forty that had stood so long that next to nothing of it was theirs.
       alive = for {:alive, names} <- events, {:low, _} = name <- names, uniq: true, do: name
-      assert length(alive) <= 10
+      assert length(alive) <= 4
     end
   end
 
@@ -146,14 +146,15 @@ defmodule OOM.Real.PressureTest do
 
       returns = for {:started, _, at} <- Enum.drop(events, 60), do: at
       assert length(returns) >= 40
+      # The watcher has seen what one does before the next comes.
+      for [one, next] <- Enum.chunk_every(returns, 2, 1, :discard), do: assert(next - one >= 10)
 
-      # One every 10 ms at most, as timers go.
-      for [one, next] <- Enum.chunk_every(returns, 2, 1, :discard), do: assert(next - one >= 5)
-
-      # They need not wait until it is :normal; at the floor there is no room.
-      first = Enum.min(returns)
-      levels = for {:level, level, _, at} <- events, at <= first, do: level
-      refute List.last(levels) == :critical
+      # Whatever level was told last, there is room above the floor, and nothing grows.
+      for {:back, _, snapshot} <- events do
+        room = snapshot.headroom_bytes + (snapshot.slack_bytes || 0)
+        assert room > snapshot.critical_headroom_bytes
+        assert (snapshot.growth_bytes_per_s || 0) * 5 < room - snapshot.critical_headroom_bytes
+      end
     end
 
     test "the level was told once per change" do
@@ -198,10 +199,7 @@ defmodule OOM.Real.PressureTest do
       LimitedVM.call(vm, Workload, :run_away, [supervisor, :low, 2 * @limit])
       {:done, events} = grow(vm, supervisor, :none, :binary, {:ended, :low, 2})
 
-      assert Enum.all?(ended(events), fn {:low, reason} ->
-               reason in [:killed, {:shutdown, :memory_pressure}]
-             end)
-
+      assert events |> ended() |> Enum.uniq() == [{:low, :killed}]
       {:done, _} = LimitedVM.call(vm, Workload, :settle, [supervisor])
       assert LimitedVM.call(vm, Process, :alive?, [supervisor])
       assert Cgroup.oom_kills(vm.cgroup) == 0

@@ -9,17 +9,20 @@ defmodule OOM.Test.Workload do
     @moduledoc false
     use GenServer
 
+    # What it says of itself.
+    @own [:handle_pressure, :max_heap_size]
+
     def start_link({name, options}),
       do: GenServer.start_link(__MODULE__, {name, options})
 
     @impl true
     def init({name, options}) do
       if options[:priority],
-        do: OOM.set_priority(options[:priority], Keyword.take(options, [:handle_pressure]))
+        do: OOM.set_priority(options[:priority], Keyword.take(options, @own))
 
       Process.put(:name, name)
       if options[:trap_exit], do: Process.flag(:trap_exit, true)
-      send(OOM.Test.Workload.Recorder, {:started, name, self()})
+      OOM.Test.Workload.Recorder.started(name)
       {:ok, {options, for(n <- 1..Keyword.get(options, :mib, 0)//1, do: mib(n))}}
     end
 
@@ -80,7 +83,7 @@ defmodule OOM.Test.Workload do
        :proc_lib.spawn_link(fn ->
          Process.flag(:trap_exit, true)
          OOM.set_priority(:low)
-         send(OOM.Test.Workload.Recorder, {:started, name, self()})
+         OOM.Test.Workload.Recorder.started(name)
          loop([])
        end)}
     end
@@ -100,22 +103,30 @@ defmodule OOM.Test.Workload do
 
     def start, do: GenServer.start(__MODULE__, nil, name: __MODULE__)
 
+    # Of the moment of the start: on a busy machine the recorder gets to it later.
+    def started(name),
+      do: send(__MODULE__, {:started, name, self(), OOM.snapshot(), now()})
+
     @impl true
     def init(nil) do
       :ok = OOM.subscribe()
       # Events must come in the order in which they happen, however busy the VM is.
       Process.flag(:priority, :max)
-      {:ok, %{names: %{}, events: []}}
+      {:ok, %{names: %{}, known: MapSet.new(), events: []}}
     end
 
     @impl true
     def handle_call(:events, _from, state), do: {:reply, Enum.reverse(state.events), state}
 
     @impl true
-    def handle_info({:started, name, pid}, state) do
+    # Of one that comes back the snapshot tells what room there was.
+    def handle_info({:started, name, pid, snapshot, at}, state) do
       Process.monitor(pid)
-      state = %{state | names: Map.put(state.names, pid, name)}
-      {:noreply, note(state, {:started, name, now()})}
+      back? = name in state.known
+      names = Map.put(state.names, pid, name)
+      state = %{state | names: names, known: MapSet.put(state.known, name)}
+      state = note(state, {:started, name, at})
+      {:noreply, if(back?, do: note(state, {:back, name, snapshot}), else: state)}
     end
 
     def handle_info({:DOWN, _, _, pid, reason}, state) do
@@ -146,8 +157,8 @@ defmodule OOM.Test.Workload do
 
   @doc """
   Starts the recorder, and an `OOM.Supervisor` with a worker for each `{name, options}`. Options
-  of a worker: `:mib` that it takes when it starts, `:priority`, `:trap_exit`, `:stubborn`, `:handle_pressure`, and `:shrinks` for one that
-  drops all when it is asked to.
+  of a worker: `:mib` that it takes when it starts, `:priority`, and with it `:handle_pressure` and
+  `:max_heap_size`, `:trap_exit`, `:stubborn`, and `:shrinks` for one that drops all when it is asked to.
   """
   @spec start([{term(), keyword()}], keyword()) :: pid()
   def start(workers, options) do

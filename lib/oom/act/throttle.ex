@@ -23,7 +23,7 @@ defmodule OOM.Throttle do
   # workers, let run, do not grow towards the floor any more. It asks no worker anything itself.
 
   alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Slices, Steps, Units}
-  alias OOM.{VictimQueue, Workers}
+  alias OOM.{Tables, VictimQueue, Workers}
 
   # The least stand: what was freed is back by then, and a decision has taken effect. And the longest,
   # where figures are late; below 50 ms with the run and what the schedulers add.
@@ -76,8 +76,10 @@ defmodule OOM.Throttle do
 
   @doc false
   @spec run(pid(), Native.watcher()) :: :ok | no_return()
-  def run(guard, watcher) do
-    turn(%{
+  def run(guard, watcher), do: Tables.while_there(fn -> turn(new(guard, watcher)) end)
+
+  defp new(guard, watcher) do
+    %{
       guard: Process.monitor(guard),
       watcher: watcher,
       turn: 0,
@@ -108,7 +110,7 @@ defmodule OOM.Throttle do
       # growth was seen among those that are left alone; and the turn from which on it may be seen
       alert?: false,
       quiet_turn: 0
-    })
+    }
   end
 
   defp turn(state) do

@@ -90,7 +90,8 @@ defmodule OOM.VictimQueue do
   def choose(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0 do
     ranks = ranks(Plan.first_rank(), Map.put(limits, :episode, Level.episode()))
     total = ranks |> Enum.map(& &1.grown_bytes) |> Enum.sum()
-    first(ranks, total, limits)
+    fastest = ranks |> Enum.map(& &1.fastest_bytes) |> Enum.max(fn -> 0 end)
+    first(ranks, %{total: total, fastest: fastest}, limits)
   end
 
   def choose(_limits), do: {[], :none}
@@ -99,16 +100,17 @@ defmodule OOM.VictimQueue do
 
   defp ranks(rank, limits) do
     {known, late?} = candidates(rank, limits)
-    grown = known |> Enum.map(& &1.grown_bytes) |> Enum.sum()
-    row = %{rank: rank, known: known, grown_bytes: grown, late?: late?}
+    grown = Enum.map(known, & &1.grown_bytes)
+    row = %{rank: rank, known: known, grown_bytes: Enum.sum(grown), late?: late?}
+    row = Map.put(row, :fastest_bytes, Enum.max(grown, fn -> 0 end))
     [row | ranks(Plan.next_rank(rank), limits)]
   end
 
-  defp first([], _total, _limits), do: {[], :none}
-  defp first([%{rank: rank} | _], _total, %{ceiling: top}) when rank > top, do: {[], :late}
+  defp first([], _all, _limits), do: {[], :none}
+  defp first([%{rank: rank} | _], _all, %{ceiling: top}) when rank > top, do: {[], :late}
 
-  defp first([%{known: known} = row | higher], total, limits) do
-    case if(cause?(row, total, limits), do: growing(known, limits), else: []) do
+  defp first([%{known: known} = row | higher], all, limits) do
+    case growing(known, measure(row, all, limits), limits) do
       [_ | _] = victims ->
         {victims, :growing}
 
@@ -117,37 +119,48 @@ defmodule OOM.VictimQueue do
           row.late? and limits.late == :wait ->
             {[], :late}
 
-          victims = steady(known, pays(row.rank, higher, total, limits), limits) ->
+          victims = steady(known, pays(row.rank, higher, all, limits), limits) ->
             {victims, :steady}
 
           true ->
-            first(higher, total, limits)
+            first(higher, all, limits)
         end
     end
   end
 
-  defp cause?(row, total, limits),
-    do: Evidence.cause?(row.grown_bytes, total, limits.recent_bytes)
+  # The growth that those of a rank are measured by, or `nil` where they do not go. A rank that is a cause goes
+  # by its fastest. Of another, of which only a few are left, those go that grow like the fastest of all: none
+  # that is worth more goes before them.
+  defp measure(row, all, limits) do
+    cond do
+      cause?(row, all, limits) -> row.fastest_bytes
+      Evidence.cause?(all.total, all.total, limits.recent_bytes) -> all.fastest
+      true -> nil
+    end
+  end
+
+  defp cause?(row, all, limits),
+    do: Evidence.cause?(row.grown_bytes, all.total, limits.recent_bytes)
 
   # What the steady workers of a rank must hold together to pay, or `nil` where they do not: for one that is
   # known and worth more, once an episode; and where nothing grows, near the limit. For growth that nobody is
   # known to have, or that is a protected one's, only those pay that were said to be worth less than others,
   # each time it takes them.
-  defp pays(rank, _higher, _total, %{grows?: true, soon_bytes: soon})
+  defp pays(rank, _higher, _all, %{grows?: true, soon_bytes: soon})
        when rank < @normal and is_integer(soon),
        do: soon
 
-  defp pays(_rank, higher, total, %{grows?: true} = limits),
-    do: if(Enum.any?(higher, &cause?(&1, total, limits)), do: limits.steady_bytes)
+  defp pays(_rank, higher, all, %{grows?: true} = limits),
+    do: if(Enum.any?(higher, &cause?(&1, all, limits)), do: limits.steady_bytes)
 
-  defp pays(_rank, _higher, _total, at_rest), do: at_rest.steady_bytes
+  defp pays(_rank, _higher, _all, at_rest), do: at_rest.steady_bytes
 
   # Growth shown is evidence enough; of those that grow no more than the need asks for.
-  defp growing(known, limits) do
-    most = known |> Enum.map(& &1.grown_bytes) |> Enum.max(fn -> 0 end)
+  defp growing(_known, nil, _limits), do: []
 
+  defp growing(known, fastest, limits) do
     known
-    |> Enum.filter(&Evidence.grower?(&1.grown_bytes, most))
+    |> Enum.filter(&Evidence.grower?(&1.grown_bytes, fastest))
     |> in_order()
     |> take(limits.need_bytes, limits.count)
   end

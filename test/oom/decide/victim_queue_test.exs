@@ -55,6 +55,26 @@ defmodule OOM.VictimQueueTest do
       assert {[normal], :growing} == pids(choose(10))
     end
 
+    test "of a low rank the few that are left go before the many that grow no faster" do
+      few = for _ <- 1..2, do: worker(250, 5, grown: 2)
+      many = for _ <- 1..40, do: worker(500, 5, grown: 2)
+      assert {victims, :growing} = pids(choose(60))
+      assert Enum.sort(victims) == Enum.sort(few)
+      # Nor does one of the few that just does its work.
+      worker(250, 5, grown: 0.2)
+      assert {^victims, :growing} = pids(choose(60))
+      for pid <- few, do: Workers.delete(pid)
+      assert {[_ | _] = victims, :growing} = pids(choose(60))
+      assert victims -- many == []
+    end
+
+    test "nor do they go where memory grows by far more than all of them do" do
+      worker(250, 5, grown: 2)
+      for _ <- 1..40, do: worker(500, 5, grown: 2)
+      assert {[], :none} == choose(60, recent_bytes: 4 * 82 * @mib + 1)
+      assert {[_], :growing} = choose(60, recent_bytes: 4 * 82 * @mib)
+    end
+
     test "a rank that has grown by far less than memory has lately is not the cause" do
       low = worker(250, 20, grown: 10)
       assert {[low], :growing} == pids(choose(10, recent_bytes: 40 * @mib))
