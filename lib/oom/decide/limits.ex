@@ -213,6 +213,10 @@ defmodule OOM.Limits do
   @spec measure_at_rest_ms() :: pos_integer()
   def measure_at_rest_ms, do: 2_000
 
+  @doc "The VM's memory has moved between two measures if it has by this, in bytes: less is noise."
+  @spec moved_bytes() :: pos_integer()
+  def moved_bytes, do: 4 * @mib
+
   # -- When it does not help
 
   @doc """
