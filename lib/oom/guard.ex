@@ -319,10 +319,24 @@ defmodule OOM.Guard do
     cond do
       not Promises.settled?(policy.promises) -> measure_in(Limits.measure_after_ms(), state)
       slack == 0 and level == :normal -> state
+      # What is free inside is all there is, and growth that uses it up moves nothing.
+      below_floor?(state) -> measure_in(@measure_ms.high, state)
       moved < @at_rest_bytes -> measure_in(Limits.measure_at_rest_ms(), state)
       true -> measure_in(@measure_ms[level], state)
     end
   end
+
+  defp below_floor?(%{watcher: watcher, level: :normal}) do
+    case Native.watcher_report(watcher) do
+      %{headroom_bytes: headroom, critical_headroom_bytes: floor} when is_integer(headroom) ->
+        headroom < floor
+
+      _unknown ->
+        false
+    end
+  end
+
+  defp below_floor?(_pressure), do: false
 
   defp watch(%{config: config} = state) do
     with true <- Native.loaded?() || {:error, {:not_loaded, Native.load_error()}},

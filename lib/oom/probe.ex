@@ -47,7 +47,7 @@ defmodule OOM.Probe do
 
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
-        {own, flood, mail} = own(pid, gc, queue, mail(last), now_ms)
+        {own, flood, mail} = own(pid, gc, queue, mail(last))
         hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: hard_ms(last)
 
         found =
@@ -120,20 +120,20 @@ defmodule OOM.Probe do
   # that is on the heap is copied with it, and where the worker was flooded before it could be
   # moved, no max_heap_size holds it either. The copy takes about as long as it took the clients to
   # send it (1 GB/s both), so that there is as much again when it is done.
-  defp own(_pid, gc, queue, _mail, _now_ms) when queue < @long_queue, do: {heap(gc), 0, nil}
+  defp own(_pid, gc, queue, _mail) when queue < @long_queue, do: {heap(gc), 0, nil}
 
-  defp own(pid, gc, queue, mail, now_ms) do
-    case Mailboxes.bytes(mail, queue, now_ms) do
-      nil -> read(pid, gc, queue, now_ms)
+  defp own(pid, gc, queue, mail) do
+    case Mailboxes.bytes(mail, queue) do
+      nil -> read(pid, gc, queue)
       bytes -> {heap(gc) + bytes, 0, mail}
     end
   end
 
   # One on the heap may just be moved off it, and is read each time.
-  defp read(pid, gc, queue, now_ms) do
+  defp read(pid, gc, queue) do
     case :erlang.process_info(pid, [:memory, :message_queue_data]) do
       [{_, bytes}, {_, :on_heap}] -> {max(bytes, heap(gc)), 2 * bytes, nil}
-      [{_, bytes}, _] -> {max(bytes, heap(gc)), 0, {queue, max(bytes - heap(gc), 0), now_ms}}
+      [{_, bytes}, _] -> {max(bytes, heap(gc)), 0, {queue, max(bytes - heap(gc), 0)}}
       :undefined -> {heap(gc), 0, nil}
     end
   end

@@ -6,23 +6,18 @@ defmodule OOM.Mailboxes do
   # worker is heard meanwhile, its end neither: 110 MB in 120,000 messages take 20 to 30 ms, several times
   # as long where both cores are busy, and each turn of the throttle would ask for it. How many there are
   # costs next to nothing; they are taken to weigh what they weighed at the last reading, until there are
-  # many more or fewer, or that is old.
+  # twice as many or half.
 
   # Fewer are walked in less than a millisecond.
   @long 4_000
-  # Read again when their number has changed by a quarter, and after this time.
-  @part 4
-  @old_ms 2_000
 
-  @typedoc "How many messages there were at the last reading, what they held, and when that was."
-  @type reading :: {count :: pos_integer(), bytes :: non_neg_integer(), at_ms :: integer()}
+  @typedoc "How many messages there were at the last reading, and what they held."
+  @type reading :: {count :: pos_integer(), bytes :: non_neg_integer()}
 
   @doc "What so many messages hold by the last reading, or `nil` where it tells too little."
-  @spec bytes(reading() | nil, non_neg_integer(), integer()) :: non_neg_integer() | nil
-  def bytes({count, bytes, at_ms}, now_count, now_ms)
-      when now_count >= @long and now_ms - at_ms < @old_ms and
-             abs(now_count - count) * @part <= count,
-      do: div(bytes * now_count, count)
+  @spec bytes(reading() | nil, non_neg_integer()) :: non_neg_integer() | nil
+  def bytes({count, bytes}, now) when now >= @long and now <= 2 * count and count <= 2 * now,
+    do: div(bytes * now, count)
 
-  def bytes(_reading, _count, _now_ms), do: nil
+  def bytes(_reading, _now), do: nil
 end
