@@ -10,6 +10,8 @@ defmodule Arena.Witness do
 
   @look_ms 5
   @say_every 10
+  # A trace tells who has run for longer at a stretch.
+  @long_ms 20
   @memory {:shutdown, :memory_pressure}
   # A :low worker that is alive so long after a :normal one died was not on its way out then.
   @outlived_ms 500
@@ -34,6 +36,8 @@ defmodule Arena.Witness do
   @impl true
   def init(trace?) do
     Process.send_after(self(), :look, @look_ms)
+    # Who keeps a scheduler from all others, this process too.
+    if trace?, do: :erlang.system_monitor(self(), long_schedule: @long_ms, long_gc: @long_ms)
 
     {:ok,
      %{
@@ -107,6 +111,11 @@ defmodule Arena.Witness do
     if state.trace? and rem(state.looks, 2) == 0, do: trace(snapshot, state)
     state = level(snapshot, %{state | looks: state.looks + 1})
     if rem(state.looks, @say_every) == 0, do: Say.say(:facts, facts(state))
+    {:noreply, state}
+  end
+
+  def handle_info({:monitor, who, what, how}, state) do
+    Say.say(what, ms: now() - state.begun, who: who, how: how)
     {:noreply, state}
   end
 

@@ -23,7 +23,7 @@ defmodule OOM.Guard do
     VictimQueue
   }
 
-  alias OOM.{Shed, Slack, Steps, Trim}
+  alias OOM.{Shed, Slack, Steps, Sweep, Trim}
 
   @retry_ms 5_000
   # Room for a batch, its figures and the reports, so that the reaction does not collect garbage.
@@ -74,6 +74,8 @@ defmodule OOM.Guard do
       # no other throttle begins before this time
       throttle_ms: nil,
       trimmed_ms: nil,
+      # when the last sweep ended or will end
+      swept_ms: nil,
       level: :normal,
       # what resident memory held besides the VM's blocks at the start, see OOM.Slack
       unexplained_bytes: nil,
@@ -117,7 +119,7 @@ defmodule OOM.Guard do
   def handle_info({:DOWN, _ref, :process, pid, _reason}, state) do
     {last?, policy} = Policy.gone(state.policy, pid, now())
     if last? and policy.trim?, do: Trim.start()
-    {:noreply, %{state | policy: policy}}
+    {:noreply, sweep(%{state | policy: policy})}
   end
 
   # A victim has its order, and must be able to follow it.
@@ -211,7 +213,7 @@ defmodule OOM.Guard do
   defp episode_over?(%{throttle_ms: last}), do: now() - last > Limits.episode_ms()
 
   defp react(report, state) do
-    state = report |> throttle(state) |> trim_again()
+    state = report |> throttle(state) |> trim_again() |> sweep()
 
     case Policy.decide(state.policy, report, now()) do
       {:wait, policy} ->
@@ -258,8 +260,14 @@ defmodule OOM.Guard do
 
         Reporter.killed(victims, need, report)
         state = %{state | policy: Policy.killed(policy, victims, verdict, report, now)}
-        measure_in(Limits.measure_after_ms(), state)
+        measure_in(Limits.measure_after_ms(), sweep(state))
     end
+  end
+
+  # From the order to leave until their memory is back.
+  defp sweep(%{policy: policy} = state) do
+    now = now()
+    %{state | swept_ms: Sweep.start(state.swept_ms, Promises.sweep_ms(policy.promises, now), now)}
   end
 
   # Says it once, at the moment it becomes so.
@@ -311,10 +319,24 @@ defmodule OOM.Guard do
     cond do
       not Promises.settled?(policy.promises) -> measure_in(Limits.measure_after_ms(), state)
       slack == 0 and level == :normal -> state
+      # What is free inside is all there is, and growth that uses it up moves nothing.
+      below_floor?(state) -> measure_in(@measure_ms.high, state)
       moved < @at_rest_bytes -> measure_in(Limits.measure_at_rest_ms(), state)
       true -> measure_in(@measure_ms[level], state)
     end
   end
+
+  defp below_floor?(%{watcher: watcher, level: :normal}) do
+    case Native.watcher_report(watcher) do
+      %{headroom_bytes: headroom, critical_headroom_bytes: floor} when is_integer(headroom) ->
+        headroom < floor
+
+      _unknown ->
+        false
+    end
+  end
+
+  defp below_floor?(_pressure), do: false
 
   defp watch(%{config: config} = state) do
     with true <- Native.loaded?() || {:error, {:not_loaded, Native.load_error()}},

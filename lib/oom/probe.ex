@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Evidence, Level, Owned, Steps, Tables, Workers}
+  alias OOM.{Evidence, Level, Mailboxes, Owned, Steps, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -47,7 +47,7 @@ defmodule OOM.Probe do
 
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
-        {own, flood} = own(pid, gc, queue)
+        {own, flood, mail} = own(pid, gc, queue, mail(last))
         hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: hard_ms(last)
 
         found =
@@ -64,7 +64,7 @@ defmodule OOM.Probe do
         live = live(gc)
         copied = copied(status, live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
-        found = Map.put(found, :waits?, waits?)
+        found = Map.merge(found, %{waits?: waits?, mail: mail})
         {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
 
       :undefined ->
@@ -120,15 +120,27 @@ defmodule OOM.Probe do
   # that is on the heap is copied with it, and where the worker was flooded before it could be
   # moved, no max_heap_size holds it either. The copy takes about as long as it took the clients to
   # send it (1 GB/s both), so that there is as much again when it is done.
-  defp own(_pid, gc, queue) when queue < @long_queue, do: {heap(gc), 0}
+  defp own(_pid, gc, queue, _mail) when queue < @long_queue, do: {heap(gc), 0, nil}
 
-  defp own(pid, gc, _queue) do
-    case :erlang.process_info(pid, [:memory, :message_queue_data]) do
-      [{_, bytes}, {_, :on_heap}] -> {max(bytes, heap(gc)), 2 * bytes}
-      [{_, bytes}, _] -> {max(bytes, heap(gc)), 0}
-      :undefined -> {heap(gc), 0}
+  defp own(pid, gc, queue, mail) do
+    case Mailboxes.bytes(mail, queue) do
+      nil -> read(pid, gc, queue)
+      bytes -> {heap(gc) + bytes, 0, mail}
     end
   end
+
+  # One on the heap may just be moved off it, and is read each time.
+  defp read(pid, gc, queue) do
+    case :erlang.process_info(pid, [:memory, :message_queue_data]) do
+      [{_, bytes}, {_, :on_heap}] -> {max(bytes, heap(gc)), 2 * bytes, nil}
+      [{_, bytes}, _] -> {max(bytes, heap(gc)), 0, {queue, max(bytes - heap(gc), 0)}}
+      :undefined -> {heap(gc), 0, nil}
+    end
+  end
+
+  # The last reading of its mailbox.
+  defp mail({_, _, found}), do: Map.get(found, :mail)
+  defp mail(nil), do: nil
 
   defp heap(gc),
     do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])

@@ -26,7 +26,7 @@ defmodule OOM.Slack do
   @spec start(pid(), reference()) :: pid()
   def start(to, watcher) do
     now_ms = System.monotonic_time(:millisecond)
-    :erlang.spawn_opt(__MODULE__, :run, [to, watcher, now_ms], priority: :high)
+    :erlang.spawn_opt(__MODULE__, :run, [to, watcher, now_ms], priority: :max)
   end
 
   @doc false

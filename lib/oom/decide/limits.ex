@@ -153,6 +153,21 @@ defmodule OOM.Limits do
   @spec free_busy_bytes_per_ms() :: pos_integer()
   def free_busy_bytes_per_ms, do: div(@mib, 2)
 
+  @doc """
+  And while a sweep runs (OOM.Sweep), in bytes/ms: 50 MB of messages were back after 40 ms, which had been
+  sent from another scheduler.
+  """
+  @spec swept_bytes_per_ms() :: pos_integer()
+  def swept_bytes_per_ms, do: 2 * @mib
+
+  @doc "No sweep is longer, in ms: what the throttle lets workers stand at most."
+  @spec longest_sweep_ms() :: pos_integer()
+  def longest_sweep_ms, do: 40
+
+  @doc "All others run for so long before the next, in ms."
+  @spec between_sweeps_ms() :: pos_integer()
+  def between_sweeps_ms, do: 10
+
   @doc "No more of that is waited for in advance, in ms: a guess that is wrong must not cost more."
   @spec longest_free_ms() :: pos_integer()
   def longest_free_ms, do: 250
@@ -197,6 +212,10 @@ defmodule OOM.Limits do
   @doc "While memory stands still a measure of the VM holds for so long, in ms."
   @spec measure_at_rest_ms() :: pos_integer()
   def measure_at_rest_ms, do: 2_000
+
+  @doc "The VM's memory has moved between two measures if it has by this, in bytes: less is noise."
+  @spec moved_bytes() :: pos_integer()
+  def moved_bytes, do: 4 * @mib
 
   # -- When it does not help
 

@@ -4,10 +4,11 @@ defmodule OOM.Policy do
   # on its way, and notice when kills do not help. The clock is passed in; nothing here asks or sends
   # anything.
 
-  alias OOM.{Limits, Need, Promises, VictimQueue}
+  alias OOM.{Limits, Need, Promises, Reuse, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
+            reuse: %Reuse{},
             # the largest step of those that grow, and of all that may run at once; see OOM.Steps
             step_bytes: 0,
             steps_bytes: 0,
@@ -159,8 +160,11 @@ defmodule OOM.Policy do
     do: %{policy | promises: Promises.taken_back(policy.promises, pid)}
 
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
-  def measured(policy, measure, slack_bytes),
-    do: %{policy | promises: Promises.measured(policy.promises, measure, slack_bytes)}
+  def measured(policy, measure, slack_bytes) do
+    reuse = Reuse.measured(policy.reuse, measure)
+    room = Reuse.bytes(reuse, slack_bytes)
+    %{policy | reuse: reuse, promises: Promises.measured(policy.promises, measure, room)}
+  end
 
   @doc "Whether the throttle is at work, as of now."
   @spec throttled(t(), boolean()) :: t()

@@ -98,6 +98,23 @@ defmodule OOM.Promises do
     if urgent?, do: min(promised, on_the_way(promises, now_ms)), else: promised
   end
 
+  @doc "How long a sweep is needed for what victims hold, or have just let go, in ms."
+  @spec sweep_ms(t(), integer()) :: non_neg_integer()
+  def sweep_ms(promises, now_ms) do
+    leaving =
+      for {_, {bytes, since}} <- promises.leaving,
+          now_ms - since < Limits.stuck_ms(),
+          do: Limits.free_ms() + swept_ms(bytes)
+
+    gone =
+      for {gone_ms, bytes} <- promises.gone,
+          do: Limits.free_ms() + swept_ms(bytes) - (now_ms - gone_ms)
+
+    Enum.max([0 | leaving ++ gone])
+  end
+
+  defp swept_ms(bytes), do: div(bytes, Limits.swept_bytes_per_ms())
+
   defp on_the_way(promises, now_ms) do
     leaving =
       for {_, {bytes, since}} <- promises.leaving, now_ms - since < Limits.leave_ms(), do: bytes
