@@ -8,6 +8,7 @@ defmodule OOM.Child do
     Config,
     Heap,
     HeapCaps,
+    HeapReports,
     Holds,
     Priority,
     RecentKills,
@@ -24,8 +25,9 @@ defmodule OOM.Child do
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
-  # How long one that was `:killed` while it started may turn out to be a victim.
-  @verdict_ms 50
+  # By then one that was `:killed` while it started is no victim, if whoever reads the VM's reports does
+  # not answer.
+  @verdict_ms 5_000
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -238,21 +240,22 @@ defmodule OOM.Child do
   # Whose end it was nobody tells: a start that fails has no pid. So it is a victim's where somebody
   # was marked since it began; the VM's report of a cap may still be on its way.
   defp memory?({:shutdown, :memory_pressure}, _began_ms), do: true
-  defp memory?(:killed, began_ms), do: marked_since?(began_ms, now() + @verdict_ms)
+  defp memory?(:killed, began_ms), do: marked_since?(began_ms)
   defp memory?(_reason, _began_ms), do: false
 
-  defp marked_since?(began_ms, until_ms) do
-    cond do
-      Victims.since?(began_ms) ->
-        true
+  defp marked_since?(began_ms) do
+    # What comes too late does not come.
+    read = :erlang.alias([:explicit_unalias])
+    HeapReports.tell_when_read(read, read)
 
-      now() >= until_ms ->
-        false
-
-      true ->
-        Process.sleep(1)
-        marked_since?(began_ms, until_ms)
+    receive do
+      ^read -> :ok
+    after
+      @verdict_ms -> :ok
     end
+
+    :erlang.unalias(read)
+    Victims.since?(began_ms)
   end
 
   # What is below it may ask for its options before it is started, and until these are where they

@@ -18,6 +18,10 @@ defmodule OOM.HeapReports do
   alias OOM.Victims
 
   @look_ms 1_000
+  # So often a question goes through the mailbox. Messages of two senders may change places while they
+  # are taken out of the VM's buffers for this mailbox, so that a report is read in the same round at the
+  # latest, behind it.
+  @rounds 2
   # Reports that are under way to a process that gives the role up.
   @drained_ms 0
 
@@ -29,6 +33,21 @@ defmodule OOM.HeapReports do
     # neither wait for the scheduler nor be copied by each collection.
     options = [priority: :high, message_queue_data: :off_heap]
     GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: options)
+  end
+
+  @doc """
+  Sends this message once all that the VM has reported by now is read. It reports a process before that
+  ends, so whoever knows of an end knows then whether a cap was why. Nothing may come where this process
+  ends meanwhile.
+  """
+  @spec tell_when_read(term(), pid() | reference()) :: :ok
+  def tell_when_read(message, to \\ self()) do
+    case Process.whereis(__MODULE__) do
+      nil -> send(to, message)
+      pid -> send(pid, {:tell_when_read, @rounds, to, message})
+    end
+
+    :ok
   end
 
   @impl true
@@ -44,6 +63,14 @@ defmodule OOM.HeapReports do
     # First the mark: its supervisor waits for that.
     note(report)
     pass(state.before, report)
+    {:noreply, state}
+  end
+
+  def handle_info({:tell_when_read, rounds, to, message}, state) do
+    if rounds == 0,
+      do: send(to, message),
+      else: send(self(), {:tell_when_read, rounds - 1, to, message})
+
     {:noreply, state}
   end
 

@@ -54,6 +54,36 @@ defmodule OOM.HeapReportsTest do
     assert %{active: 0} = Supervisor.count_children(sup)
   end
 
+  test "who ended by hand is restarted, and who met its cap is held, whenever the reports are read" do
+    children =
+      for id <- [:a, :b, :c],
+          do: OOM.child_spec(HeldTree.worker(id), max_heap_size: 1_000_000)
+
+    {sup, pids} = HeldTree.start(:long, children, max_restarts: 1)
+
+    for pid <- Map.values(pids),
+        do: eventually(fn -> Process.info(pid, :garbage_collection) |> elem(1) |> capped?() end)
+
+    reports = Process.whereis(OOM.HeapReports)
+    :ok = :sys.suspend(reports)
+    on_exit(fn -> Process.alive?(reports) && :sys.resume(reports) end)
+
+    passes = fn pid ->
+      catch_exit(:sys.replace_state(pid, fn _ -> Enum.to_list(1..1_000_000) end))
+    end
+
+    for {id, end_it} <- [a: passes, b: &Process.exit(&1, :kill), c: passes] do
+      ref = Process.monitor(pids[id])
+      end_it.(pids[id])
+      assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
+    end
+
+    refute Victims.marked?(pids.a) or Victims.marked?(pids.c)
+    :ok = :sys.resume(reports)
+    assert %{active: 1} = Supervisor.count_children(sup)
+    assert for(id <- [:a, :b, :c], HeldTree.held(sup, id), do: id) == [:a, :c]
+  end
+
   # The VM words the report otherwise there, and a release's node has a name unless it is told not to.
   test "so it is on a node that has a name" do
     script = """

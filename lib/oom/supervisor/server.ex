@@ -12,12 +12,13 @@ defmodule OOM.Supervisor.Server do
 
   @behaviour :gen_server
 
-  alias OOM.{Child, Holds, Tables, Units, Victims, Visit}
+  alias OOM.{Child, HeapReports, Holds, Tables, Units, Victims, Visit}
   alias OOM.Holds.Release
   alias OOM.Supervisor.{Callback, Children, Starts}
 
-  # How long a `:killed` child that has a cap may turn out to have met it, see `verdict/3`.
-  @verdict_ms 50
+  # By then a `:killed` child that has a cap is a crash like any other, if whoever reads the VM's reports
+  # does not answer; see `verdict/3`. Longer than loops within one timeslice have kept it from running.
+  @verdict_ms 5_000
 
   @impl true
   def init({name, callback, {module, _arg, _options} = arg}) do
@@ -103,8 +104,8 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  def handle_info({__MODULE__, :verdicts}, state) do
-    with {:noreply, state} <- settle_verdicts(state), do: idle(state)
+  def handle_info({__MODULE__, :verdict, pid}, state) do
+    with {:noreply, state} <- settle_verdict(pid, state), do: idle(state)
   end
 
   def handle_info({Children, pid, said}, state) do
@@ -155,7 +156,8 @@ defmodule OOM.Supervisor.Server do
 
           :unknown ->
             Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
-            Process.send_after(self(), {__MODULE__, :verdicts}, @verdict_ms)
+            HeapReports.tell_when_read({__MODULE__, :verdict, pid})
+            Process.send_after(self(), {__MODULE__, :verdict, pid}, @verdict_ms)
             idle(state)
 
           :other ->
@@ -186,7 +188,7 @@ defmodule OOM.Supervisor.Server do
   # who leaves with the reason that victims have. All else is a crash like any other.
   #
   # `:killed` says nothing of who killed. Where the VM may have done it, because there is a cap, its
-  # report is on the way, and the restart waits a moment for that. A protected worker never waits: it is
+  # report was made before the exit, and the restart waits until it is read. A protected worker never waits: it is
   # restarted at once, whatever it ended with.
   defp verdict(pid, reason, options) do
     cond do
@@ -218,37 +220,28 @@ defmodule OOM.Supervisor.Server do
       {:noreply, state}
     else
       receive do
-        {__MODULE__, :verdicts} -> settle_verdicts(state)
-      after
-        @verdict_ms -> settle_verdicts(state)
+        {__MODULE__, :verdict, pid} ->
+          with {:noreply, state} <- settle_verdict(pid, state), do: await_verdicts(state)
       end
     end
   end
 
-  defp settle_verdicts(state) do
-    case Process.delete({__MODULE__, :verdicts}) do
+  # Of this one alone: the report on another may not have been read yet.
+  defp settle_verdict(pid, state) do
+    with {{^pid, reason}, rest} <- List.keytake(verdicts(), pid, 0),
+         Process.put({__MODULE__, :verdicts}, rest),
+         child when child != nil <- Children.get(pid) do
+      outcome =
+        if Victims.marked?(pid),
+          do: hold(pid, child, state),
+          else: exited(pid, reason, state)
+
+      case outcome do
+        {:stop, _, _} = stop -> stop
+        noreply -> {:noreply, elem(noreply, 1)}
+      end
+    else
       nil -> {:noreply, state}
-      verdicts -> verdicts |> Enum.reverse() |> settle_verdicts(state)
-    end
-  end
-
-  defp settle_verdicts([], state), do: {:noreply, state}
-
-  defp settle_verdicts([{pid, reason} | rest], state) do
-    case Children.get(pid) do
-      nil ->
-        settle_verdicts(rest, state)
-
-      child ->
-        outcome =
-          if Victims.marked?(pid),
-            do: hold(pid, child, state),
-            else: exited(pid, reason, state)
-
-        case outcome do
-          {:stop, _, _} = stop -> stop
-          noreply -> settle_verdicts(rest, elem(noreply, 1))
-        end
     end
   end
 
