@@ -63,8 +63,8 @@ defmodule FirstKill do
 
   defp cross(vm) do
     # Lowered to where the VM is now, as one resizes a container.
-    usage = VM.call(vm, FirstKill.Node, :working_set_bytes)
-    Cgroup.limit!(vm.cgroup, usage + @room_bytes)
+    VM.call(vm, FirstKill.Node, :settle)
+    Cgroup.limit!(vm.cgroup, Cgroup.usage(vm.cgroup) + @room_bytes)
     VM.call(vm, FirstKill.Node, :cross)
   end
 

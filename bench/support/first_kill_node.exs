@@ -27,9 +27,12 @@ defmodule FirstKill.Node do
     OOM.Accountant.pass()
   end
 
-  def working_set_bytes do
-    settle()
-    OOM.snapshot().working_set_bytes
+  @doc "Until what a crossing left is gone."
+  def settle do
+    unless OOM.level() == :normal do
+      Process.sleep(10)
+      settle()
+    end
   end
 
   @doc "Leaks until the first worker has ended; what was seen of it."
@@ -169,14 +172,6 @@ defmodule FirstKill.Node do
       {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, _, [_row, pid | _]}, at} ->
         seen = put_in(seen.spawned[pid], {seen.message_ns, ns(at)})
         await_spawn(guard, seen, victim)
-    end
-  end
-
-  # Until what a crossing left is gone.
-  defp settle do
-    unless OOM.level() == :normal do
-      Process.sleep(10)
-      settle()
     end
   end
 
