@@ -5,7 +5,9 @@
 # In a real cgroup: a process that OOM knows nothing of leaks until the guard ends a worker, K times
 # over; each time the largest worker holds 128 MiB and all the others next to nothing. The guard is
 # traced, with the VM's own timestamps: its messages from the watcher, and the process it spawns for
-# a victim. The victim's end is what a process of top priority sees.
+# a victim. The victim's end is what a process of top priority sees. It is due when three quarters of the
+# floor are left: nobody is known to have that growth, and `:low` workers pay for it from there on. Critical
+# it is up to a tenth of a second of growth above the floor, and longer where the growth slows down.
 #
 # Beside it, what one would do without a plan: ask every process for its memory, then.
 
@@ -50,6 +52,7 @@ defmodule FirstKill do
     Table.row("#{workers} workers", ["us"])
     tell("message to the kill's process", turns, :spawned_us)
     tell("message to the victim's DOWN", turns, :down_us)
+    tell("due to the victim's DOWN", turns, :due_us)
     tell("critical to the victim's DOWN", turns, :critical_us)
     tell("picking the victim, alone", turns, :pick_us)
     tell("victims in a crossing", turns, :victims)
@@ -60,8 +63,8 @@ defmodule FirstKill do
 
   defp cross(vm) do
     # Lowered to where the VM is now, as one resizes a container.
-    usage = VM.call(vm, FirstKill.Node, :working_set_bytes)
-    Cgroup.limit!(vm.cgroup, usage + @room_bytes)
+    VM.call(vm, FirstKill.Node, :settle)
+    Cgroup.limit!(vm.cgroup, Cgroup.usage(vm.cgroup) + @room_bytes)
     VM.call(vm, FirstKill.Node, :cross)
   end
 

@@ -5,8 +5,12 @@ defmodule FirstKill.Node do
   @large_bytes 128 * 1_048_576
   @step_bytes 4 * 1_048_576
   @step_ms 10
+  # Byte by byte a step takes 100 ms on a busy machine, and nothing is ever reached.
+  @piece :binary.copy(<<1>>, 65_536)
   # After the first victim of a crossing, for the others.
   @linger_ms 300
+  # What is left is leaked in about a second.
+  @patience_ms 30_000
 
   @doc "So many small workers, and a large one for each crossing; all of them in the plan."
   def start(workers, crossings) do
@@ -23,9 +27,12 @@ defmodule FirstKill.Node do
     OOM.Accountant.pass()
   end
 
-  def working_set_bytes do
-    settle()
-    OOM.snapshot().working_set_bytes
+  @doc "Until what a crossing left is gone."
+  def settle do
+    unless OOM.level() == :normal do
+      Process.sleep(10)
+      settle()
+    end
   end
 
   @doc "Leaks until the first worker has ended; what was seen of it."
@@ -36,7 +43,16 @@ defmodule FirstKill.Node do
     {observer, ref} = :erlang.spawn_opt(fn -> observe(parent) end, [:monitor, priority: :max])
     receive(do: (:observing -> :ok))
     leak = spawn(fn -> leak([]) end)
-    seen = receive(do: ({:seen, seen} -> seen), after: (60_000 -> exit(:nobody_was_killed)))
+
+    # Left to itself the leak would go on until the largest are gone, and then the VM.
+    seen =
+      receive do
+        {:seen, seen} -> seen
+        {:DOWN, ^ref, _, ^observer, why} -> Process.exit(leak, :kill) && exit(why)
+      after
+        @patience_ms -> Process.exit(leak, :kill) && exit(:nobody_was_killed)
+      end
+
     Process.exit(leak, :kill)
     Process.sleep(@linger_ms)
     receive(do: ({:DOWN, ^ref, _, ^observer, _} -> :ok))
@@ -76,14 +92,14 @@ defmodule FirstKill.Node do
   # A worker holds a binary off its heap, or nothing.
   defp work(size, parent) do
     :ok = OOM.set_priority(:low)
-    kept = :binary.copy(<<1>>, size)
+    kept = :binary.copy(@piece, div(size, byte_size(@piece)))
     send(parent, {:ready, self()})
     :erlang.hibernate(__MODULE__, :wait, [kept])
   end
 
   defp leak(kept) do
     Process.sleep(@step_ms)
-    leak([:binary.copy(<<1>>, @step_bytes) | kept])
+    leak([:binary.copy(@piece, div(@step_bytes, byte_size(@piece))) | kept])
   end
 
   # Without taking anything from the plan.
@@ -100,7 +116,7 @@ defmodule FirstKill.Node do
     for pid <- large(), do: Process.monitor(pid)
     :erlang.trace(guard, true, [:receive, :procs, :monotonic_timestamp])
     send(parent, :observing)
-    seen = observe(guard, %{message_ns: nil, critical_ns: nil, spawned: %{}})
+    seen = observe(guard, %{message_ns: nil, critical_ns: nil, due_ns: nil, spawned: %{}})
     :erlang.trace(guard, false, [:all])
     send(parent, {:seen, seen})
   end
@@ -110,14 +126,18 @@ defmodule FirstKill.Node do
       {:trace_ts, ^guard, :receive, {:oom_watch, what, report}, at} ->
         critical? = what == :level and report.level == :critical
         critical = if critical?, do: seen.critical_ns || ns(at), else: seen.critical_ns
-        observe(guard, %{seen | message_ns: ns(at), critical_ns: critical})
+        due = if due?(report), do: seen.due_ns || ns(at), else: seen.due_ns
+        observe(guard, %{seen | message_ns: ns(at), critical_ns: critical, due_ns: due})
 
-      # It has measured what is free inside the VM, and looks again: no message of the watcher's began
-      # what comes of that.
+      # New figures are in, of the accountant or of the throttle, and it looks again: no message of the
+      # watcher's began what comes of that.
       {:trace_ts, ^guard, :receive, :look, at} ->
         observe(guard, %{seen | message_ns: ns(at)})
 
-      {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, :run, [victim | _]}, at} ->
+      {:trace_ts, ^guard, :receive, {:look, _throttle, _standing}, at} ->
+        observe(guard, %{seen | message_ns: ns(at)})
+
+      {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, _, [_row, victim | _]}, at} ->
         observe(guard, put_in(seen.spawned[victim], {seen.message_ns, ns(at)}))
 
       {:DOWN, _, :process, victim, reason} ->
@@ -130,7 +150,8 @@ defmodule FirstKill.Node do
         %{
           spawned_us: (spawned - message) / 1_000,
           down_us: (down - message) / 1_000,
-          critical_us: (down - critical) / 1_000
+          critical_us: (down - critical) / 1_000,
+          due_us: (down - (seen.due_ns || message)) / 1_000
         }
 
       _other ->
@@ -138,23 +159,19 @@ defmodule FirstKill.Node do
     end
   end
 
+  # Whose growth it is nobody knows, and those that are worth less than others pay for it from here on.
+  defp due?(%{headroom_bytes: headroom, critical_headroom_bytes: floor}),
+    do: headroom * 4 < floor * OOM.Limits.soon_floor_quarters()
+
   defp await_spawn(_guard, %{spawned: spawned} = seen, victim)
        when is_map_key(spawned, victim),
        do: seen
 
   defp await_spawn(guard, seen, victim) do
     receive do
-      {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, :run, [pid | _]}, at} ->
+      {:trace_ts, ^guard, :spawn, _pid, {OOM.Kill, _, [_row, pid | _]}, at} ->
         seen = put_in(seen.spawned[pid], {seen.message_ns, ns(at)})
         await_spawn(guard, seen, victim)
-    end
-  end
-
-  # Until what a crossing left is gone.
-  defp settle do
-    unless OOM.level() == :normal do
-      Process.sleep(10)
-      settle()
     end
   end
 
