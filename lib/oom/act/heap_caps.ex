@@ -16,7 +16,7 @@ defmodule OOM.HeapCaps do
 
   use GenServer
 
-  alias OOM.{Heap, Native, Priority, Tables, Units, Workers}
+  alias OOM.{Heap, Native, Priority, Stillness, Tables, Units, Workers}
   alias OOM.HeapCaps.{Limits, Scan}
 
   @typedoc "`:default` of `config :oom`, or said of this worker or by it."
@@ -24,8 +24,10 @@ defmodule OOM.HeapCaps do
   @typedoc "What was declared, and by whom; it has no cap where nothing was."
   @type cap :: {OOM.max_heap_size(), origin()}
 
-  # How often the limit is looked at: a read of what the watcher has measured, about 10 us.
+  # How often the limit is looked at, and at most where memory stands still: a read of what the watcher
+  # has measured, about 10 us.
   @look_ms 250
+  @rest_ms 1_000
   # A limit that moves by less leaves the caps as they are.
   @moved 0.01
   # So many are told at once, and the pause after them: 100,000 workers within 5 s.
@@ -168,7 +170,8 @@ defmodule OOM.HeapCaps do
        scan: nil,
        scan_ms: System.monotonic_time(:millisecond),
        large: %{},
-       scanned_at_bytes: 0
+       scanned_at_bytes: 0,
+       still: Stillness.new(@look_ms)
      })}
   end
 
@@ -198,15 +201,18 @@ defmodule OOM.HeapCaps do
   def handle_info(_other, state), do: {:noreply, state}
 
   defp look(state) do
-    Process.send_after(self(), :look, @look_ms)
-
     with watcher when watcher != nil <- Tables.watcher(),
          %{limit_bytes: bytes} = report when is_integer(bytes) <- Native.watcher_report(watcher) do
       now = System.monotonic_time(:millisecond)
       limits = Limits.seen(state.limits, report.source, report.file, bytes, now)
-      scan(report, now, moved(Limits.lowest(limits), %{state | limits: limits}))
+      state = scan(report, now, moved(Limits.lowest(limits), %{state | limits: limits}))
+      still = Stillness.rest(state.still, report, @look_ms, @rest_ms)
+      Process.send_after(self(), :look, still.pause_ms)
+      %{state | still: still}
     else
-      _ -> state
+      _ ->
+        Process.send_after(self(), :look, @look_ms)
+        state
     end
   end
 

@@ -198,6 +198,13 @@ defmodule OOM.Limits do
   @spec measure_at_rest_ms() :: pos_integer()
   def measure_at_rest_ms, do: 2_000
 
+  @doc """
+  The same where nothing is free inside the VM, in ms: a measure asks all schedulers, and what it could
+  find is no growth.
+  """
+  @spec measure_idle_ms() :: pos_integer()
+  def measure_idle_ms, do: 10_000
+
   # -- When it does not help
 
   @doc """

@@ -15,12 +15,12 @@
 //!
 //! | state                                 | polled | no workers | with a bell |
 //! |---------------------------------------|--------|------------|-------------|
-//! | 512 MiB limit, 60 MB used             |     18 |          9 |           5 |
-//! | 512 MiB limit, 230 MB used            |     29 |         14 |           5 |
-//! | 512 MiB limit, 400 MB used            |     74 |         37 |           5 |
+//! | 512 MiB limit, 60 MB used             |     18 |          9 |           4 |
+//! | 512 MiB limit, 230 MB used            |     29 |         14 |           4 |
+//! | 512 MiB limit, 400 MB used            |     74 |         37 |           4 |
 //! | 2 GiB limit, 300 MB used              |      4 |          2 |           4 |
 //! | 16 GiB limit, 2 GB used               |      1 |          1 |           1 |
-//! | near the floor or below it, at rest   |    200 |        200 |           5 |
+//! | near the floor or below it, at rest   |    200 |        200 |           4 |
 //! | the same, while memory moves          |   1000 |       1000 |        1000 |
 
 use std::fmt;
@@ -36,7 +36,7 @@ pub const AT_REST: Duration = Duration::from_millis(5);
 
 /// The time between two looks while a bell is up: for limits that move, for others that come near
 /// while the one that binds stands still, and for file pages that make way for other memory.
-pub const LISTENING: Duration = Duration::from_millis(200);
+pub const LISTENING: Duration = Duration::from_millis(250);
 
 /// Looks between now and the floor, at worst; and where there is no worker.
 const LOOKS: u64 = 4;
@@ -175,13 +175,13 @@ mod tests {
         let pace = Pace::default();
         let a_second = |interval: Duration| (1.0 / interval.as_secs_f64()).round() as u64;
         for (limit_mib, used_mb, moves, expected) in [
-            (512, 60, false, [18, 9, 5]),
-            (512, 230, false, [29, 14, 5]),
-            (512, 400, false, [74, 37, 5]),
+            (512, 60, false, [18, 9, 4]),
+            (512, 230, false, [29, 14, 4]),
+            (512, 400, false, [74, 37, 4]),
             (2048, 300, false, [4, 2, 4]),
             (16 * 1024, 2000, false, [1, 1, 1]),
-            (512, 490, false, [200, 200, 5]),
-            (512, 530, false, [200, 200, 5]),
+            (512, 490, false, [200, 200, 4]),
+            (512, 530, false, [200, 200, 4]),
             (512, 505, true, [1000, 1000, 1000]),
         ] {
             let of = |workers| {

@@ -40,7 +40,7 @@ fn listens(source: &mut SystemSource, step: u64) {
 /// Where the threshold is that was registered last.
 fn registered(tree: &Tree) -> u64 {
     let line = fs::read_to_string(tree.path(CONTROL)).unwrap();
-    line.split(' ').last().unwrap().parse().unwrap()
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]

@@ -36,7 +36,7 @@ const COUNTS_BYTES_PER_S: i64 = 2_000_000;
 const WHOLE: Duration = Duration::from_millis(100);
 
 /// What stands still, and was acted on in vain for seconds, is told this often.
-const TICKS_AT_REST: Duration = Duration::from_millis(200);
+const TICKS_AT_REST: Duration = Duration::from_secs(1);
 
 fn used(sample: &Sample) -> Option<u64> {
     sample

