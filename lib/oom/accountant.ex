@@ -10,7 +10,9 @@ defmodule OOM.Accountant do
 
   use GenServer
 
-  alias OOM.{Guard, Owned, Plan, Probe, Tables, Victims, Workers}
+  alias OOM.{Guard, Native, Owned, Plan, Probe, Stillness, Tables, Victims, Workers}
+  alias OOM.Bonds.Rounds
+  alias OOM.Tree.Census
 
   @chunk 500
   # Under pressure.
@@ -25,13 +27,18 @@ defmodule OOM.Accountant do
   # How often the plan is looked through for keys without a worker, which cost little.
   @sweep_passes 16
 
-  # While the working set has moved by less than this share of the limit since the last pass, the
-  # figures still hold, for this long at most, whatever the level is.
-  @moved 0.01
+  # While the working set has not moved since the last pass, the figures still hold, for this long at
+  # most, whatever the level is.
   @valid_ms 60_000
 
-  # How often to look whether it has moved.
-  @rest_ms %{normal: 5_000, elevated: 1_000, high: 100, critical: 50}
+  # How often to look whether it has moved: the second while it has not for a while. Where growth would
+  # reach the floor soon, the guard tells.
+  @rest_ms %{
+    normal: {5_000, 5_000},
+    elevated: {1_000, 1_000},
+    high: {100, 1_000},
+    critical: {50, 1_000}
+  }
 
   # Time between passes where it has: at least this, and at least so many times the length of the last pass.
   @pace %{
@@ -55,7 +62,7 @@ defmodule OOM.Accountant do
   @doc "The level has changed or memory grows: the guard will need fresh figures."
   @spec pressure(OOM.level(), integer() | nil) :: :ok
   def pressure(level, growth_bytes_per_s) do
-    OOM.Tree.Census.pressure(level)
+    Census.pressure(level)
     tell({:pressure, level, growth_bytes_per_s})
   end
 
@@ -81,15 +88,17 @@ defmodule OOM.Accountant do
       owned_ms: %{},
       # by monitor: the readings under way
       readers: %{},
-      # the working set then
-      passed_at_bytes: nil,
+      # the working set then, and how often it is looked at since
+      still: Stillness.new(1),
       # by monitor: the workers that probes wait for
       waiting: %{},
       callers: [],
       # those that called while a pass was under way: it may be past what they ask for
       next_callers: [],
       passes: 0,
-      timer: nil
+      timer: nil,
+      # the watcher was told that there are no workers
+      alone?: false
     }
 
     {:ok, next_pass(state, 0)}
@@ -105,7 +114,7 @@ defmodule OOM.Accountant do
   @impl true
   def handle_info({:watch, pid}, state) do
     Process.monitor(pid)
-    {:noreply, state}
+    {:noreply, watched(state)}
   end
 
   def handle_info({:pressure, level, growth}, state) do
@@ -115,10 +124,21 @@ defmodule OOM.Accountant do
 
   def handle_info(:pass, state) do
     state = %{state | timer: nil}
+    snapshot = OOM.snapshot()
+    state = tell_of_workers(state)
 
-    if valid?(state, OOM.snapshot()),
-      do: {:noreply, next_pass(state, @rest_ms[state.level])},
-      else: {:noreply, begin_pass(state)}
+    cond do
+      state.started_ms == nil or Stillness.moved?(state.still, snapshot) ->
+        {:noreply, state |> begin_pass() |> moved()}
+
+      now() - state.started_ms >= @valid_ms ->
+        {:noreply, begin_pass(state)}
+
+      true ->
+        {least, most} = @rest_ms[state.level]
+        still = Stillness.rest(state.still, snapshot, least, most)
+        {:noreply, next_pass(%{state | still: still}, still.pause_ms)}
+    end
   end
 
   def handle_info({:look, :owned}, %{chunk: :owned} = state), do: {:noreply, next_chunk(state)}
@@ -155,20 +175,40 @@ defmodule OOM.Accountant do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp valid?(%{passed_at_bytes: then} = state, %{limit_bytes: limit} = snapshot)
-       when is_integer(then) and is_integer(limit) do
-    now() - state.started_ms < @valid_ms and
-      abs(snapshot.working_set_bytes - then) < limit * @moved
+  # What else goes by who is there need not look at rest.
+  defp moved(state) do
+    Census.moved()
+    Rounds.moved()
+    state
   end
 
-  defp valid?(_state, _snapshot), do: false
+  # Where there are none, the watcher may look more rarely. Another watcher may have come since it was
+  # told.
+  defp tell_of_workers(state) do
+    with 0 <- Workers.count(), watcher when watcher != nil <- Tables.watcher() do
+      Native.watcher_workers(watcher, false)
+      %{state | alone?: true}
+    else
+      _ -> state
+    end
+  end
+
+  defp watched(%{alone?: false} = state), do: state
+
+  defp watched(state) do
+    _ =
+      with watcher when watcher != nil <- Tables.watcher(),
+           do: Native.watcher_workers(watcher, true)
+
+    %{state | alone?: false}
+  end
 
   # For pressure a pass that is under way is fresh enough.
   defp begin_pass(%{rest: nil} = state) do
     now = now()
     Victims.sweep(now)
-    working_set = OOM.snapshot().working_set_bytes
-    state = %{cancel(state) | rest: @chunk, started_ms: now, passed_at_bytes: working_set}
+    still = %{Stillness.new(1) | at_bytes: OOM.snapshot().working_set_bytes}
+    state = %{cancel(state) | rest: @chunk, started_ms: now, still: still}
 
     # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
     # may be locked by whoever fills it.

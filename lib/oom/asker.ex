@@ -5,10 +5,12 @@ defmodule OOM.Asker do
 
   use GenServer
 
-  alias OOM.{Level, Native, Pressure, Snapshot, Tables, Trim, VictimQueue, Workers}
+  alias OOM.{Level, Native, Pressure, Snapshot, Stillness, Tables, Trim, VictimQueue, Workers}
 
   # How often to look while the level is high, and how often one worker is asked.
   @look_ms 50
+  # The same at most, while memory stands still.
+  @rest_ms 1_000
   @again_ms 1_000
   # How long what was asked for counts as on its way: its owner has to run and to collect, the
   # segments to go back, and a sample to see it.
@@ -46,21 +48,21 @@ defmodule OOM.Asker do
     :ok
   end
 
-  # The timer of the next look, and what was asked for lately: `{at_ms, bytes}`. The level may have
-  # changed while nobody was here.
+  # The timer of the next look, what was asked for lately: `{at_ms, bytes}`, and how long looks rest.
+  # The level may have changed while nobody was here.
   @impl true
-  def init(nil), do: {:ok, look([])}
+  def init(nil), do: {:ok, look([], Stillness.new(@look_ms))}
 
   @impl true
-  def handle_info(:look, {timer, lately}) do
+  def handle_info(:look, {timer, lately, still}) do
     _ = if timer, do: Process.cancel_timer(timer)
-    {:noreply, look(lately)}
+    {:noreply, look(lately, still)}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
 
   # Where nobody listens there is nothing to do, until the level changes again.
-  defp look(lately) do
+  defp look(lately, still) do
     level = OOM.level()
 
     if Level.number(level) >= Level.number(:high) and :ets.info(__MODULE__, :size) > 0 do
@@ -72,9 +74,10 @@ defmodule OOM.Asker do
           _ -> lately
         end
 
-      {Process.send_after(self(), :look, @look_ms), lately}
+      still = Stillness.rest(still, OOM.snapshot(), @look_ms, @rest_ms)
+      {Process.send_after(self(), :look, still.pause_ms), lately, still}
     else
-      {nil, lately}
+      {nil, lately, still}
     end
   end
 

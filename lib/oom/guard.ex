@@ -40,6 +40,8 @@ defmodule OOM.Guard do
   # So long after a throttle that ended no other begins; the second where the growth was nobody's.
   @throttle_again_ms 5
   @throttle_foreign_ms 500
+  # A tick after so long without one: memory begins to move, and others look after long pauses.
+  @begins_ms 1_500
   # The report of no watcher.
   @unknown %{level: :normal, source: nil, headroom_bytes: nil, growth_bytes_per_s: nil}
 
@@ -73,6 +75,7 @@ defmodule OOM.Guard do
       throttle: nil,
       # no other throttle begins before this time
       throttle_ms: nil,
+      ticked_ms: nil,
       trimmed_ms: nil,
       # when the last sweep ended or will end
       swept_ms: nil,
@@ -93,7 +96,7 @@ defmodule OOM.Guard do
   def handle_info({:oom_watch, :tick, report}, state) do
     state = tick(report, step(state))
     Native.watcher_ack(state.watcher)
-    {:noreply, state}
+    {:noreply, begins(report, state)}
   end
 
   def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(report, step(state))}
@@ -173,6 +176,15 @@ defmodule OOM.Guard do
       true ->
         %{state | policy: Policy.relieved(state.policy)}
     end
+  end
+
+  defp begins(report, %{ticked_ms: last} = state) do
+    now = now()
+
+    if last == nil or now - last > @begins_ms,
+      do: Accountant.pressure(report.level, report.growth_bytes_per_s)
+
+    %{state | ticked_ms: now}
   end
 
   # Ticks come before critical, too, when growth would reach the floor soon.
@@ -321,7 +333,7 @@ defmodule OOM.Guard do
       slack == 0 and level == :normal -> state
       # What is free inside is all there is, and growth that uses it up moves nothing.
       below_floor?(state) -> measure_in(@measure_ms.high, state)
-      moved < @at_rest_bytes -> measure_in(Limits.measure_at_rest_ms(), state)
+      moved < @at_rest_bytes -> measure_in(at_rest_ms(slack), state)
       true -> measure_in(@measure_ms[level], state)
     end
   end
@@ -337,6 +349,10 @@ defmodule OOM.Guard do
   end
 
   defp below_floor?(_pressure), do: false
+
+  # What counts for something has to be measured anew, or does not count any more.
+  defp at_rest_ms(0), do: Limits.measure_idle_ms()
+  defp at_rest_ms(_slack), do: Limits.measure_at_rest_ms()
 
   defp watch(%{config: config} = state) do
     with true <- Native.loaded?() || {:error, {:not_loaded, Native.load_error()}},

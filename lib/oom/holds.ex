@@ -7,14 +7,15 @@ defmodule OOM.Holds do
 
   use GenServer
 
-  alias OOM.{Hold, RecentKills, Tables, Victims}
+  alias OOM.{Hold, RecentKills, Stillness, Tables, Victims}
   alias OOM.Holds.{Alarm, Queue, Release, Reservations, Store}
 
   # The least time between two returns, in which the watcher sees what the first one did.
   @tick_ms 10
-  # How often to look while those that are due wait for room. It may be for days, so it must cost next
-  # to nothing.
+  # How often to look while those that are due wait for room, and at most where memory stands still. It
+  # may be for days, so it must cost next to nothing.
   @blocked_ms 100
+  @rest_ms 400
   # A start that takes longer than this keeps the others waiting no longer; so many of them do.
   @slow_ms 5_000
   @slow 8
@@ -187,6 +188,7 @@ defmodule OOM.Holds do
       releases: %{},
       reserved: Reservations.new(),
       tick_ms: @tick_ms,
+      still: Stillness.new(@blocked_ms),
       timer: nil
     }
 
@@ -332,9 +334,14 @@ defmodule OOM.Holds do
       if room != nil and hold.bytes > room, do: no_room(hold, snapshot)
       under_way(release, %{state | queue: queue, tick_ms: @tick_ms}, [])
     else
-      {nil, queue} -> %{state | queue: queue, tick_ms: @blocked_ms}
+      {nil, queue} -> blocked(%{state | queue: queue}, snapshot)
       _ -> %{state | tick_ms: @blocked_ms}
     end
+  end
+
+  defp blocked(state, snapshot) do
+    still = Stillness.rest(state.still, snapshot, @blocked_ms, @rest_ms)
+    %{state | still: still, tick_ms: still.pause_ms}
   end
 
   # Whether anybody may come back at all: not while the guard is killing, when what is free now is not

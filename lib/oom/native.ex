@@ -27,6 +27,9 @@ defmodule OOM.Native do
   @spec watcher_slack(watcher(), non_neg_integer()) :: :ok
   def watcher_slack(_watcher, _bytes), do: not_loaded()
 
+  @spec watcher_workers(watcher(), boolean()) :: :ok
+  def watcher_workers(_watcher, _any?), do: not_loaded()
+
   @spec watcher_sample(watcher()) :: :ok
   def watcher_sample(_watcher), do: not_loaded()
 

@@ -10,7 +10,7 @@ defmodule OOM.Shed do
   use GenServer
 
   alias OOM.{Kill, Level, Limits, Native, Pressure, Reporter, Snapshot, Tables, Tree, Workers}
-  alias OOM.VictimQueue
+  alias OOM.{Stillness, VictimQueue}
 
   @type order :: :newest | :largest
   @type share :: {:fraction, float(), order()} | nil
@@ -18,6 +18,8 @@ defmodule OOM.Shed do
   # How often to look while the level is high, and how often one supervisor is asked: those it gave
   # back have left by then.
   @look_ms 100
+  # The same at most, while memory stands still.
+  @rest_ms 1_000
   @again_ms 1_000
   # Among so many of the next victims its children are looked for.
   @batch 64
@@ -56,12 +58,12 @@ defmodule OOM.Shed do
 
   # The level may have changed while nobody was here.
   @impl true
-  def init(nil), do: {:ok, look(%{timer: nil, asked: %{}})}
+  def init(nil), do: {:ok, look(%{timer: nil, asked: %{}, still: Stillness.new(@look_ms)})}
 
   @impl true
   def handle_info(:look, state) do
     _ = if state.timer, do: Process.cancel_timer(state.timer)
-    {:noreply, look(state)}
+    {:noreply, look(%{state | timer: nil})}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
@@ -69,7 +71,8 @@ defmodule OOM.Shed do
   defp look(state) do
     if Level.number(OOM.level()) >= Level.number(:high) and Tables.config().kill do
       state = ask(state)
-      %{state | timer: Process.send_after(self(), :look, @look_ms)}
+      still = Stillness.rest(state.still, OOM.snapshot(), @look_ms, @rest_ms)
+      %{state | timer: Process.send_after(self(), :look, still.pause_ms), still: still}
     else
       %{state | timer: nil, asked: %{}}
     end

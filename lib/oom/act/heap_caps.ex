@@ -17,7 +17,7 @@ defmodule OOM.HeapCaps do
   use GenServer
   require Logger
 
-  alias OOM.{Heap, Native, Priority, Tables, Units, Workers}
+  alias OOM.{Heap, Native, Priority, Stillness, Tables, Units, Workers}
   alias OOM.HeapCaps.{Limits, Recap, Scan}
 
   @typedoc "`:default` of `config :oom`, or said of this worker or by it."
@@ -25,8 +25,10 @@ defmodule OOM.HeapCaps do
   @typedoc "What was declared, and by whom; it has no cap where nothing was."
   @type cap :: {OOM.max_heap_size(), origin()}
 
-  # How often the limit is looked at: a read of what the watcher has measured, about 10 us.
+  # How often the limit is looked at, and at most where memory stands still: a read of what the watcher
+  # has measured, about 10 us.
   @look_ms 250
+  @rest_ms 1_000
   # A limit that moves by less leaves the caps as they are.
   @moved 0.01
   # At least so many times the heap that there is when the cap is set, in which garbage is counted, too.
@@ -186,7 +188,8 @@ defmodule OOM.HeapCaps do
        scan_ms: System.monotonic_time(:millisecond),
        large: %{},
        scanned_at_bytes: 0,
-       told?: false
+       told?: false,
+       still: Stillness.new(@look_ms)
      })}
   end
 
@@ -225,15 +228,18 @@ defmodule OOM.HeapCaps do
   def handle_info(_other, state), do: {:noreply, state}
 
   defp look(state) do
-    Process.send_after(self(), :look, @look_ms)
-
     with watcher when watcher != nil <- Tables.watcher(),
          %{limit_bytes: bytes} = report when is_integer(bytes) <- Native.watcher_report(watcher) do
       now = System.monotonic_time(:millisecond)
       limits = Limits.seen(state.limits, report.source, report.file, bytes, now)
-      scan(report, now, moved(Limits.lowest(limits), %{state | limits: limits}))
+      state = scan(report, now, moved(Limits.lowest(limits), %{state | limits: limits}))
+      still = Stillness.rest(state.still, report, @look_ms, @rest_ms)
+      Process.send_after(self(), :look, still.pause_ms)
+      %{state | still: still}
     else
-      _ -> state
+      _ ->
+        Process.send_after(self(), :look, @look_ms)
+        state
     end
   end
 

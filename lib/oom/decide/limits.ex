@@ -217,6 +217,13 @@ defmodule OOM.Limits do
   @spec moved_bytes() :: pos_integer()
   def moved_bytes, do: 4 * @mib
 
+  @doc """
+  The same where nothing is free inside the VM, in ms: a measure asks all schedulers, and what it could
+  find is no growth.
+  """
+  @spec measure_idle_ms() :: pos_integer()
+  def measure_idle_ms, do: 10_000
+
   # -- When it does not help
 
   @doc """

@@ -9,10 +9,13 @@ defmodule OOM.Bonds.Rounds do
 
   use GenServer
 
-  alias OOM.{Bonds, Units, VictimQueue}
+  alias OOM.{Bonds, Stillness, Units, VictimQueue}
 
   # Between two rounds. One asks about 100 workers at most, which takes about a millisecond.
   @pause_ms %{normal: 5_000, elevated: 1_000, high: 250, critical: 250}
+  # The same at most, while memory stands still: whoever is next in line is so as before, and what was
+  # bound since is seen at the kill.
+  @most_ms 60_000
   # So many of the next victims, as many as one decision takes; and so many of those that are bound.
   @next 64
   @again 256
@@ -30,6 +33,13 @@ defmodule OOM.Bonds.Rounds do
     :ok
   end
 
+  @doc "Memory has moved; by the accountant, who does not wait."
+  @spec moved() :: :ok
+  def moved do
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :moved)
+    :ok
+  end
+
   @doc "One round from now on, which is through when this returns; for tests and tools."
   @spec round() :: :ok
   def round do
@@ -39,13 +49,15 @@ defmodule OOM.Bonds.Rounds do
 
   @impl true
   def init(nil),
-    do: {:ok, later(%{level: OOM.level(), rounds: %{}, from: [], timer: nil})}
+    do: {:ok, later(%{level: OOM.level(), rounds: %{}, from: [], timer: nil, still: nil})}
 
   @impl true
   def handle_info({:pressure, level}, %{level: before} = state) do
     state = %{state | level: level}
-    {:noreply, if(before == :normal and level != :normal, do: start(state), else: state)}
+    {:noreply, if(before == :normal and level != :normal, do: start(state), else: soon(state))}
   end
+
+  def handle_info(:moved, state), do: {:noreply, soon(state)}
 
   def handle_info(:round, state), do: {:noreply, start(state)}
 
@@ -74,8 +86,21 @@ defmodule OOM.Bonds.Rounds do
   defp priority(_pressure), do: :high
 
   defp later(state) do
+    least = @pause_ms[state.level]
+    still = Stillness.rest(state.still || Stillness.new(least), OOM.snapshot(), least, @most_ms)
+    in_ms(still.pause_ms, %{state | still: still})
+  end
+
+  # One that is due sooner comes as it would.
+  defp soon(state) do
+    least = @pause_ms[state.level]
+    left = state.timer && Process.read_timer(state.timer)
+    if is_integer(left) and left > least, do: in_ms(least, state), else: state
+  end
+
+  defp in_ms(pause_ms, state) do
     _ = if state.timer, do: Process.cancel_timer(state.timer)
-    %{state | timer: Process.send_after(self(), :round, @pause_ms[state.level])}
+    %{state | timer: Process.send_after(self(), :round, pause_ms)}
   end
 
   # Those that are bound are taken in turn: `from` are those that the last round has left.

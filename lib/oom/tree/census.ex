@@ -3,6 +3,9 @@ defmodule OOM.Tree.Census do
   # When to look for what came below the supervisors (OOM.Tree.Walk). Where many come and go, it is
   # looked often, so that little is new when memory becomes short; where nobody comes, ten times more
   # rarely. Never more than a share of one CPU.
+  #
+  # Under pressure it hurries while memory moves. Where it stands still that is no reason to look: all
+  # that has come takes memory.
 
   use GenServer
 
@@ -32,6 +35,10 @@ defmodule OOM.Tree.Census do
     tell({:pressure, level})
   end
 
+  @doc "Memory has moved; by the accountant, who does not wait."
+  @spec moved() :: :ok
+  def moved, do: tell(:moved)
+
   @doc "A supervisor has started."
   @spec changed() :: :ok
   def changed, do: tell(:changed)
@@ -48,6 +55,11 @@ defmodule OOM.Tree.Census do
       walk: nil,
       began_ms: 0,
       pause_ms: @least_ms,
+      # when the last walk was through, and how long it took
+      ended_ms: 0,
+      took_ms: 0,
+      # memory has moved since the walk under way began
+      moved?: false,
       # whom the next walk passes by
       settled: [],
       # who waits for the walk under way, and for the one after it
@@ -70,8 +82,10 @@ defmodule OOM.Tree.Census do
   def handle_info({:pressure, level}, state) do
     hurry? = state.level == :normal and level != :normal and state.walk == nil
     state = %{state | level: level}
-    {:noreply, if(hurry?, do: start(state), else: state)}
+    {:noreply, if(hurry?, do: start(state), else: hurry(state))}
   end
+
+  def handle_info(:moved, state), do: {:noreply, hurry(state)}
 
   def handle_info(:changed, %{walk: nil, pause_ms: pause} = state) when pause > @least_ms,
     do: {:noreply, later(@least_ms, %{state | pause_ms: @least_ms})}
@@ -83,26 +97,45 @@ defmodule OOM.Tree.Census do
 
   def handle_info({:DOWN, ref, :process, _, _}, %{walk: ref} = state) do
     for from <- state.callers, do: GenServer.reply(from, :ok)
-    took = System.monotonic_time(:millisecond) - state.began_ms
-    pause = if state.level == :normal, do: state.pause_ms, else: @hurry_ms
-    state = %{state | walk: nil, callers: state.next, next: []}
+    now = System.monotonic_time(:millisecond)
+    took = now - state.began_ms
+    state = %{state | walk: nil, callers: state.next, next: [], ended_ms: now, took_ms: took}
+    hurry? = state.moved? and state.level != :normal
+    pause = if hurry?, do: @hurry_ms, else: state.pause_ms
 
     if state.callers == [],
-      do: {:noreply, later(max(pause, took * @share[state.level]), state)},
+      do: {:noreply, later(max(pause, share_ms(state)), state)},
       else: {:noreply, start(state)}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
 
+  defp pause(%{found: found}, %{level: level}) when found > 0 and level != :normal,
+    do: @hurry_ms
+
   defp pause(%{all: all, found: found}, _state) when found * @part > all, do: @least_ms
   defp pause(_result, state), do: min(state.pause_ms * 2, @most_ms)
+
+  # The next walk begins as soon as it may.
+  defp hurry(%{level: :normal} = state), do: state
+  defp hurry(%{walk: nil, pause_ms: pause} = state) when pause <= @hurry_ms, do: state
+
+  defp hurry(%{walk: nil} = state) do
+    since = System.monotonic_time(:millisecond) - state.ended_ms
+    wait = max(@hurry_ms, share_ms(state)) - since
+    later(max(wait, 0), %{state | pause_ms: @hurry_ms})
+  end
+
+  defp hurry(state), do: %{state | moved?: true}
+
+  defp share_ms(state), do: state.took_ms * @share[state.level]
 
   defp start(state) do
     census = self()
     settled = state.settled
     walk = fn -> send(census, {:walked, Walk.run(settled)}) end
     {_pid, ref} = :erlang.spawn_opt(walk, [:monitor, priority: priority(state.level)])
-    %{state | walk: ref, began_ms: System.monotonic_time(:millisecond)}
+    %{state | walk: ref, moved?: false, began_ms: System.monotonic_time(:millisecond)}
   end
 
   defp priority(:normal), do: :normal

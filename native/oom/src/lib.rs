@@ -9,6 +9,8 @@ pub mod reading;
 pub mod parse;
 pub mod source;
 
+mod event;
+
 // What follows from them, and the thread.
 pub mod floor;
 pub mod growth;

@@ -2,6 +2,7 @@
 //!
 //! A figure that is not known is `None`, never 0.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -112,6 +113,21 @@ pub trait Source: Send {
     /// memory while the usage stands still.
     fn unchanged(&mut self) -> bool {
         false
+    }
+
+    /// Asks the system to ring a bell when the usage that binds has grown by this from now on, and says
+    /// whether one is up. Called at every look at rest; one may take some looks to hang up, and where
+    /// there can be none, or usage has come by it already, the answer is `false`.
+    fn listen(&mut self, _step_bytes: u64) -> bool {
+        false
+    }
+
+    /// Takes the bell down, if one is up or on its way.
+    fn deafen(&mut self) {}
+
+    /// What becomes readable when the bell rings that is up.
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     /// Our own usage as measured elsewhere, for platforms where no file tells it.

@@ -50,6 +50,12 @@ fn watcher_slack(watcher: ResourceArc<WatcherResource>, bytes: u64) -> rustler::
 }
 
 #[rustler::nif]
+fn watcher_workers(watcher: ResourceArc<WatcherResource>, any: bool) -> rustler::Atom {
+    watcher.watcher().send(Command::Workers(any));
+    atoms::ok()
+}
+
+#[rustler::nif]
 fn watcher_sample(watcher: ResourceArc<WatcherResource>) -> rustler::Atom {
     watcher.watcher().send(Command::Sample);
     atoms::ok()

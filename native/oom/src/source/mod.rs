@@ -14,6 +14,7 @@ mod rlimit;
 mod sys;
 mod tightest;
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -184,6 +185,31 @@ impl Source for SystemSource {
         };
         quiet.holds(usage)
             && (!quiet.is_near(usage) || quiet.own_holds(self.own.read(&mut self.look)))
+    }
+
+    fn listen(&mut self, step_bytes: u64) -> bool {
+        let Some(quiet) = self.quiet else {
+            return false;
+        };
+        let (kind, limit_bytes) = (quiet.kind(), quiet.limit_bytes());
+        let look = &mut self.look;
+        match kind {
+            Kind::CgroupV1 | Kind::CgroupV1Memsw => {
+                self.cgroups.listen(look, kind, limit_bytes, step_bytes)
+            }
+            _ => {
+                self.deafen();
+                false
+            }
+        }
+    }
+
+    fn deafen(&mut self) {
+        self.cgroups.deafen();
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.cgroups.bell()
     }
 
     fn feed(&mut self, usage_bytes: u64) {

@@ -42,6 +42,10 @@ impl Quiet {
         self.kind
     }
 
+    pub(super) fn limit_bytes(self) -> u64 {
+        self.limit_bytes
+    }
+
     /// Whether so much used is what was seen.
     pub(super) fn holds(self, usage_bytes: u64) -> bool {
         let noise = match self.kind {

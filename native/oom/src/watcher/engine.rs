@@ -1,7 +1,9 @@
 //! From a sample to a report, and from a report to what is said about it. No threads, no clock.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::growth::{time_to_exhaustion, Growth};
@@ -10,6 +12,7 @@ use crate::pace::Distance;
 use crate::reading::{Sample, Source};
 use crate::slack::Slack;
 
+use super::rest::{self, Rest};
 use super::{Config, Report, Shared, Sink, SinkClosed};
 
 /// A sample with less than so many times the critical time left is told, too, whatever the level:
@@ -31,6 +34,9 @@ const COUNTS_BYTES_PER_S: i64 = 2_000_000;
 
 /// Limits that move, and what a cheap look does not see, are looked at this often at rest.
 const WHOLE: Duration = Duration::from_millis(100);
+
+/// What stands still, and was acted on in vain for seconds, is told this often.
+const TICKS_AT_REST: Duration = Duration::from_secs(1);
 
 fn used(sample: &Sample) -> Option<u64> {
     sample
@@ -66,11 +72,23 @@ pub(super) struct Engine<S> {
     moves: bool,
     /// When everything was last looked at.
     whole_at: Duration,
+    rest: Rest,
+    /// The source may be asked for a bell.
+    hears: bool,
+    cpus: u64,
+    workers: bool,
+    /// Nothing has moved for a while.
+    calm: bool,
+    /// Somebody has asked for the sample.
+    asked: bool,
+    /// When the last tick was told.
+    ticked_at: Duration,
     shared: Arc<Shared>,
 }
 
 impl<S: Source> Engine<S> {
-    pub(super) fn new(config: Config, source: S, shared: Arc<Shared>) -> Self {
+    /// `hears` tells whether the thread can wait for a bell of the source's.
+    pub(super) fn new(config: Config, source: S, hears: bool, shared: Arc<Shared>) -> Self {
         Self {
             source,
             growth: Growth::new(),
@@ -82,6 +100,13 @@ impl<S: Source> Engine<S> {
             just_announced: false,
             moves: true,
             whole_at: Duration::ZERO,
+            rest: Rest::default(),
+            hears,
+            cpus: available_parallelism().map_or(1, |cpus| cpus.get() as u64),
+            workers: true,
+            calm: false,
+            asked: false,
+            ticked_at: Duration::ZERO,
             shared,
         }
     }
@@ -94,6 +119,27 @@ impl<S: Source> Engine<S> {
     pub(super) fn slack(&mut self, bytes: u64) {
         let binding = self.report.sample.binding.as_ref();
         self.slack = binding.map(|reading| Slack::new(bytes, reading.working_set_bytes));
+    }
+
+    /// The next sample was asked for.
+    pub(super) fn asked(&mut self) {
+        self.asked = true;
+    }
+
+    pub(super) fn workers(&mut self, any: bool) {
+        self.workers = any;
+    }
+
+    /// What to wait for besides the time.
+    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.source.bell()
+    }
+
+    /// The bell rang: the next look is a whole one.
+    pub(super) fn rang(&mut self, now: Duration) {
+        self.rest.rang(now);
+        self.source.deafen();
+        self.moves = true;
     }
 
     pub(super) fn reconfigure(&mut self, config: Config) {
@@ -149,6 +195,7 @@ impl<S: Source> Engine<S> {
                 critical_headroom_bytes: begins.critical,
                 growth_bytes_per_s: growth,
                 moves: self.moves,
+                workers: self.workers,
             });
 
         let level = self.machine.judge(now, strain);
@@ -157,6 +204,9 @@ impl<S: Source> Engine<S> {
             Level::Critical if self.moves => self.config.pace.min(),
             _ => self.config.pace.interval(distance),
         };
+        self.rest
+            .look(now, binding.map(|reading| reading.working_set_bytes));
+        let interval = self.rest_of(now, interval, level, distance);
         self.report = Report {
             level,
             sample,
@@ -172,6 +222,38 @@ impl<S: Source> Engine<S> {
         };
         self.just_announced = false;
         self.shared.publish(&self.report);
+    }
+
+    /// The interval, or at rest the one with a bell, where that is longer and there is one.
+    fn rest_of(
+        &mut self,
+        now: Duration,
+        interval: Duration,
+        level: Level,
+        distance: Option<Distance>,
+    ) -> Duration {
+        let listening = self.config.pace.listening();
+        self.calm = self.rest.is_calm(now, level == Level::Critical);
+        let step = distance.filter(|_| self.hears && self.calm && interval <= listening);
+        let step = step.and_then(|distance| {
+            let bytes = distance
+                .headroom_bytes
+                .saturating_sub(distance.critical_headroom_bytes);
+            rest::step_bytes(bytes, self.cpus)
+        });
+        let bell = match step {
+            Some(bytes) => self.source.listen(bytes),
+            None => {
+                self.source.deafen();
+                false
+            }
+        };
+        self.rest.hears(now, bell);
+        if bell {
+            listening
+        } else {
+            interval
+        }
     }
 
     /// Everything, or at rest what the last look found, if one cheap look says that it still holds.
@@ -201,11 +283,19 @@ impl<S: Source> Engine<S> {
         let acted_on = self.just_announced && self.report.level == Level::Critical;
         if (self.report.level == Level::Critical || self.soon())
             && !acted_on
+            && self.tick_is_due()
             && !self.shared.tick_outstanding.swap(true, Ordering::AcqRel)
         {
             sink.tick(&self.report)?;
+            self.ticked_at = self.report.sampled_at;
         }
         Ok(())
+    }
+
+    /// At rest nothing new is told often.
+    fn tick_is_due(&mut self) -> bool {
+        let passed = self.report.sampled_at.saturating_sub(self.ticked_at);
+        std::mem::take(&mut self.asked) || !self.calm || passed >= TICKS_AT_REST
     }
 
     fn soon(&self) -> bool {

@@ -24,7 +24,7 @@ fn rig(used: u64) -> Rig {
         ..Config::default()
     };
     let (sink, heard) = sink();
-    let engine = Engine::new(config, source.clone(), Arc::clone(&shared));
+    let engine = Engine::new(config, source.clone(), true, Arc::clone(&shared));
     Rig {
         engine,
         source,
@@ -217,4 +217,105 @@ fn a_closed_sink_is_an_error() {
     let (mut sink, heard) = sink();
     drop(heard);
     assert_eq!(rig.engine.announce(&mut sink), Err(SinkClosed));
+}
+
+/// Looks each `interval` the engine asks for, until `until`; how many they were.
+fn looks_until(rig: &mut Rig, until: Duration, used: u64) -> usize {
+    let mut looks = 0;
+    while rig.now < until {
+        let interval = rig.engine.interval();
+        rig.step(interval, used);
+        looks += 1;
+    }
+    looks
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const NEAR: u64 = LIMIT / 100 * 79;
+
+#[test]
+fn at_rest_it_sleeps_until_the_bell_rings() {
+    let mut rig = rig(NEAR);
+    rig.step(MS, NEAR);
+    looks_until(&mut rig, SECOND / 2, NEAR);
+    assert_eq!(rig.source.steps(), []);
+    looks_until(&mut rig, SECOND * 2, NEAR);
+    assert!(rig.source.is_listening());
+    // Four looks a second, whatever the distance.
+    assert!(looks_until(&mut rig, SECOND * 12, NEAR) <= 41);
+    assert_eq!(rig.source.steps().len(), 1);
+    // It rings: a look, and the pace of memory that moves.
+    rig.engine.rang(rig.now);
+    rig.step(MS, NEAR + 5_000_000);
+    assert!(!rig.source.is_listening());
+    assert!(rig.engine.interval() <= MS * 5);
+    // One that has not moved needs another bell, at once.
+    looks_until(&mut rig, SECOND * 20, NEAR + 5_000_000);
+    assert_eq!(rig.source.steps().len(), 2);
+    rig.engine.rang(rig.now);
+    rig.step(MS, NEAR + 5_000_000);
+    assert_eq!(rig.source.steps().len(), 3);
+}
+
+#[test]
+fn growth_that_a_whole_look_finds_takes_the_bell_down() {
+    let mut rig = rig(NEAR);
+    rig.step(MS, NEAR);
+    looks_until(&mut rig, SECOND * 3, NEAR);
+    assert!(rig.source.is_listening());
+    rig.step(MS * 200, NEAR + 3_000_000);
+    assert!(!rig.source.is_listening());
+}
+
+#[test]
+fn without_a_bell_it_looks_as_ever() {
+    let mut rig = rig(NEAR);
+    rig.source.mute();
+    rig.step(MS, NEAR);
+    looks_until(&mut rig, SECOND * 2, NEAR);
+    assert_eq!(looks_until(&mut rig, SECOND * 3, NEAR), 200);
+    assert_eq!(rig.source.steps(), []);
+}
+
+#[test]
+fn without_workers_there_is_half_the_hurry() {
+    let mut rig = rig(CALM);
+    rig.step(MS, CALM);
+    rig.step(MS, CALM);
+    let before = rig.engine.interval();
+    rig.engine.workers(false);
+    rig.step(MS, CALM);
+    assert_eq!(rig.engine.interval(), before * 2);
+}
+
+/// Given up: what stands still at critical is told now and then.
+#[test]
+fn at_rest_ticks_are_rare_and_growth_is_told_at_once() {
+    let mut rig = rig(CRITICAL);
+    rig.source.mute();
+    rig.step(MS, CRITICAL);
+    let ticks = |rig: &mut Rig, until: Duration| {
+        let mut ticks = 0;
+        while rig.now < until {
+            rig.shared.ack();
+            ticks += rig.step(MS * 5, CRITICAL).len();
+        }
+        ticks
+    };
+    assert!(ticks(&mut rig, SECOND * 2) > 390);
+    assert_eq!(ticks(&mut rig, SECOND * 12), 10);
+    rig.shared.ack();
+    assert_eq!(rig.step(MS * 5, CRITICAL + 3_000_000), [Told::Tick]);
+    rig.shared.ack();
+    assert_eq!(rig.step(MS * 5, CRITICAL + 3_000_000), [Told::Tick]);
+}
+
+#[test]
+fn a_sample_that_was_asked_for_ticks_at_rest_as_well() {
+    let mut rig = rig(CRITICAL);
+    rig.step(MS, CRITICAL);
+    looks_until(&mut rig, SECOND * 4, CRITICAL);
+    rig.shared.ack();
+    rig.engine.asked();
+    assert_eq!(rig.step(MS, CRITICAL), [Told::Tick]);
 }

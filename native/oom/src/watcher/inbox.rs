@@ -1,31 +1,47 @@
-//! What the thread waits on: commands, or the time.
+//! What the thread waits on: commands, the source's bell, or the time.
 //!
-//! A condition variable instead of a channel. A channel's receiver spins and yields before it
-//! sleeps, and on a machine with a full run queue, which is where we have to be quick, each
-//! yield gives the CPU away for a time slice. Besides, of several commands only the last of
-//! each kind matters, so nothing has to queue.
+//! An eventfd, or a condition variable where there is none, instead of a channel. A channel's receiver
+//! spins and yields before it sleeps, and on a machine with a full run queue, which is where we have
+//! to be quick, each yield gives the CPU away for a time slice. Besides, of several commands only the
+//! last of each kind matters, so nothing has to queue.
 
 use std::mem::take;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::{Command, Config};
+use crate::event::{self, Event};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbox {
     pending: Mutex<Pending>,
     arrived: Condvar,
+    /// `None` where no descriptor was to be had: then only commands and the time wake.
+    event: Option<Event>,
 }
 
-/// Commands that have not been obeyed yet.
+impl Default for Inbox {
+    fn default() -> Self {
+        Self {
+            pending: Mutex::default(),
+            arrived: Condvar::new(),
+            event: Event::new().ok(),
+        }
+    }
+}
+
+/// Commands that have not been obeyed yet, and whether the source's bell rang.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Pending {
     pub(super) stop: bool,
     pub(super) sample: bool,
     pub(super) feed: Option<u64>,
     pub(super) slack: Option<u64>,
+    pub(super) workers: Option<bool>,
     pub(super) config: Option<Config>,
+    pub(super) rang: bool,
 }
 
 impl Inbox {
@@ -35,20 +51,42 @@ impl Inbox {
         match command {
             Command::Feed(usage_bytes) => pending.feed = Some(usage_bytes),
             Command::Slack(bytes) => pending.slack = Some(bytes),
+            Command::Workers(any) => pending.workers = Some(any),
             Command::Reconfigure(config) => pending.config = Some(config),
             Command::Sample => pending.sample = true,
             Command::Stop => pending.stop = true,
         }
-        self.arrived.notify_one();
+        match &self.event {
+            Some(event) => event.ring(),
+            None => {
+                self.arrived.notify_one();
+            }
+        }
     }
 
-    /// What has been posted; waits for it if need be, but not for longer than `at_most`.
-    pub(super) fn wait(&self, at_most: Duration) -> Pending {
+    /// Whether a bell can be waited for.
+    pub(super) fn hears(&self) -> bool {
+        self.event.is_some()
+    }
+
+    /// What has been posted; waits for it or for the bell if need be, but not for longer than `at_most`.
+    pub(super) fn wait(&self, at_most: Duration, bell: Option<BorrowedFd<'_>>) -> Pending {
+        let Some(event) = &self.event else {
+            let mut pending = self.pending.lock();
+            if *pending == Pending::default() {
+                self.arrived.wait_for(&mut pending, at_most);
+            }
+            return take(&mut *pending);
+        };
+        let [posted, rang] = event::wait(event.fd(), bell, at_most);
         let mut pending = self.pending.lock();
-        if *pending == Pending::default() {
-            self.arrived.wait_for(&mut pending, at_most);
+        if posted {
+            event.clear();
         }
-        take(&mut *pending)
+        Pending {
+            rang,
+            ..take(&mut *pending)
+        }
     }
 }
 
@@ -58,30 +96,69 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    /// One of each kind: woken by a descriptor, and by the condition variable.
+    fn inboxes() -> [Inbox; 2] {
+        let without = Inbox {
+            event: None,
+            ..Inbox::default()
+        };
+        [Inbox::default(), without]
+    }
+
     #[test]
     fn the_last_of_each_kind_counts() {
-        let inbox = Inbox::default();
-        for command in [
-            Command::Feed(1),
-            Command::Sample,
-            Command::Feed(2),
-            Command::Sample,
-        ] {
-            inbox.post(command);
+        for inbox in inboxes() {
+            for command in [
+                Command::Feed(1),
+                Command::Sample,
+                Command::Feed(2),
+                Command::Workers(true),
+                Command::Sample,
+                Command::Workers(false),
+            ] {
+                inbox.post(command);
+            }
+            let expected = Pending {
+                sample: true,
+                feed: Some(2),
+                workers: Some(false),
+                ..Pending::default()
+            };
+            assert_eq!(inbox.wait(HOUR, None), expected);
+            assert_eq!(inbox.wait(Duration::ZERO, None), Pending::default());
         }
-        let expected = Pending {
-            sample: true,
-            feed: Some(2),
-            ..Pending::default()
-        };
-        assert_eq!(inbox.wait(HOUR), expected);
-        assert_eq!(inbox.wait(Duration::ZERO), Pending::default());
     }
 
     #[test]
     fn what_was_posted_before_the_wait_is_not_waited_for() {
-        let inbox = Inbox::default();
-        inbox.post(Command::Stop);
-        assert!(inbox.wait(HOUR).stop);
+        for inbox in inboxes() {
+            inbox.post(Command::Stop);
+            assert!(inbox.wait(HOUR, None).stop);
+        }
+    }
+
+    #[test]
+    fn a_command_wakes_who_waits() {
+        for inbox in inboxes() {
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| inbox.wait(HOUR, None));
+                inbox.post(Command::Sample);
+                assert!(waiting.join().is_ok_and(|pending| pending.sample));
+            });
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_bell_wakes_it_as_well() -> std::io::Result<()> {
+        let (inbox, bell) = (Inbox::default(), Event::new()?);
+        assert!(inbox.hears());
+        bell.ring();
+        let rang = Pending {
+            rang: true,
+            ..Pending::default()
+        };
+        assert_eq!(inbox.wait(HOUR, Some(bell.fd())), rang);
+        Ok(())
     }
 }

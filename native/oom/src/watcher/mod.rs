@@ -3,11 +3,13 @@
 //! [`Watcher::spawn`] takes the first sample on the calling thread, so that there is a report
 //! from the start, and then leaves the [`Source`] and the [`Sink`] to a thread of their own.
 //! What a sample means is decided in `engine`, without threads and with the time passed in;
-//! `thread` obeys what it finds in its `inbox`; `report` is what both sides of it read.
+//! `rest` says when looks may become rare; `thread` obeys what it finds in its `inbox`; `report` is
+//! what both sides of it read.
 
 mod engine;
 mod inbox;
 mod report;
+mod rest;
 mod sys;
 mod thread;
 
@@ -95,6 +97,8 @@ pub enum Command {
     Feed(u64),
     /// How much of what we use is free inside the allocator, see [`crate::slack`].
     Slack(u64),
+    /// Whether there are workers. It is taken for granted until this says otherwise.
+    Workers(bool),
     Reconfigure(Config),
     Sample,
     Stop,

@@ -1,5 +1,6 @@
 //! A source and a sink that tests hold the other end of.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::error::SourceError;
+use crate::event::Event;
 use crate::level::Level;
 use crate::reading::{Kind, Reading, Sample, Source};
 
@@ -36,11 +38,22 @@ struct Script {
     used: Option<u64>,
     problems: usize,
     panics: bool,
+    /// The steps it was asked to ring at; the last one while the bell is up.
+    steps: Vec<u64>,
+    step: Option<u64>,
+    /// There is no bell to be had.
+    mute: bool,
 }
 
 /// A source of one configured limit, and the test's hold on it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FakeSource(Arc<Mutex<Script>>);
+#[derive(Clone, Debug)]
+pub(super) struct FakeSource(Arc<Mutex<Script>>, Option<Arc<Event>>);
+
+impl Default for FakeSource {
+    fn default() -> Self {
+        Self(Arc::default(), Event::new().ok().map(Arc::new))
+    }
+}
 
 impl FakeSource {
     pub(super) fn using(used: u64) -> Self {
@@ -55,6 +68,25 @@ impl FakeSource {
 
     pub(super) fn have_problem(&self) {
         self.0.lock().problems += 1;
+    }
+
+    pub(super) fn mute(&self) {
+        self.0.lock().mute = true;
+    }
+
+    /// The steps it was asked to ring at, each once while a bell was up.
+    pub(super) fn steps(&self) -> Vec<u64> {
+        self.0.lock().steps.clone()
+    }
+
+    pub(super) fn is_listening(&self) -> bool {
+        self.0.lock().step.is_some()
+    }
+
+    pub(super) fn ring(&self) {
+        if let Some(event) = &self.1 {
+            event.ring();
+        }
     }
 
     pub(super) fn panic_next(&self) {
@@ -83,6 +115,26 @@ impl Source for FakeSource {
             rss_bytes: script.used,
             ..Sample::default()
         }
+    }
+
+    fn listen(&mut self, step_bytes: u64) -> bool {
+        let mut script = self.0.lock();
+        if !script.mute && script.step.is_none() {
+            script.step = Some(step_bytes);
+            script.steps.push(step_bytes);
+        }
+        !script.mute
+    }
+
+    fn deafen(&mut self) {
+        if let (Some(_), Some(event)) = (self.0.lock().step.take(), &self.1) {
+            event.clear();
+        }
+    }
+
+    fn bell(&self) -> Option<BorrowedFd<'_>> {
+        let up = self.0.lock().step.is_some();
+        self.1.as_ref().filter(|_| up).map(|event| event.fd())
     }
 
     fn feed(&mut self, usage_bytes: u64) {

@@ -44,7 +44,7 @@ impl Watcher {
     {
         let shared = Arc::new(Shared::default());
         let inbox = Arc::new(Inbox::default());
-        let mut engine = Engine::new(config, source, Arc::clone(&shared));
+        let mut engine = Engine::new(config, source, inbox.hears(), Arc::clone(&shared));
         engine.observe(clock.now());
         // Before the thread starts: who asks right after the spawn must not see a dead watcher.
         shared.running.store(true, Ordering::Release);
@@ -113,7 +113,7 @@ fn run<S: Source, K: Sink, C: Clock>(
     inbox: &Inbox,
 ) {
     while engine.announce(sink).is_ok() {
-        let pending = inbox.wait(engine.interval());
+        let pending = inbox.wait(engine.interval(), engine.bell());
         if pending.stop {
             return;
         }
@@ -125,6 +125,15 @@ fn run<S: Source, K: Sink, C: Clock>(
         }
         if let Some(bytes) = pending.slack {
             engine.slack(bytes);
+        }
+        if let Some(any) = pending.workers {
+            engine.workers(any);
+        }
+        if pending.sample {
+            engine.asked();
+        }
+        if pending.rang {
+            engine.rang(clock.now());
         }
         // Whatever woke us, a command or the time: look.
         engine.observe(clock.now());

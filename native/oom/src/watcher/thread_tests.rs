@@ -87,6 +87,29 @@ fn samples_on_its_own_at_its_interval() -> io::Result<()> {
     Ok(())
 }
 
+/// Nothing but the bell can wake it: the next look is an hour away.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_bell_wakes_it_from_rest() -> io::Result<()> {
+    let source = FakeSource::using(LIMIT / 2);
+    let (sink, heard) = sink();
+    let clock = FakeClock::default();
+    let watcher = Watcher::spawn(idle(), source.clone(), sink, clock.clone())?;
+    clock.advance(Duration::from_secs(3600));
+    watcher.send(Command::Sample);
+    while !source.is_listening() {
+        std::thread::yield_now();
+    }
+    source.set(Some(LIMIT));
+    source.ring();
+    assert_eq!(
+        heard.recv_timeout(PATIENCE),
+        Ok(Told::Level(Level::Critical))
+    );
+    watcher.stop();
+    Ok(())
+}
+
 #[test]
 fn stops_at_once_and_as_often_as_asked() -> io::Result<()> {
     let (watcher, heard) = watch(idle(), FakeSource::using(0))?;

@@ -142,6 +142,15 @@ impl Level {
         };
         file.get(look, "a number", parse::number)
     }
+
+    /// The file of that usage, where the kernel rings at thresholds of it.
+    pub(super) fn usage_with_thresholds(&self, kind: Kind) -> Option<Arc<Path>> {
+        match kind {
+            Kind::CgroupV1 => Some(self.usage.path()),
+            Kind::CgroupV1Memsw => Some(self.swap_usage.path()),
+            _ => None,
+        }
+    }
 }
 
 impl Candidate {

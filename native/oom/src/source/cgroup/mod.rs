@@ -7,14 +7,17 @@ mod names;
 mod place;
 mod slab;
 mod thrash;
+mod threshold;
 
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::credit::Around;
 use self::level::Level;
 use self::names::Version;
 use self::place::Place;
+use self::threshold::Threshold;
 use super::file::{KernelFile, Look, BUFFER_BYTES};
 use super::tightest::Tightest;
 use crate::error::SourceError;
@@ -36,6 +39,7 @@ pub(super) struct Cgroups {
     pressure: Option<KernelFile>,
     /// The level the last look found to be the tightest.
     binding: Option<usize>,
+    threshold: Threshold,
 }
 
 impl Cgroups {
@@ -48,6 +52,7 @@ impl Cgroups {
             levels: Vec::new(),
             pressure: None,
             binding: None,
+            threshold: Threshold::default(),
         }
     }
 
@@ -104,6 +109,38 @@ impl Cgroups {
             self.seen = Box::default();
         }
         usage
+    }
+
+    /// A bell `step_bytes` above what is charged now against the limit of this kind that binds; v1
+    /// has one. Whether it is up.
+    pub(super) fn listen(
+        &mut self,
+        look: &mut Look,
+        kind: Kind,
+        limit_bytes: u64,
+        step_bytes: u64,
+    ) -> bool {
+        self.threshold.settle();
+        let usage_bytes = self.usage_bytes(look, kind);
+        let level = self.binding.and_then(|index| self.levels.get(index));
+        let file = level.and_then(|level| level.usage_with_thresholds(kind));
+        // At the limit usage stands still, and what grows takes the place of file pages.
+        let below = |usage: &u64| usage.saturating_add(step_bytes) < limit_bytes;
+        match file.zip(usage_bytes.filter(below)) {
+            Some((file, usage_bytes)) => self.threshold.set(&file, usage_bytes, step_bytes),
+            None => {
+                self.threshold.clear();
+                false
+            }
+        }
+    }
+
+    pub(super) fn deafen(&mut self) {
+        self.threshold.clear();
+    }
+
+    pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.threshold.fd()
     }
 
     /// The pressure in our own cgroup.
