@@ -153,7 +153,11 @@ defmodule Arena.Run do
   end
 
   defp heard({:ready, facts}, run), do: %{run | pid: facts[:pid]}
-  defp heard({what, facts}, run) when what in [:facts, :result], do: %{run | facts: facts}
+  defp heard({:result, facts}, run), do: %{run | facts: facts}
+
+  # The result is the last word: what a witness was about to say may come after it.
+  defp heard({:facts, facts}, run),
+    do: if(run.facts[:decision], do: run, else: %{run | facts: facts})
 
   defp heard({:outside, facts}, run),
     do: %{run | status: facts[:status], oom_kills: facts[:oom_kills], peak: facts[:peak]}
