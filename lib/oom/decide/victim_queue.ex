@@ -126,8 +126,12 @@ defmodule OOM.VictimQueue do
     end
   end
 
-  defp cause?(row, total, limits),
-    do: Evidence.cause?(row.grown_bytes, total, limits.recent_bytes)
+  # Where nothing grows any more, those have brought it here whose growth is a part of what is missing; not
+  # the few that have just started.
+  defp cause?(row, total, %{grows?: grows?} = limits) do
+    of = if grows?, do: limits.recent_bytes, else: max(limits.recent_bytes, limits.need_bytes)
+    Evidence.cause?(row.grown_bytes, total, of)
+  end
 
   # What the steady workers of a rank must hold together to pay, or `nil` where they do not: for one that is
   # known and worth more, once an episode; and where nothing grows, near the limit. For growth that nobody is
@@ -199,11 +203,15 @@ defmodule OOM.VictimQueue do
       limits.grows? and not Evidence.shown?(row, limits.episode) -> :late
       bytes < limits.min_bytes -> nil
       Units.spared?(supervisor, pid) -> nil
-      true -> victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row))
+      true -> victim(pid, rank, bytes, state, supervisor, id, grown(row, limits.now_ms - sampled))
     end
   end
 
   defp judge(_rank, _bytes, _row, _limits), do: nil
+
+  # What it grew by before an old look says nothing of now.
+  defp grown(row, age_ms),
+    do: if(age_ms <= Limits.fresh_ms(), do: Evidence.grown_bytes(row), else: 0)
 
   defp late?(:stale, _sampled, _limits), do: true
   defp late?(_state, sampled, limits), do: limits.now_ms - sampled > limits.fresh_ms

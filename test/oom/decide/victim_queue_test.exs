@@ -182,6 +182,27 @@ defmodule OOM.VictimQueueTest do
     end
   end
 
+  describe "where nothing grows any more, near the limit, of several that grew" do
+    test "those go that have brought it there, before steady ones that are larger" do
+      worker(500, 100)
+      grower = worker(500, 30, grown: 10)
+      assert {[grower], :growing} == pids(at_rest(30))
+    end
+
+    test "those that have just started go after one that is large: they have not brought it there" do
+      large = worker(500, 100)
+      for _ <- 1..5, do: worker(500, 1, grown: 0.2)
+      assert {[large], :steady} == pids(at_rest(28))
+    end
+
+    test "what was seen long ago is not growth: nobody has looked since" do
+      large = worker(500, 100)
+      old = [at_ms: @now - Limits.fresh_ms() - 1]
+      worker(500, 60, [grown: 60] ++ old)
+      assert {[large], :steady} == pids(at_rest(28, fresh_ms: Limits.fresh_at_rest_ms()))
+    end
+  end
+
   describe "a worker about which nothing is known" do
     test "never counts: it is waited for" do
       pid = new(250)
