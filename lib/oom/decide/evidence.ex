@@ -74,6 +74,18 @@ defmodule OOM.Evidence do
   def grown_bytes({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{grown: grown}}}}), do: grown
   def grown_bytes(_row), do: 0
 
+  @doc """
+  The same as of now: since its last look it was not seen to go on. Where that was a moment ago nobody could
+  have.
+  """
+  @spec grown_bytes(Workers.row(), integer()) :: non_neg_integer()
+  def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: %{grown: grown}}}}, now_ms) do
+    since_ms = max(now_ms - at_ms - Limits.suspect_ms(), 0)
+    if since_ms <= Limits.fresh_ms(), do: faded(grown, since_ms), else: 0
+  end
+
+  def grown_bytes(_row, _now_ms), do: 0
+
   @doc "Whether it has been looked at often enough to show growth in this episode, or that there is none."
   @spec shown?(Workers.row(), non_neg_integer()) :: boolean()
   def shown?({_, _, _, _, _, _, _, _, {_, _, %{evidence: evidence}}}, episode),

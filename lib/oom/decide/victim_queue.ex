@@ -198,20 +198,27 @@ defmodule OOM.VictimQueue do
   # The row decides: a key may just be being replaced, and then the worker has another.
   defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, id, _, _} = row, limits) do
     cond do
-      state == :new or sampled == nil -> :late
-      late?(state, sampled, limits) -> :late
-      limits.grows? and not Evidence.shown?(row, limits.episode) -> :late
-      bytes < limits.min_bytes -> nil
-      Units.spared?(supervisor, pid) -> nil
-      true -> victim(pid, rank, bytes, state, supervisor, id, grown(row, limits.now_ms - sampled))
+      state == :new or sampled == nil ->
+        :late
+
+      late?(state, sampled, limits) ->
+        :late
+
+      limits.grows? and not Evidence.shown?(row, limits.episode) ->
+        :late
+
+      bytes < limits.min_bytes ->
+        nil
+
+      Units.spared?(supervisor, pid) ->
+        nil
+
+      true ->
+        victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row, limits.now_ms))
     end
   end
 
   defp judge(_rank, _bytes, _row, _limits), do: nil
-
-  # What it grew by before an old look says nothing of now.
-  defp grown(row, age_ms),
-    do: if(age_ms <= Limits.fresh_ms(), do: Evidence.grown_bytes(row), else: 0)
 
   defp late?(:stale, _sampled, _limits), do: true
   defp late?(_state, sampled, limits), do: limits.now_ms - sampled > limits.fresh_ms

@@ -207,6 +207,18 @@ defmodule OOM.ThrottleTest do
     eventually(fn -> runs(bound) > ran end)
   end
 
+  test "one that grows slowly and cannot be ended stands at the floor beside one that grows fast",
+       %{watcher: watcher} do
+    bound = sleeper(watcher, 250)
+    :ok = Units.bind(bound.pid, :protected)
+    fast = grower(watcher)
+    throttle = start(watcher)
+    eventually(fn -> stands_for?(bound, 2 * Limits.grown_ms()) end)
+    let_turn(fast)
+    assert suspended?(bound.pid)
+    assert Process.alive?(throttle.pid)
+  end
+
   # By nobody who is known, so slowly that one stand does not show it, or as fast as can be; and for longer
   # than the test waits.
   for rate <- [20_000_000, 2_000_000_000] do

@@ -131,6 +131,15 @@ defmodule OOM.EvidenceTest do
       refute Evidence.shown?(row, @episode + 1)
     end
 
+    test "tells what that is a while later: it was not seen to go on" do
+      row = row({1, 1_000, %{evidence: %{grown: @mib, shown?: true, episode: @episode}}})
+      soon = 1_000 + Limits.suspect_ms()
+      assert Evidence.grown_bytes(row, soon) == @mib
+      assert_in_delta Evidence.grown_bytes(row, soon + Limits.grown_ms()), @mib / 2.72, 1_000
+      assert Evidence.grown_bytes(row, soon + Limits.fresh_ms() + 1) == 0
+      assert Evidence.grown_bytes(row(nil), soon) == 0
+    end
+
     test "without a look shows nothing" do
       for work <- [nil, {:born, 0, @episode}] do
         assert Evidence.grown_bytes(row(work)) == 0

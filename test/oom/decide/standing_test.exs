@@ -17,7 +17,7 @@ defmodule OOM.StandingTest do
   end
 
   test "growth too slow to show in one stand shows in several, and takes all that stand to tell whose" do
-    for mib_per_s <- [3, 5, 20, 50, 2_000] do
+    for mib_per_s <- [4, 5, 20, 50, 2_000] do
       assert {:all, %Standing{all?: true} = all} = judged(%Standing{}, mib_per_s * @mib)
       assert {:foreign, _} = judged(all, mib_per_s * @mib)
     end
@@ -35,21 +35,27 @@ defmodule OOM.StandingTest do
   end
 
   test "what was charged at once and no more is no growth" do
-    once = Standing.add(%Standing{}, 500_000, 15)
+    once = Standing.add(%Standing{}, 100 * @mib, 15)
     assert {:own, _} = judged(once, 0)
+    assert {:own, _} = judged(Standing.add(Standing.all(), 100 * @mib, 15), 0)
   end
 
   test "it is quiet until growth shows, and not before it is known whose it is" do
     assert Standing.quiet?(%Standing{})
     assert Standing.quiet?(Standing.add(%Standing{}, 500_000, 15))
-    refute Standing.quiet?(Standing.add(%Standing{}, @mib, 30))
+
+    refute Standing.quiet?(
+             Enum.reduce(1..3, %Standing{}, fn _, s -> Standing.add(s, @mib, 15) end)
+           )
+
     refute Standing.quiet?(Standing.all())
     {:own, standing} = judged(Standing.all(), 0)
     assert Standing.quiet?(standing)
   end
 
   test "what was given back in the same time is taken off" do
-    standing = %Standing{} |> Standing.add(10 * @mib, 30) |> Standing.add(-10 * @mib, 30)
+    standing = %Standing{} |> Standing.add(10 * @mib, 30) |> Standing.add(10 * @mib, 30)
+    standing = Standing.add(standing, -10 * @mib, 30)
     assert {:wait, ^standing} = Standing.judge(standing)
   end
 end

@@ -66,6 +66,14 @@ defmodule OOM.VictimQueueTest do
       assert {[low], :growing} == pids(choose(500, recent_bytes: 4 * @mib))
     end
 
+    # A table of nobody's grows, and these were started a moment before.
+    test "those that were seen to grow a while ago are not the cause any more" do
+      for _ <- 1..50, do: worker(500, 1, grown: 0.3, looked_ms: @now - 3 * Limits.grown_ms())
+      assert {[], :none} == choose(10, recent_bytes: 15 * @mib)
+      culprit = worker(500, 40, grown: 15, looked_ms: @now - Limits.suspect_ms())
+      assert {[culprit], :growing} == pids(choose(10, recent_bytes: 15 * @mib))
+    end
+
     test "dynamic children go before static ones, whatever they hold" do
       [static, dynamic] = [supervisor(:one_for_one), supervisor(:dynamic)]
       large = worker(500, 100, grown: 50, supervisor: static)
@@ -197,9 +205,8 @@ defmodule OOM.VictimQueueTest do
 
     test "what was seen long ago is not growth: nobody has looked since" do
       large = worker(500, 100)
-      old = [at_ms: @now - Limits.fresh_ms() - 1]
-      worker(500, 60, [grown: 60] ++ old)
-      assert {[large], :steady} == pids(at_rest(28, fresh_ms: Limits.fresh_at_rest_ms()))
+      worker(500, 60, grown: 60, looked_ms: @now - 2 * Limits.fresh_ms())
+      assert {[large], :steady} == pids(at_rest(28))
     end
   end
 
@@ -425,6 +432,7 @@ defmodule OOM.VictimQueueTest do
   defp put(pid, rank, mib, options) do
     :ok = Workers.attach(pid, rank, options[:supervisor], nil, [])
     evidence(pid, mib, options[:grown] || 0, Keyword.get(options, :shown, true))
+    if looked_ms = options[:looked_ms], do: looked(pid, looked_ms)
     at_ms = Keyword.get(options, :at_ms, @now)
     :ok = Workers.sampled(pid, mib * @mib, at_ms, options[:state] || :fresh)
     pid
@@ -434,6 +442,12 @@ defmodule OOM.VictimQueueTest do
     grown = if shown?, do: round(grown_mib * @mib), else: 0
     evidence = %{grown: grown, shown?: shown?, episode: Level.episode()}
     Workers.worked(pid, {0, @now, %{evidence: evidence}})
+  end
+
+  # Its growth was seen then, and nobody has looked since.
+  defp looked(pid, at_ms) do
+    {{reductions, _, found}, _} = Workers.last_look(pid)
+    Workers.worked(pid, {reductions, at_ms, found})
   end
 
   defp child(pid),
