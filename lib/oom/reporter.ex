@@ -39,6 +39,10 @@ defmodule OOM.Reporter do
   @spec spared(pid(), term(), Priority.rank()) :: :ok
   def spared(pid, id, rank), do: tell({:spared, pid, id, rank})
 
+  @doc "These grow at the floor, and cannot be killed: they stand still until there is room."
+  @spec kept([pid()]) :: :ok
+  def kept(pids), do: tell({:kept, pids})
+
   @spec exhausted(map(), OOM.on_exhausted()) :: :ok
   def exhausted(report, callback), do: tell({:exhausted, report, callback})
 
@@ -89,6 +93,16 @@ defmodule OOM.Reporter do
     _ = if count == 0, do: Process.send_after(self(), :tell_spared, @gather_ms)
     named = if count < @named, do: [{pid, id, rank} | named], else: named
     {:noreply, not_killed(pid, %{state | spared: {count + 1, named}})}
+  end
+
+  def handle_cast({:kept, pids}, state) do
+    Logger.warning(
+      "OOM: #{length(pids)} workers that grow stand still until there is room, as a more important " <>
+        "process would end with them by a link or a call: " <>
+        (pids |> Enum.take(@named) |> Enum.map_join(", ", &name/1))
+    )
+
+    {:noreply, state}
   end
 
   def handle_cast({:exhausted, report, callback}, state) do

@@ -30,9 +30,10 @@ defmodule OOM.Snapshot do
       `nil` while there is no need to measure it
     * `:growth_bytes_per_s` - how fast the working set grows; negative when it shrinks
     * `:surge_bytes_per_s` - the same over the last 4 ms, and never negative; `:trend_bytes_per_s` -
-      over the last 60 ms
-    * `:time_to_exhaustion_ms` - until the floor is reached, at the growth or the surge, the faster; `nil` when
-      nothing grows
+      over the last 60 ms; `:drift_bytes_per_s` - over the last 1.2 s, as of workers that take a step
+      now and then, and never negative
+    * `:time_to_exhaustion_ms` - until the floor is reached, at the growth, the surge or the drift, the
+      fastest; `nil` when nothing grows
     * `:rss_bytes` - resident memory of this VM
     * `:swap_limit_bytes`, `:swap_usage_bytes`
     * `:psi_some_avg10`, `:psi_full_avg10` - percent of the last 10 s in which some or all tasks
@@ -56,6 +57,7 @@ defmodule OOM.Snapshot do
     :slack_bytes,
     :growth_bytes_per_s,
     :surge_bytes_per_s,
+    :drift_bytes_per_s,
     :trend_bytes_per_s,
     :time_to_exhaustion_ms,
     :rss_bytes,
@@ -101,6 +103,7 @@ defmodule OOM.Snapshot do
           slack_bytes: bytes() | nil,
           growth_bytes_per_s: integer() | nil,
           surge_bytes_per_s: bytes() | nil,
+          drift_bytes_per_s: bytes() | nil,
           trend_bytes_per_s: integer() | nil,
           time_to_exhaustion_ms: non_neg_integer() | nil,
           rss_bytes: bytes() | nil,

@@ -9,9 +9,10 @@ defmodule OOM.Throttle do
   #     has not grown, is left alone for a while.
   #   * Of the others those run whose last runs fit into what is left above the floor (OOM.Slices). One
   #     whose run takes more than that waits for its turn; it is the next victim. At the floor one that
-  #     grows and cannot be ended, because a protected one would end with it, stands until there is room.
-  #   * Where memory grows in nobody's figures while all stand, the growth is none of theirs, and the
-  #     throttle ends.
+  #     grows and cannot be ended, because a protected one would end with it, stands until there is room:
+  #     one that sleeps between its steps, too, which 40 ms of standing do not slow.
+  #   * Where memory grows in nobody's figures while all stand (OOM.Standing), the growth is none of theirs,
+  #     and the throttle ends.
   #
   # `suspend_process/2` is meant for debugging, because others may wait for what is suspended. So
   # nobody stands for longer than 50 ms at a stretch who is not shown to grow, and supervisors and
@@ -22,8 +23,21 @@ defmodule OOM.Throttle do
   # its own, which also ends with the guard. It needs nobody to go on, and ends by itself when the
   # workers, let run, do not grow towards the floor any more. It asks no worker anything itself.
 
-  alias OOM.{Evidence, Guard, Level, Limits, Native, Owned, Probe, Slices, Steps, Units}
-  alias OOM.{Tables, VictimQueue, Workers}
+  alias OOM.{
+    Evidence,
+    Guard,
+    Level,
+    Limits,
+    Native,
+    Owned,
+    Probe,
+    Reporter,
+    Slices,
+    Standing,
+    Steps
+  }
+
+  alias OOM.{Tables, Units, VictimQueue, Workers}
 
   # The least stand: what was freed is back by then, and a decision has taken effect. And the longest,
   # where figures are late; below 50 ms with the run and what the schedulers add.
@@ -34,10 +48,10 @@ defmodule OOM.Throttle do
   # Whom a stand takes in.
   @line 1_000
   @of_each_rank 400
-  # One that has done so much work in a turn and has not grown is left alone for so many turns. A
-  # leak that does next to nothing else takes 64 KiB with far less.
+  # One that has done so much work in a turn and has not grown is left alone for so long, in ms, unless others
+  # who look see it grow. A leak that does next to nothing else takes 64 KiB with far less.
   @ran_reductions 20_000
-  @alone_turns 40
+  @alone_ms 800
   # In the first of so many turns the workers are also looked at while they may run.
   @look_turns 8
   # To read whose children so many processes are takes 30 ms. Where there are more the accountant's
@@ -47,13 +61,9 @@ defmodule OOM.Throttle do
   @probes 4
   # So many turns without growth towards the floor, and it ends.
   @calm_turns 3
-  # So many stands of all in which memory grew on, and in nobody's figures: the growth is none of theirs.
-  @foreign_turns 3
   # How often a stand looks whether those that are left alone grow, and what makes it end.
   @watch_ms 5
   @alert_bytes 4 * 1_048_576
-  # Less growth than this within a stand is what the kernel charges in batches, and others' noise.
-  @noise_bytes 1_048_576
 
   @type t :: %{pid: pid(), ref: reference()}
 
@@ -87,10 +97,11 @@ defmodule OOM.Throttle do
       still: %{},
       # who was shown to grow
       growers: %{},
-      # who is left alone, and until which turn
+      # who is left alone, and until when
       alone: %{},
-      # who grows and cannot be killed
+      # who cannot be killed, and may grow; and who of them stands at the floor until there is room
       bound: %{},
+      kept: %{},
       # whether they may have grown when they were first stopped
       suspects: %{},
       # the ranks of those that were shown to grow
@@ -106,17 +117,18 @@ defmodule OOM.Throttle do
       ran_turn: %{},
       costs: %{},
       calm: 0,
-      foreign: 0,
-      # growth was seen among those that are left alone; and the turn from which on it may be seen
-      alert?: false,
-      quiet_turn: 0
+      # growth while all stand that may be left out of account, and what it shows
+      standing: %Standing{},
+      foreign?: false,
+      # growth was seen among those that are left alone
+      alert?: false
     }
   end
 
   defp turn(state) do
     with {:ok, state} <- stand(state), {:ok, state} <- go(state) do
       cond do
-        state.foreign >= @foreign_turns -> exit({:shutdown, :foreign})
+        state.foreign? -> exit({:shutdown, :foreign})
         state.calm >= @calm_turns -> :ok
         true -> turn(%{state | turn: state.turn + 1})
       end
@@ -127,7 +139,14 @@ defmodule OOM.Throttle do
 
   defp stand(state) do
     began_ms = now()
-    alone = for {pid, until} <- state.alone, until > state.turn, into: %{}, do: {pid, until}
+
+    alone =
+      for {pid, until} <- state.alone,
+          until > began_ms,
+          not grows?(pid),
+          into: %{},
+          do: {pid, until}
+
     bound = bound(alone)
     line = VictimQueue.line(@line, @of_each_rank, alone) ++ Map.keys(bound)
 
@@ -143,14 +162,29 @@ defmodule OOM.Throttle do
          look = look(line),
          {:ok, state} <- wait(state, began_ms + @longest_ms, {:looked, look}),
          standing = sample(state),
-         state = line |> read(state) |> sort(grown(settled, standing)) |> costs(standing),
+         state = line |> read(state) |> stood_for(settled, standing) |> sort() |> costs(standing),
          :ok = Guard.look(self(), rate(settled, standing)) do
-      # At first nobody is known to need it longer. Where memory grows on, all stand in the next turn, and
-      # that begins now.
-      if state.turn == 0 or state.alert?,
+      # At first nobody is known to need it longer.
+      if state.turn == 0,
         do: {:ok, state},
         else: stand_on(state, standing, began_ms + @stand_ms)
     end
+  end
+
+  # Others look at those that are left alone meanwhile.
+  defp grows?(pid) do
+    row = Workers.lookup(pid)
+    row != nil and Evidence.grown_bytes(row) >= Limits.grown_bytes()
+  end
+
+  # What known growers have taken since the last stand may have been charged late, or be about to be.
+  defp stood_for(%{standing: standing} = state, from, to) do
+    bytes = moved(from, to)
+    growers = Map.filter(state.before, fn {pid, _} -> is_map_key(state.growers, pid) end)
+
+    if bytes > 0 and explained(growers, state) * 2 >= bytes,
+      do: state,
+      else: %{state | standing: Standing.add(standing, bytes, to.at_ms - from.at_ms)}
   end
 
   # Those that nobody may kill, because a protected one would end with them, may grow all the same.
@@ -166,22 +200,21 @@ defmodule OOM.Throttle do
   # Those that are left alone may begin to grow meanwhile.
   defp stand_on(state, standing, until_ms) do
     with {:ok, state} <- wait(state, min(now() + @watch_ms, until_ms), nil) do
-      cond do
-        now() >= until_ms ->
-          {:ok, state}
+      now = sample(state)
 
-        alert?(state, grown(standing, sample(state))) ->
-          {:ok, %{state | alert?: true, alone: %{}}}
+      cond do
+        # Where growth goes on while all stand, more of that tells nothing new.
+        not state.standing.all? and moved(standing, now) > @alert_bytes ->
+          {:ok, %{state | alert?: true, alone: %{}, standing: Standing.all()}}
+
+        now.at_ms >= until_ms ->
+          {:ok, stood_for(state, standing, now)}
 
         true ->
           stand_on(state, standing, until_ms)
       end
     end
   end
-
-  # Where growth goes on while all stand, more of that tells nothing new for a while.
-  defp alert?(state, grew_bytes),
-    do: grew_bytes > @alert_bytes and state.alone != %{} and state.turn >= state.quiet_turn
 
   # Reads what the line holds: what it owns at once, then each process. Throw-away processes do it,
   # because a worker in a long collection does not answer before its end.
@@ -226,7 +259,7 @@ defmodule OOM.Throttle do
   defp look_of({_, _, bytes, _, _, _, _, _, _not_read}), do: {nil, bytes, false}
 
   # Who grows, by the figures there are now, and who is left alone.
-  defp sort(%{seen: seen} = state, grew_bytes) do
+  defp sort(%{seen: seen} = state) do
     most = seen |> Enum.map(&elem(&1, 2)) |> Enum.max(fn -> 0 end)
 
     growers =
@@ -242,35 +275,21 @@ defmodule OOM.Throttle do
 
     state = %{state | growers: growers, ranks: ranks}
 
+    {verdict, standing} = Standing.judge(state.standing)
+    state = %{state | standing: standing, foreign?: verdict == :foreign}
+
     alone =
       for {pid, row, grown} <- seen,
-          grown < Limits.grown_bytes() and
-            (free?(pid, row, state) or steady?(pid, row, episode, state)),
+          not standing.all? and not is_map_key(state.kept, pid),
+          grown < Limits.grown_bytes(),
+          free?(pid, row, state) or steady?(pid, row, episode, state),
           into: %{},
-          do: {pid, state.turn + @alone_turns}
-
-    # Memory that grows while they stand is of those who do not stand, or of nobody's here.
-    {alone, foreign} =
-      cond do
-        grew_bytes <= @noise_bytes or explained(growers, state) * 2 >= grew_bytes ->
-          {Map.merge(state.alone, alone), 0}
-
-        state.alone == %{} ->
-          {%{}, state.foreign + 1}
-
-        true ->
-          {%{}, 0}
-      end
-
-    quiet? = state.alone == %{} and grew_bytes > @alert_bytes
+          do: {pid, now() + @alone_ms}
 
     %{
       state
-      | alert?: alone == %{} and state.alone != %{},
-        quiet_turn: if(quiet?, do: state.turn + @alone_turns, else: state.quiet_turn),
-        still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
-        alone: alone,
-        foreign: foreign
+      | still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
+        alone: if(standing.all?, do: %{}, else: Map.merge(state.alone, alone))
     }
   end
 
@@ -319,6 +338,7 @@ defmodule OOM.Throttle do
 
   # -- Some run.
 
+  # Memory grows on: all stand in the next turn, and that begins now.
   defp go(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
 
   defp go(state) do
@@ -327,8 +347,7 @@ defmodule OOM.Throttle do
     last_ms = if state.ran, do: elem(state.ran, 2), else: 1
 
     room = {distance, before.floor_bytes || 0}
-    # Nothing but standing still keeps one that cannot be ended from taking the node along.
-    kept = if distance == 0, do: Map.take(state.growers, Map.keys(state.bound)), else: %{}
+    %{kept: kept} = state = keep(state, room)
 
     pids =
       for pid <- turned(Map.keys(state.still), state),
@@ -340,17 +359,46 @@ defmodule OOM.Throttle do
     # While they may run it shows who wants to.
     _ = if rem(state.turn, @look_turns) == 0, do: look(run)
 
+    within_ms = Limits.throttle_ms()
+
     calm? =
-      stand == [] and kept == %{} and
-        Slices.calm?(run, state.costs, distance, Limits.throttle_ms())
+      stand == [] and kept == %{} and Standing.quiet?(state.standing) and
+        before.drift_bytes_per_s * within_ms <= distance * 1_000 and
+        Slices.calm?(run, state.costs, distance, within_ms)
 
     state = %{state | still: Enum.reduce(run, state.still, &resume/2)}
 
-    with {:ok, state} <- wait(state, now() + run_ms, nil) do
+    with {:ok, state} <- run_on(state, run, before, now() + run_ms) do
       calm = if calm?, do: state.calm + 1, else: 0
       ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
       {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
     end
+  end
+
+  # Where nobody runs it is a stand.
+  defp run_on(state, [], before, until_ms), do: stand_on(state, before, until_ms)
+  defp run_on(state, _run, _before, until_ms), do: wait(state, until_ms, nil)
+
+  # Nothing but standing still keeps one that cannot be ended from taking the node along, however little it
+  # grows beside others; and if it was let go for what was given back a moment ago, it would be at the floor
+  # again with its next step.
+  defp keep(%{kept: kept} = state, {distance, floor}) do
+    now =
+      cond do
+        distance > 0 and Slices.room?({distance, floor}) -> %{}
+        distance > 0 -> Map.take(kept, Map.keys(state.bound))
+        true -> Map.merge(Map.take(kept, Map.keys(state.bound)), bound_growers(state))
+      end
+
+    _ = if kept == %{} and now != %{}, do: Reporter.kept(Map.keys(now))
+    %{state | kept: now}
+  end
+
+  defp bound_growers(%{bound: bound, seen: seen}) do
+    for {pid, _, grown} <- seen,
+        is_map_key(bound, pid) and grown >= Limits.grown_bytes(),
+        into: %{},
+        do: {pid, true}
   end
 
   # Who has stood longest first.
@@ -365,11 +413,13 @@ defmodule OOM.Throttle do
 
   defp distance(_no_limit), do: 0
 
-  defp grown(%{headroom_bytes: before}, %{headroom_bytes: now})
-       when is_integer(before) and is_integer(now),
-       do: max(before - now, 0)
+  defp grown(from, to), do: max(moved(from, to), 0)
 
-  defp grown(_unknown, _sample), do: 0
+  defp moved(%{headroom_bytes: before}, %{headroom_bytes: now})
+       when is_integer(before) and is_integer(now),
+       do: before - now
+
+  defp moved(_unknown, _sample), do: 0
 
   defp rate(from, to), do: div(grown(from, to) * 1_000, max(to.at_ms - from.at_ms, 1))
 
@@ -446,7 +496,8 @@ defmodule OOM.Throttle do
       at_ms: now(),
       headroom_bytes: report.headroom_bytes,
       floor_bytes: report.critical_headroom_bytes,
-      slack_bytes: report.slack_bytes || 0
+      slack_bytes: report.slack_bytes || 0,
+      drift_bytes_per_s: report.drift_bytes_per_s || 0
     }
   end
 

@@ -2,10 +2,11 @@ defmodule OOM.Evidence do
   @moduledoc false
   # Growth that was seen in a worker, from the figures of its looks: pure.
   #
-  # Two looks that follow each other closely, as they do under pressure, show growth. What a worker holds
-  # more than long ago, or at its first look, shows nothing yet: it may have been there before anything
-  # grew. Growth counts for the episode of pressure in which it was seen, and fades while the worker could
-  # have gone on and did not: a cache that has been loaded is no suspect of the leak that begins later.
+  # Growth is a rate: what was taken between two looks that follow each other closely, as they do under
+  # pressure. What a worker holds more than long ago shows nothing: it may have been there before anything
+  # grew. What was shown fades while the worker could have gone on and did not: a cache that has been loaded
+  # is no suspect of the leak that begins later. One that takes a step each half second stays shown between
+  # two of them.
 
   alias OOM.{Limits, Workers}
 
@@ -36,32 +37,54 @@ defmodule OOM.Evidence do
 
   def look({last, last_bytes, since_ms, free?}, bytes, episode) do
     more = bytes - last_bytes
+    # Time in which it stood still by our order, or had no turn, is no time between two looks.
+    free? = free? or last.episode != episode
+    known? = last.shown? and (not free? or since_ms <= Limits.fresh_ms())
 
     cond do
-      last.shown? and last.episode == episode ->
-        before = if free?, do: faded(last.grown, since_ms), else: last.grown
-        %{last | grown: max(before + more, 0), more: more, since_ms: since_ms}
+      known? and free? ->
+        grown = faded(last.grown, since_ms) + lately(more, since_ms)
+        shown(max(grown, 0), more, since_ms, episode)
+
+      known? ->
+        shown(max(last.grown + more, 0), more, since_ms, episode)
 
       since_ms <= Limits.shown_ms() ->
-        %{
-          grown: max(more, 0),
-          shown?: true,
-          episode: episode,
-          more: more,
-          since_ms: since_ms
-        }
+        shown(max(more, 0), more, since_ms, episode)
 
       true ->
         %{grown: 0, shown?: false, episode: episode, more: more, since_ms: since_ms}
     end
   end
 
+  defp shown(grown, more, since_ms, episode),
+    do: %{grown: grown, shown?: true, episode: episode, more: more, since_ms: since_ms}
+
+  # Of what was taken over a longer time, what is taken to be of the last.
+  defp lately(more, since_ms) do
+    if since_ms <= Limits.shown_ms(),
+      do: more,
+      else: div(more * Limits.shown_ms(), since_ms)
+  end
+
   defp faded(grown, since_ms), do: round(grown * :math.exp(-since_ms / Limits.grown_ms()))
 
-  @doc "What this worker is shown to have grown by lately; 0 where nothing is shown."
+  @doc "What this worker was shown to have grown by at its last look; 0 where nothing was shown."
   @spec grown_bytes(Workers.row()) :: non_neg_integer()
   def grown_bytes({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{grown: grown}}}}), do: grown
   def grown_bytes(_row), do: 0
+
+  @doc """
+  The same as of now: since its last look it was not seen to go on. Where that was a moment ago nobody could
+  have.
+  """
+  @spec grown_bytes(Workers.row(), integer()) :: non_neg_integer()
+  def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: %{grown: grown}}}}, now_ms) do
+    since_ms = max(now_ms - at_ms - Limits.suspect_ms(), 0)
+    if since_ms <= Limits.fresh_ms(), do: faded(grown, since_ms), else: 0
+  end
+
+  def grown_bytes(_row, _now_ms), do: 0
 
   @doc "Whether it has been looked at often enough to show growth in this episode, or that there is none."
   @spec shown?(Workers.row(), non_neg_integer()) :: boolean()

@@ -93,7 +93,8 @@ defmodule OOM.Need do
     end
   end
 
-  # Growth that has lasted. A surge makes the throttle begin; nobody dies for the first 20 ms of one.
+  # Growth that has lasted. A surge makes the throttle begin; nobody dies for the first 20 ms of one. So does
+  # a drift, which is known for longer than it lasts.
   # While the throttle is at work growth comes and goes, and what counts is that of a whole turn, or what
   # went on while all stood still.
   defp growth(%{standing_bytes_per_s: standing, trend_bytes_per_s: trend})
@@ -101,5 +102,10 @@ defmodule OOM.Need do
        do: Enum.max([standing, trend || 0, 0])
 
   defp growth(report), do: max(report.growth_bytes_per_s || 0, 0)
-  defp fastest(report), do: max(growth(report), Map.get(report, :surge_bytes_per_s) || 0)
+
+  defp fastest(report) do
+    [:surge_bytes_per_s, :drift_bytes_per_s]
+    |> Enum.map(&(Map.get(report, &1) || 0))
+    |> Enum.reduce(growth(report), &max/2)
+  end
 end

@@ -58,6 +58,10 @@ defmodule OOM.Slices do
     {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: @shortest_ms), stand}
   end
 
+  @doc "Whether so much is left above the floor that one that has taken the node there may go on."
+  @spec room?({distance_bytes :: non_neg_integer(), floor_bytes :: pos_integer()}) :: boolean()
+  def room?({distance, floor}), do: distance >= div(floor, @floor_share)
+
   defp unknown_bytes(costs) when map_size(costs) < @known_enough, do: @unknown_bytes
 
   defp unknown_bytes(costs),

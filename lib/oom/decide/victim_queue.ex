@@ -134,13 +134,18 @@ defmodule OOM.VictimQueue do
   defp measure(row, all, limits) do
     cond do
       cause?(row, all, limits) -> row.fastest_bytes
-      Evidence.cause?(all.total, all.total, limits.recent_bytes) -> all.fastest
+      Evidence.cause?(all.total, all.total, recent_bytes(limits)) -> all.fastest
       true -> nil
     end
   end
 
   defp cause?(row, all, limits),
-    do: Evidence.cause?(row.grown_bytes, all.total, limits.recent_bytes)
+    do: Evidence.cause?(row.grown_bytes, all.total, recent_bytes(limits))
+
+  # Where nothing grows any more, those have brought it here whose growth is a part of what is missing; not
+  # the few that have just started.
+  defp recent_bytes(%{grows?: true} = limits), do: limits.recent_bytes
+  defp recent_bytes(limits), do: max(limits.recent_bytes, limits.need_bytes)
 
   # What the steady workers of a rank must hold together to pay, or `nil` where they do not: for one that is
   # known and worth more, once an episode; and where nothing grows, near the limit. For growth that nobody is
@@ -207,12 +212,23 @@ defmodule OOM.VictimQueue do
   # The row decides: a key may just be being replaced, and then the worker has another.
   defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, id, _, _} = row, limits) do
     cond do
-      state == :new or sampled == nil -> :late
-      late?(state, sampled, limits) -> :late
-      limits.grows? and not Evidence.shown?(row, limits.episode) -> :late
-      bytes < limits.min_bytes -> nil
-      Units.spared?(supervisor, pid) -> nil
-      true -> victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row))
+      state == :new or sampled == nil ->
+        :late
+
+      late?(state, sampled, limits) ->
+        :late
+
+      limits.grows? and not Evidence.shown?(row, limits.episode) ->
+        :late
+
+      bytes < limits.min_bytes ->
+        nil
+
+      Units.spared?(supervisor, pid) ->
+        nil
+
+      true ->
+        victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row, limits.now_ms))
     end
   end
 

@@ -6,9 +6,11 @@
 //! two segments. Sampled every millisecond a ramp is seen in full after 20 ms; sampled once a
 //! second, a segment is the stretch between two samples and it takes two seconds.
 //!
-//! Steps further apart than a segment read as no growth here. They are what the headroom
-//! watermarks are for. Growth at hardware speed cannot wait that long: [`Growth::surge_bytes_per_s`]
-//! sees it within 4 ms, and what is done about it then (the throttle) harms nobody.
+//! Steps further apart than a segment read as no growth here: one of them may be a collection, or a
+//! large binary. Many of them are growth all the same, of workers that sleep in between, and
+//! [`Growth::drift_bytes_per_s`] sees it within 1.2 s. Growth at hardware speed cannot wait for two
+//! segments: [`Growth::surge_bytes_per_s`] sees it within 4 ms. What is done about either (the
+//! throttle) harms nobody.
 
 use std::time::Duration;
 
@@ -32,6 +34,16 @@ const SPACING: Duration = Duration::from_micros(500);
 
 /// A [`TREND`] of samples at [`SPACING`], and the two ends.
 const CAPACITY: usize = 160;
+
+/// The stretch of a drift: longer than what lies between two steps of a worker that takes one each
+/// 500 ms, and a wake-up that is late.
+const DRIFT: Duration = Duration::from_millis(600);
+
+/// Samples for a drift need not be closer together.
+const DRIFT_SPACING: Duration = Duration::from_millis(25);
+
+/// Two [`DRIFT`]s of samples at [`DRIFT_SPACING`], and the ends.
+const DRIFT_CAPACITY: usize = 64;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Point {
@@ -58,7 +70,8 @@ impl Subject {
 pub struct Growth {
     subject: Option<Subject>,
     newest: Point,
-    past: Ring,
+    past: Ring<CAPACITY>,
+    long_past: Ring<DRIFT_CAPACITY>,
 }
 
 impl Growth {
@@ -70,13 +83,14 @@ impl Growth {
     /// What was recorded is not comparable with what comes.
     pub fn forget(&mut self) {
         self.past.clear();
+        self.long_past.clear();
     }
 
     /// Takes a sample in. Another limit than before, or none, forgets the past.
     pub fn record(&mut self, at: Duration, binding: Option<&Reading>) {
         let Some(reading) = binding else {
             self.subject = None;
-            self.past.clear();
+            self.forget();
             return;
         };
         if !self
@@ -85,26 +99,38 @@ impl Growth {
             .is_some_and(|subject| subject.same(reading))
         {
             self.subject = Some(Subject(reading.clone()));
-            self.past.clear();
+            self.forget();
         }
         self.newest = Point {
             at,
             bytes: reading.working_set_bytes,
         };
-        if self.past.last().is_none_or(|last| at >= last.at + SPACING) {
-            self.past.push(self.newest);
-        }
+        self.past.push(self.newest, SPACING);
+        self.long_past.push(self.newest, DRIFT_SPACING);
     }
 
     /// Bytes per second over the last moments: the lesser slope of the last two stretches of at
     /// least [`SURGE`] each, so one step is no surge. 0 where nothing grows.
     #[must_use]
     pub fn surge_bytes_per_s(&self) -> u64 {
+        self.twice(&self.past, SURGE, SURGE_BYTES)
+    }
+
+    /// The same over the last two stretches of at least [`DRIFT`] each: growth in steps that lie far
+    /// apart, and on the whole goes on. It is known for a while longer than it lasts.
+    #[must_use]
+    pub fn drift_bytes_per_s(&self) -> u64 {
+        self.twice(&self.long_past, DRIFT, 0)
+    }
+
+    /// The lesser slope of the last two stretches of at least this length, where both together have
+    /// grown by at least so much.
+    fn twice<const N: usize>(&self, past: &Ring<N>, stretch: Duration, least_bytes: u64) -> u64 {
         let mut least = None;
         let mut end = self.newest;
         let mut known = 0;
-        for point in self.past.newest_first() {
-            if end.at.saturating_sub(point.at) < SURGE {
+        for point in past.newest_first() {
+            if end.at.saturating_sub(point.at) < stretch {
                 continue;
             }
             let rate = u64::try_from(slope(point, end)).unwrap_or(0);
@@ -113,7 +139,7 @@ impl Growth {
             end = point;
             if known == 2 {
                 let grown = self.newest.bytes.saturating_sub(point.bytes);
-                return least.filter(|_| grown >= SURGE_BYTES).unwrap_or(0);
+                return least.filter(|_| grown >= least_bytes).unwrap_or(0);
             }
         }
         0
@@ -179,30 +205,34 @@ fn slope(from: Point, to: Point) -> i64 {
     per_s.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
-/// A ring of the last [`CAPACITY`] points, in place.
+/// A ring of the last points, in place.
 #[derive(Debug)]
-struct Ring {
-    points: [Point; CAPACITY],
+struct Ring<const N: usize> {
+    points: [Point; N],
     /// Points ever pushed since the last clear.
     pushed: usize,
 }
 
-impl Default for Ring {
+impl<const N: usize> Default for Ring<N> {
     fn default() -> Self {
         Self {
-            points: [Point::default(); CAPACITY],
+            points: [Point::default(); N],
             pushed: 0,
         }
     }
 }
 
-impl Ring {
+impl<const N: usize> Ring<N> {
     fn clear(&mut self) {
         self.pushed = 0;
     }
 
-    fn push(&mut self, point: Point) {
-        if let Some(slot) = self.points.get_mut(self.pushed % CAPACITY) {
+    /// Unless the last one is closer than that.
+    fn push(&mut self, point: Point, spacing: Duration) {
+        if self.last().is_some_and(|last| point.at < last.at + spacing) {
+            return;
+        }
+        if let Some(slot) = self.points.get_mut(self.pushed % N) {
             *slot = point;
         }
         self.pushed = self.pushed.wrapping_add(1);
@@ -213,10 +243,10 @@ impl Ring {
     }
 
     fn newest_first(&self) -> impl Iterator<Item = Point> + '_ {
-        let oldest = self.pushed.saturating_sub(CAPACITY);
+        let oldest = self.pushed.saturating_sub(N);
         (oldest..self.pushed)
             .rev()
-            .filter_map(|i| self.points.get(i % CAPACITY).copied())
+            .filter_map(|i| self.points.get(i % N).copied())
     }
 }
 
@@ -371,6 +401,39 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn steps_that_lie_far_apart_are_a_drift_and_one_of_them_is_none() {
+        // By 1 MB each so many ms, until a time; for 3 s.
+        let drifts = |every: u64, until: u64| {
+            let mut growth = Growth::new();
+            let mut seen = Vec::new();
+            for ms in 0..3000u64 {
+                growth.record(
+                    MS * ms as u32,
+                    Some(&reading((100 + ms.min(until) / every) * MB)),
+                );
+                assert_eq!(growth.bytes_per_s().unwrap_or(0).max(0), 0, "{every}: {ms}");
+                seen.push(growth.drift_bytes_per_s());
+            }
+            seen
+        };
+        for every in [65, 200, 500] {
+            let seen = drifts(every, 3000);
+            assert!(
+                seen.iter()
+                    .skip(1300)
+                    .all(|rate| *rate > 500_000_000 / every),
+                "{every}"
+            );
+            assert!(seen.iter().all(|rate| *rate <= 2_000_000_000 / every));
+            // It ends.
+            assert_eq!(drifts(every, 2000).last(), Some(&0));
+        }
+        // One step, or one climb that is over.
+        assert!(drifts(1500, 3000).iter().all(|rate| *rate == 0));
+        assert!(drifts(100, 500).iter().all(|rate| *rate == 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ defmodule OOM.ThrottleTest do
 
   import OOM.Test.Eventually
 
-  alias OOM.{Evidence, Native, Throttle, Units, Workers}
+  alias OOM.{Evidence, Limits, Native, Throttle, Units, Workers}
 
   @moduletag :tmp_dir
   @mib 1_048_576
@@ -20,7 +20,7 @@ defmodule OOM.ThrottleTest do
       Native.watcher_start(self(), %{
         limit_bytes: context[:limit_bytes] || @limit,
         root: tmp_dir,
-        watermarks: @watermarks,
+        watermarks: context[:watermarks] || @watermarks,
         tte_ms: nil,
         # The thread samples what it is fed with at once.
         min_interval_ms: 1,
@@ -178,26 +178,69 @@ defmodule OOM.ThrottleTest do
     refute Enum.any?(workers, &suspended?/1)
   end
 
-  # By nobody who is known: 2 GB/s, so that it shows in a look that takes 1 ms, and for longer than the
-  # test waits.
-  @tag limit_bytes: 128 * 1_024 * @mib
-  test "it ends where memory grows while all stand still: that is nobody's it could slow",
-       context do
-    %{watcher: {watcher_ref, _} = watcher, limit_bytes: limit} = context
-    workers = [worker(250), spinner(500)]
-    used = div(limit, 10)
-    began = System.monotonic_time(:millisecond)
+  # What it was seen to grow by has long faded, for it waits; and it would take its next step at once.
+  @tag watermarks: {0.5, 0.6, 0.9}
+  test "one that sleeps between its steps and cannot be ended stands at the floor, until there is room",
+       %{watcher: {watcher_ref, used} = watcher} do
+    floor = div(@limit, 10)
 
-    spin(fn ->
-      grown = 2_000_000 * (System.monotonic_time(:millisecond) - began)
-      Native.watcher_feed(watcher_ref, min(used + grown, limit))
-      Process.sleep(1)
-    end)
+    use = fn bytes ->
+      :atomics.put(used, 1, bytes)
+      feed(watcher_ref, bytes)
+    end
 
-    eventually(fn -> Native.watcher_report(watcher_ref).usage_bytes > used end)
+    use.(@limit - floor)
+    bound = sleeper(watcher, 250)
+    :ok = Units.bind(bound.pid, :protected)
+    # Between two steps nothing else shows that memory grows.
+    eventually(fn -> Native.watcher_report(watcher_ref).drift_bytes_per_s > 1_000_000 end)
     throttle = start(watcher)
-    assert_ends(throttle, {:shutdown, :foreign})
-    refute Enum.any?(workers, &suspended?/1)
+    eventually(fn -> stands_for?(bound, 4 * Limits.grown_ms()) end)
+    assert suspended?(bound.pid)
+    assert Process.alive?(throttle.pid)
+    # A little above the floor is no room: its next step would be below it again.
+    use.(@limit - floor - div(floor, 16))
+    assert stands_for?(bound, Limits.grown_ms())
+    ran = runs(bound)
+    :atomics.put(used, 1, div(@limit, 2))
+    Native.watcher_feed(watcher_ref, div(@limit, 2))
+    eventually(fn -> runs(bound) > ran end)
+  end
+
+  test "one that grows slowly and cannot be ended stands at the floor beside one that grows fast",
+       %{watcher: watcher} do
+    bound = sleeper(watcher, 250)
+    :ok = Units.bind(bound.pid, :protected)
+    fast = grower(watcher)
+    throttle = start(watcher)
+    eventually(fn -> stands_for?(bound, 2 * Limits.grown_ms()) end)
+    let_turn(fast)
+    assert suspended?(bound.pid)
+    assert Process.alive?(throttle.pid)
+  end
+
+  # By nobody who is known, so slowly that one stand does not show it, or as fast as can be; and for longer
+  # than the test waits.
+  for rate <- [20_000_000, 2_000_000_000] do
+    @tag limit_bytes: 128 * 1_024 * @mib, rate: rate
+    test "it ends where memory grows by #{rate} bytes/s while all stand: that is nobody's it could slow",
+         context do
+      %{watcher: {watcher_ref, _} = watcher, limit_bytes: limit, rate: rate} = context
+      workers = [worker(250), spinner(500)]
+      used = div(limit, 10)
+      began = System.monotonic_time(:millisecond)
+
+      spin(fn ->
+        grown = div(rate * (System.monotonic_time(:millisecond) - began), 1_000)
+        Native.watcher_feed(watcher_ref, min(used + grown, limit))
+        Process.sleep(1)
+      end)
+
+      eventually(fn -> Native.watcher_report(watcher_ref).usage_bytes > used end)
+      throttle = start(watcher)
+      assert_ends(throttle, {:shutdown, :foreign})
+      refute Enum.any?(workers, &suspended?/1)
+    end
   end
 
   test "release/2 without a throttle is nothing" do
@@ -300,6 +343,28 @@ defmodule OOM.ThrottleTest do
     ended_with_test(pid)
     :ok = Workers.declare(pid, rank)
     eventually(fn -> :counters.get(runs, 1) > 0 end)
+    %{pid: pid, runs: runs}
+  end
+
+  # Takes 128 KiB whenever it has slept for 20 ms, and has done so for a while.
+  defp sleeper({ref, used}, rank) do
+    runs = :counters.new(1, [])
+
+    pid =
+      spawn(fn ->
+        step = fn step, kept ->
+          Process.sleep(20)
+          :counters.add(runs, 1, 1)
+          Native.watcher_feed(ref, min(:atomics.add_get(used, 1, 131_072), @limit))
+          step.(step, [:binary.copy(<<1>>, 131_072) | kept])
+        end
+
+        step.(step, [])
+      end)
+
+    ended_with_test(pid)
+    :ok = Workers.declare(pid, rank)
+    eventually(fn -> :counters.get(runs, 1) > 2 end)
     %{pid: pid, runs: runs}
   end
 

@@ -59,14 +59,33 @@ defmodule OOM.EvidenceTest do
       assert looks([{0, 0} | swings]).grown <= @mib
     end
 
-    test "growth of another episode shows nothing in this one" do
+    test "growth of another episode fades as it does in this one, whether it could have gone on or not" do
       old = %{grown: 500 * @mib, shown?: true, episode: @episode - 1}
+      look = &Evidence.look({old, 500 * @mib, &1, &2}, &3, @episode)
 
-      assert %{grown: 0, shown?: false, episode: @episode} =
-               Evidence.look({old, 500 * @mib, 501, true}, 500 * @mib, @episode)
+      for free? <- [true, false] do
+        faded = look.(Limits.grown_ms(), free?, 500 * @mib)
+        assert %{shown?: true, episode: @episode} = faded
+        assert_in_delta faded.grown, 500 * @mib / 2.72, @mib
+        assert %{grown: 0, shown?: false} = look.(Limits.fresh_ms() + 1, free?, 501 * @mib)
+      end
+    end
 
-      assert %{grown: @mib, shown?: true, episode: @episode} =
-               Evidence.look({old, 500 * @mib, 40, true}, 501 * @mib, @episode)
+    test "growth is a rate over a short time: over a longer one a part counts, and then nothing" do
+      grow = &looks([{0, 0}, {0, 50}, {60 * @mib, &1}])
+      assert %{grown: 62_914_560, shown?: true} = grow.(500)
+      assert %{grown: 31_457_280, shown?: true} = grow.(1_000)
+      assert %{grown: 0, shown?: false} = grow.(Limits.fresh_ms() + 1)
+      assert %{grown: 0, shown?: false} = grow.(60_000)
+    end
+
+    # Between two steps it waits for a timer, like one that has nothing to do.
+    test "one that takes a step of 1 MiB each half second is shown to grow all the time" do
+      looks = for n <- 1..200, do: {div(n, 25) * @mib, 20}
+
+      for count <- 30..200 do
+        assert looks([{0, 0} | Enum.take(looks, count)]).grown >= Limits.grown_bytes()
+      end
     end
   end
 
@@ -76,8 +95,16 @@ defmodule OOM.EvidenceTest do
     end
 
     test "has taken all that it holds at its first look" do
-      for since_ms <- [1, 500, 60_000] do
+      for since_ms <- [1, 500] do
         assert %{grown: 5_242_880, shown?: true} = first_look(5 * @mib, since_ms, @episode)
+      end
+    end
+
+    test "long before its first look is not known to grow" do
+      assert %{grown: 2_621_440, shown?: true} = first_look(5 * @mib, 1_000, @episode)
+
+      for since_ms <- [Limits.fresh_ms() + 1, 60_000] do
+        assert %{grown: 0, shown?: false} = first_look(5 * @mib, since_ms, @episode)
       end
     end
 
@@ -90,7 +117,7 @@ defmodule OOM.EvidenceTest do
 
     test "an episode ago has, where that was a moment ago; else nothing is known" do
       assert %{grown: 5_242_880, shown?: true} = first_look(5 * @mib, 500, @episode + 1)
-      assert %{grown: 0, shown?: false} = first_look(5 * @mib, 501, @episode + 1)
+      assert %{grown: 0, shown?: false} = first_look(5 * @mib, 2_001, @episode + 1)
     end
   end
 
@@ -102,6 +129,15 @@ defmodule OOM.EvidenceTest do
       assert Evidence.grown_bytes(row) == 5
       assert Evidence.shown?(row, @episode)
       refute Evidence.shown?(row, @episode + 1)
+    end
+
+    test "tells what that is a while later: it was not seen to go on" do
+      row = row({1, 1_000, %{evidence: %{grown: @mib, shown?: true, episode: @episode}}})
+      soon = 1_000 + Limits.suspect_ms()
+      assert Evidence.grown_bytes(row, soon) == @mib
+      assert_in_delta Evidence.grown_bytes(row, soon + Limits.grown_ms()), @mib / 2.72, 1_000
+      assert Evidence.grown_bytes(row, soon + Limits.fresh_ms() + 1) == 0
+      assert Evidence.grown_bytes(row(nil), soon) == 0
     end
 
     test "without a look shows nothing" do

@@ -86,6 +86,14 @@ defmodule OOM.VictimQueueTest do
       assert {[low], :growing} == pids(choose(500, recent_bytes: 4 * @mib))
     end
 
+    # A table of nobody's grows, and these were started a moment before.
+    test "those that were seen to grow a while ago are not the cause any more" do
+      for _ <- 1..50, do: worker(500, 1, grown: 0.3, looked_ms: @now - 3 * Limits.grown_ms())
+      assert {[], :none} == choose(10, recent_bytes: 15 * @mib)
+      culprit = worker(500, 40, grown: 15, looked_ms: @now - Limits.suspect_ms())
+      assert {[culprit], :growing} == pids(choose(10, recent_bytes: 15 * @mib))
+    end
+
     test "dynamic children go before static ones, whatever they hold" do
       [static, dynamic] = [supervisor(:one_for_one), supervisor(:dynamic)]
       large = worker(500, 100, grown: 50, supervisor: static)
@@ -199,6 +207,26 @@ defmodule OOM.VictimQueueTest do
     test "where no rank covers it nobody dies" do
       for rank <- [250, 500, 750], do: worker(rank, 10)
       assert {[], :none} == at_rest(11)
+    end
+  end
+
+  describe "where nothing grows any more, near the limit, of several that grew" do
+    test "those go that have brought it there, before steady ones that are larger" do
+      worker(500, 100)
+      grower = worker(500, 30, grown: 10)
+      assert {[grower], :growing} == pids(at_rest(30))
+    end
+
+    test "those that have just started go after one that is large: they have not brought it there" do
+      large = worker(500, 100)
+      for _ <- 1..5, do: worker(500, 1, grown: 0.2)
+      assert {[large], :steady} == pids(at_rest(28))
+    end
+
+    test "what was seen long ago is not growth: nobody has looked since" do
+      large = worker(500, 100)
+      worker(500, 60, grown: 60, looked_ms: @now - 2 * Limits.fresh_ms())
+      assert {[large], :steady} == pids(at_rest(28))
     end
   end
 
@@ -424,6 +452,7 @@ defmodule OOM.VictimQueueTest do
   defp put(pid, rank, mib, options) do
     :ok = Workers.attach(pid, rank, options[:supervisor], nil, [])
     evidence(pid, mib, options[:grown] || 0, Keyword.get(options, :shown, true))
+    if looked_ms = options[:looked_ms], do: looked(pid, looked_ms)
     at_ms = Keyword.get(options, :at_ms, @now)
     :ok = Workers.sampled(pid, mib * @mib, at_ms, options[:state] || :fresh)
     pid
@@ -433,6 +462,12 @@ defmodule OOM.VictimQueueTest do
     grown = if shown?, do: round(grown_mib * @mib), else: 0
     evidence = %{grown: grown, shown?: shown?, episode: Level.episode()}
     Workers.worked(pid, {0, @now, %{evidence: evidence}})
+  end
+
+  # Its growth was seen then, and nobody has looked since.
+  defp looked(pid, at_ms) do
+    {{reductions, _, found}, _} = Workers.last_look(pid)
+    Workers.worked(pid, {reductions, at_ms, found})
   end
 
   defp child(pid),

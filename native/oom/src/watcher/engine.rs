@@ -168,9 +168,10 @@ impl<S: Source> Engine<S> {
         let surge = self.growth.surge_bytes_per_s();
         let headroom = binding.map(|reading| reading.headroom_bytes());
         let begins = binding.map(|reading| self.config.watermarks.headroom(reading.limit_bytes));
+        let drift = self.growth.drift_bytes_per_s();
         let fastest = growth
             .unwrap_or(0)
-            .max(i64::try_from(surge).unwrap_or(i64::MAX));
+            .max(i64::try_from(surge.max(drift)).unwrap_or(i64::MAX));
         let left = headroom.zip(begins).and_then(|(headroom, begins)| {
             let distance = headroom.saturating_sub(begins.critical);
             time_to_exhaustion(distance, Some(fastest))
@@ -214,6 +215,7 @@ impl<S: Source> Engine<S> {
             slack_bytes,
             growth_bytes_per_s: growth,
             surge_bytes_per_s: headroom.map(|_| surge),
+            drift_bytes_per_s: headroom.map(|_| drift),
             trend_bytes_per_s: headroom.map(|_| self.growth.trend_bytes_per_s()),
             time_to_exhaustion: left,
             interval,
@@ -300,8 +302,10 @@ impl<S: Source> Engine<S> {
 
     fn soon(&self) -> bool {
         let soon = self.config.times.critical().saturating_mul(SOON);
-        let surging = i64::try_from(self.report.surge_bytes_per_s.unwrap_or(0)).unwrap_or(i64::MAX);
-        let fastest = self.report.growth_bytes_per_s.unwrap_or(0).max(surging);
+        let surge = self.report.surge_bytes_per_s.unwrap_or(0);
+        let drift = self.report.drift_bytes_per_s.unwrap_or(0);
+        let besides = i64::try_from(surge.max(drift)).unwrap_or(i64::MAX);
+        let fastest = self.report.growth_bytes_per_s.unwrap_or(0).max(besides);
         fastest >= COUNTS_BYTES_PER_S
             && self
                 .report

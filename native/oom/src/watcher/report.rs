@@ -24,6 +24,8 @@ pub struct Report {
     pub growth_bytes_per_s: Option<i64>,
     /// Growth over the last milliseconds; see [`crate::growth::Growth::surge_bytes_per_s`].
     pub surge_bytes_per_s: Option<u64>,
+    /// Growth in steps that lie far apart; see [`crate::growth::Growth::drift_bytes_per_s`].
+    pub drift_bytes_per_s: Option<u64>,
     /// Growth over a turn of the throttle; see [`crate::growth::Growth::trend_bytes_per_s`].
     pub trend_bytes_per_s: Option<i64>,
     /// Until the floor is reached at the present growth.

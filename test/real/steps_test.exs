@@ -1,0 +1,59 @@
+defmodule OOM.Real.StepsTest do
+  @moduledoc false
+  # Growth in steps with sleeps between them, and growth of nobody's: whom it may harm, and whom not. In real
+  # cgroups, with the defaults.
+
+  use ExUnit.Case, async: false
+
+  alias OOM.Test.{Cgroup, LimitedVM, Patience, Stepper}
+
+  @moduletag :cgroup
+  @moduletag skip: Cgroup.unavailable()
+  @moduletag timeout: Patience.times(120_000)
+
+  @mib 1_048_576
+  @limit 512 * @mib
+
+  for {count, period_ms} <- [{1, 20}, {4, 65}, {20, 500}] do
+    test "#{count} tasks of a protected one's stream that step each #{period_ms} ms stand at the floor" do
+      vm = LimitedVM.start!(@limit, [])
+      :ok = call(vm, :start_bound, [unquote(count), unquote(period_ms), 300 * @mib])
+      reader = LimitedVM.call(vm, Process, :whereis, [Stepper.Reader])
+      tasks = call(vm, :await_standing, [])
+      assert length(tasks) == unquote(count)
+      # At the floor, and not before.
+      assert LimitedVM.call(vm, OOM, :snapshot, []).headroom_bytes in (8 * @mib)..(40 * @mib)
+      # What was taken comes back as soon as there is room.
+      :ok = call(vm, :drop_ballast, [])
+      :ok = call(vm, :await_running, [tasks])
+      assert LimitedVM.call(vm, Process, :whereis, [Stepper.Reader]) == reader
+      assert LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims]) == []
+      assert Cgroup.oom_kills(vm.cgroup) == 0
+    end
+  end
+
+  for {count, period_ms} <- [{1, 65}, {4, 200}, {20, 500}] do
+    test "of #{count} workers that step each #{period_ms} ms some are ended, and nobody else" do
+      vm = LimitedVM.start!(@limit, [])
+      idle = call(vm, :start_free, [unquote(count), unquote(period_ms), 340 * @mib])
+      :ok = call(vm, :await_kill, [])
+      victims = for {pid, _, _} <- LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims]), do: pid
+      assert victims -- idle == victims
+      assert Enum.all?(idle, &LimitedVM.call(vm, Process, :alive?, [&1]))
+      assert Cgroup.oom_kills(vm.cgroup) == 0
+    end
+  end
+
+  for mib_per_s <- [5, 50] do
+    test "a table of nobody's that grows by #{mib_per_s} MiB a second kills nobody, and nobody stands for it" do
+      vm = LimitedVM.start!(@limit, [])
+      idle = call(vm, :start_idle, [50, 400 * @mib])
+      assert call(vm, :fill_table, [unquote(mib_per_s), 12 * @mib, idle]) == []
+      assert LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims]) == []
+      assert Enum.all?(idle, &LimitedVM.call(vm, Process, :alive?, [&1]))
+      assert Cgroup.oom_kills(vm.cgroup) == 0
+    end
+  end
+
+  defp call(vm, function, args), do: LimitedVM.call(vm, Stepper, function, args)
+end

@@ -1,0 +1,204 @@
+defmodule OOM.Test.Stepper do
+  @moduledoc false
+  # Runs inside a limited VM: workers that grow in steps and sleep in between, to which a protected one may be
+  # bound by the stream that it reads of them; idle workers of no size; and a table that is nobody's.
+
+  @mib 1_048_576
+  @pause_ms 20
+  @looks 25
+
+  defmodule Reader do
+    @moduledoc false
+    use GenServer
+    alias OOM.Test.Stepper
+
+    def start_link(options), do: GenServer.start_link(__MODULE__, options, name: __MODULE__)
+
+    @impl true
+    def init(options), do: {:ok, nil, {:continue, options}}
+
+    @impl true
+    def handle_continue({count, period_ms}, _) do
+      Stepper.Tasks
+      |> Task.Supervisor.async_stream(1..count, fn _ -> Stepper.grow([], period_ms) end,
+        timeout: :infinity,
+        max_concurrency: count
+      )
+      |> Stream.run()
+
+      {:noreply, nil}
+    end
+  end
+
+  defmodule Grower do
+    @moduledoc false
+    use GenServer
+    alias OOM.Test.Stepper
+
+    def start_link(period_ms), do: GenServer.start_link(__MODULE__, period_ms)
+
+    @impl true
+    def init(period_ms), do: {:ok, [], {:continue, period_ms}}
+
+    @impl true
+    def handle_continue(period_ms, data), do: Stepper.grow(data, period_ms)
+  end
+
+  @doc "Starts a protected reader of so many tasks, which grow by 1 MiB each so many ms, beside ballast."
+  @spec start_bound(pos_integer(), pos_integer(), non_neg_integer()) :: :ok
+  def start_bound(count, period_ms, ballast_bytes) do
+    start([
+      OOM.child_spec({Task.Supervisor, name: __MODULE__.Tasks}, priority: :low),
+      ballast(ballast_bytes),
+      OOM.child_spec({Reader, {count, period_ms}}, priority: :protected)
+    ])
+  end
+
+  @doc "Starts so many low workers that grow in this way, which may be killed, beside ballast and idle ones."
+  @spec start_free(pos_integer(), pos_integer(), non_neg_integer()) :: [pid()]
+  def start_free(count, period_ms, ballast_bytes) do
+    growers =
+      for i <- 1..count do
+        OOM.child_spec(%{id: {:grower, i}, start: {Grower, :start_link, [period_ms]}},
+          priority: :low
+        )
+      end
+
+    start([ballast(ballast_bytes) | idle(20)])
+    pids = children()
+    start(growers)
+    pids
+  end
+
+  @doc "Starts so many idle workers beside ballast, and returns who they are."
+  @spec start_idle(pos_integer(), non_neg_integer()) :: [pid()]
+  def start_idle(count, ballast_bytes) do
+    start([ballast(ballast_bytes) | idle(count)])
+    children()
+  end
+
+  # Of 0.2 MiB, and none of them anything to do.
+  defp idle(count) do
+    for i <- 1..count,
+        do: %{id: {:idle, i}, start: {Agent, :start_link, [fn -> :lists.seq(1, 12_800) end]}}
+  end
+
+  defp ballast(bytes) do
+    load = fn -> for _ <- 1..div(bytes, @mib)//1, do: mib() end
+    start = {Agent, :start_link, [load, [name: __MODULE__.Ballast]]}
+    OOM.child_spec(%{id: :ballast, start: start}, priority: :protected)
+  end
+
+  defp start(children) do
+    test = self()
+
+    spawn(fn ->
+      Process.flag(:trap_exit, true)
+      {:ok, supervisor} = OOM.Supervisor.start_link(children, strategy: :one_for_one)
+      :persistent_term.put(__MODULE__, supervisor)
+      send(test, :started)
+      Process.sleep(:infinity)
+    end)
+
+    receive(do: (:started -> :ok))
+  end
+
+  defp children do
+    for {{:idle, _}, pid, _, _} <-
+          Supervisor.which_children(:persistent_term.get(__MODULE__)),
+        do: pid
+  end
+
+  @doc "Waits until all tasks stand still, and have for a while; who they are."
+  @spec await_standing() :: [pid()]
+  def await_standing do
+    pids = Task.Supervisor.children(__MODULE__.Tasks)
+    if pids != [] and standing?(pids, @looks), do: pids, else: await_standing()
+  end
+
+  @doc "Waits until none of these stands still, and all have gone on."
+  @spec await_running([pid()]) :: :ok
+  def await_running(pids) do
+    if standing?(pids, 1), do: await_running(pids), else: :ok
+  end
+
+  defp standing?(_pids, 0), do: true
+
+  defp standing?(pids, looks) do
+    Process.sleep(@pause_ms)
+    all? = Enum.all?(pids, &(Process.info(&1, :status) == {:status, :suspended}))
+    all? and standing?(pids, looks - 1)
+  end
+
+  @doc "What the ballast held is given back."
+  @spec drop_ballast() :: :ok
+  def drop_ballast do
+    Agent.update(__MODULE__.Ballast, fn _ -> :erlang.garbage_collect() && nil end)
+    Agent.update(__MODULE__.Ballast, fn nil -> :erlang.garbage_collect() && nil end)
+  end
+
+  @doc "Waits until the first of the growers is ended by the guard."
+  @spec await_kill() :: :ok
+  def await_kill do
+    if :ets.info(OOM.Victims, :size) == 0 do
+      Process.sleep(@pause_ms)
+      await_kill()
+    else
+      :ok
+    end
+  end
+
+  @doc """
+  A table that no worker owns grows by so many MiB each second, until only so much headroom is left. Returns
+  which of `pids` were seen standing still at each of many looks that followed one another, at any time.
+  """
+  @spec fill_table(pos_integer(), pos_integer(), [pid()]) :: [pid()]
+  def fill_table(mib_per_s, left_bytes, pids) do
+    test = self()
+
+    spawn(fn ->
+      :ets.new(__MODULE__, [:named_table, :public])
+      fill(0, mib_per_s, left_bytes, now())
+      send(test, :filled)
+      Process.sleep(:infinity)
+    end)
+
+    watch(Map.from_keys(pids, 0), MapSet.new())
+  end
+
+  defp fill(count, mib_per_s, left_bytes, began) do
+    due = div((now() - began) * mib_per_s, 1_000)
+    for i <- count..(due - 1)//1, do: :ets.insert(__MODULE__, {i, :lists.seq(1, div(@mib, 16))})
+
+    if OOM.snapshot().headroom_bytes > left_bytes do
+      Process.sleep(5)
+      fill(max(count, due), mib_per_s, left_bytes, began)
+    end
+  end
+
+  defp watch(looks, stood) do
+    receive do
+      :filled -> MapSet.to_list(stood)
+    after
+      @pause_ms ->
+        looks =
+          for {pid, count} <- looks, into: %{} do
+            suspended? = Process.info(pid, :status) == {:status, :suspended}
+            {pid, if(suspended?, do: count + 1, else: 0)}
+          end
+
+        long = for {pid, count} <- looks, count >= @looks, into: stood, do: pid
+        watch(looks, long)
+    end
+  end
+
+  @doc false
+  @spec grow([binary()], pos_integer()) :: no_return()
+  def grow(data, period_ms) do
+    Process.sleep(period_ms)
+    grow([mib() | data], period_ms)
+  end
+
+  defp mib, do: :binary.copy(<<1>>, @mib)
+  defp now, do: System.monotonic_time(:millisecond)
+end
