@@ -1,0 +1,39 @@
+defmodule OOM.Reuse do
+  @moduledoc false
+  # How much of what lies free inside the VM (OOM.Slack) growth makes use of: pure.
+  #
+  # A block that is free serves who asks on its scheduler for one of its kind and size. Where the working set
+  # grows although much is free, growth passes that by: 30 MB lay free while a mailbox took the last 30 MB
+  # of the system's, and counted as room until it was over. Of what was allocated between two measures, what
+  # the system did not have to give came from there.
+
+  alias OOM.Limits
+
+  defstruct last: nil, part: 1.0
+
+  @type t :: %__MODULE__{}
+
+  @doc "At a measure of the VM."
+  @spec measured(t(), OOM.Slack.measure()) :: t()
+  def measured(%{last: nil} = reuse, measure), do: %{reuse | last: measure}
+
+  def measured(%{last: last, part: part} = reuse, measure) do
+    allocated = measure.allocated_bytes - last.allocated_bytes
+    given = max(measure.working_set_bytes - last.working_set_bytes, 0)
+
+    part =
+      cond do
+        # What somebody has just let go is another thing.
+        allocated <= -Limits.moved_bytes() -> 1.0
+        max(allocated, given) < Limits.moved_bytes() -> min(part + 0.125, 1.0)
+        given >= allocated -> part / 2
+        true -> (part + (allocated - given) / allocated) / 2
+      end
+
+    %{reuse | last: measure, part: part}
+  end
+
+  @doc "What of this slack counts as room."
+  @spec bytes(t(), non_neg_integer()) :: non_neg_integer()
+  def bytes(%{part: part}, slack_bytes), do: trunc(slack_bytes * part)
+end
