@@ -85,6 +85,7 @@ defmodule OOM.Real.HealthyTest do
       %{vm: vm, supervisor: supervisor, before: pids(vm, supervisor), path: path}
     end
 
+    @tag :short
     test "is no pressure: a file that somebody reads again and again", context do
       %{vm: vm, path: file} = context
       # Written elsewhere, and not in the cache: pages belong to the group that brought them in.
@@ -96,6 +97,7 @@ defmodule OOM.Real.HealthyTest do
       all_live(context)
     end
 
+    @tag :short
     test "is no pressure: names that somebody looks up and that are not there", context do
       %{vm: vm, path: names} = context
       File.mkdir!(names)
