@@ -17,7 +17,6 @@ defmodule OOM.Real.UsedTest do
   # What a VM at rest moves by, its libraries' pages, and what the kernel charges ahead.
   @noise 16 * @mib
 
-  @tag :short
   test "the pages of a file are not used, however often it was read" do
     vm = LimitedVM.start!(@limit, [])
     # On a disk, where /tmp may be memory.
@@ -46,7 +45,6 @@ defmodule OOM.Real.UsedTest do
     assert later.working_set_bytes - before.working_set_bytes < 32 * @mib + @noise
   end
 
-  @tag :short
   test "names that were looked up and are not there are not used" do
     vm = LimitedVM.start!(@limit, [])
     before = snapshot(vm)
