@@ -4,7 +4,7 @@ defmodule Arena.Fill do
   # set is what the job wants. Not at full speed: that a node may load is shown by
   # `script/bench usable`, and here it is only what the leak finds.
 
-  alias Arena.{Innocent, Used}
+  alias Arena.{Innocent, Patience, Used}
 
   # 250 MB/s at most.
   @most_bytes 262_144
@@ -20,7 +20,7 @@ defmodule Arena.Fill do
   def run(job, innocents) do
     cgroup = Used.cgroup()
     target = div(job.limit_bytes * job.held_percent, 100)
-    full? = fill(cgroup, target, innocents, now() + @deadline_ms)
+    full? = fill(cgroup, target, innocents, now() + Patience.times(@deadline_ms))
     if job.held_percent > 0, do: Process.sleep(@settle_ms)
     {full?, Used.bytes(cgroup)}
   end

@@ -2,7 +2,7 @@ defmodule Arena.Run do
   @moduledoc false
   # One run, seen from outside: what its VM said, and how it ended.
 
-  alias Arena.{Job, Say}
+  alias Arena.{Job, Patience, Say}
 
   # For a VM that hangs; it has this long besides its load: to start, to fill and for last answers.
   @patience_ms 60_000
@@ -46,7 +46,13 @@ defmodule Arena.Run do
         ]
       ])
 
-    timer = Process.send_after(self(), {:hung, port}, job.seconds * 1_000 + @patience_ms)
+    timer =
+      Process.send_after(
+        self(),
+        {:hung, port},
+        job.seconds * 1_000 + Patience.times(@patience_ms)
+      )
+
     run = %__MODULE__{job: job, log: log, otp: System.otp_release()}
     run = File.open!(log, [:write], &listen(run, port, &1))
     Process.cancel_timer(timer)

@@ -246,7 +246,7 @@ defmodule OOM.Child do
   defp marked_since?(began_ms) do
     # What comes too late does not come.
     read = :erlang.alias([:explicit_unalias])
-    HeapReports.tell_when_read(read, read)
+    HeapReports.tell_when_read(fn -> Victims.since?(began_ms) end, read, read)
 
     receive do
       ^read -> :ok

@@ -40,7 +40,7 @@ defmodule OOM.Supervisor do
       a plain one from then on. What was given up stays down.
     * Its workers below `:high` get a `max_heap_size` (see `t:OOM.max_heap_size/0`), because a process
       that grows its heap is faster than any sampling. One that is killed by it is held in the same
-      way. For that a child that has one and ends with `:killed` is restarted a moment later than
+      way. For that a child that has one and ends with `:killed` is restarted 50 ms later than
       under `Supervisor`, when the VM's reports have been read, which tell whether it was that. Any other `:killed` is a
       crash like another, at every level. What runs on
       `proc_lib` and answers `:sys` is reached (GenServer, Agent, `:gen_statem`, `:gen_event`), and

@@ -28,7 +28,7 @@ defmodule OOM.Real.UsedTest do
     for _ <- 1..3, do: inside(vm.cgroup, "cat #{file} > /dev/null")
 
     later = snapshot(vm)
-    assert stat(vm.cgroup, "active_file") > 150 * @mib
+    assert Cgroup.kept_file_bytes(vm.cgroup) > 150 * @mib
     assert later.usage_bytes - before.usage_bytes > 180 * @mib
     assert later.reclaimable_bytes - before.reclaimable_bytes > 180 * @mib
     assert abs(later.working_set_bytes - before.working_set_bytes) < @noise
@@ -59,6 +59,7 @@ defmodule OOM.Real.UsedTest do
     assert later.level == :normal
   end
 
+  @tag :short
   test "files in memory are used, and no longer when they are gone" do
     vm = LimitedVM.start!(@limit, [])
     file = path("/dev/shm")
@@ -149,9 +150,4 @@ defmodule OOM.Real.UsedTest do
     do: {_, 0} = sh(~s(echo $$ > "#{Cgroup.procs(group)}"; #{command}))
 
   defp sh(command), do: System.cmd("sh", ["-c", command])
-
-  defp stat(group, key) do
-    [_, bytes] = Regex.run(~r/^#{key} (\d+)$/m, File.read!(Path.join(group.path, "memory.stat")))
-    String.to_integer(bytes)
-  end
 end

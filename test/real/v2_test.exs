@@ -1,7 +1,8 @@
 defmodule OOM.Real.V2Test do
   @moduledoc false
   # The ways in which cgroup v2 limits a VM, each on the real thing: OOM names the limit that binds,
-  # and a leak of workers of priority :low ends none but them. `script/lab v2` runs it anywhere.
+  # and a leak of workers of priority :low ends none but them. `script/lab v2` runs it anywhere, and with
+  # --short what has the tag :short, here and in other files.
 
   use ExUnit.Case, async: false
 
@@ -27,6 +28,7 @@ defmodule OOM.Real.V2Test do
   @nobody "env HOME=/tmp setpriv --reuid 65534 --regid 65534 --clear-groups"
   @without_resource "setpriv --bounding-set -sys_resource --inh-caps -sys_resource"
 
+  @tag :short
   test "memory.max: an unguarded VM is killed" do
     vm = LimitedVM.start!(@limit, nil)
     ref = Process.monitor(vm.peer)
@@ -45,12 +47,14 @@ defmodule OOM.Real.V2Test do
     assert Cgroup.oom_kills(vm.cgroup) == 1
   end
 
+  @tag :short
   test "memory.max: a guarded one is not" do
     vm = LimitedVM.start!(@limit, @config)
     assert %{source: :cgroup_v2, limit_bytes: @limit} = snapshot(vm, vm.cgroup, "memory.max")
     survives(vm, "memory.max")
   end
 
+  @tag :short
   test "memory.high below memory.max is the limit" do
     group = group(512 * @mib)
     Cgroup.write!(group, "memory.high", @limit)
@@ -67,6 +71,7 @@ defmodule OOM.Real.V2Test do
     survives(vm, "memory.high alone")
   end
 
+  @tag :short
   test "an ancestor's limit, which a neighbour shares" do
     pod = group(@limit)
     [own, neighbour] = for limit <- ["max", 1024 * @mib], do: below(pod, limit)

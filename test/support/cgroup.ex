@@ -85,6 +85,21 @@ defmodule OOM.Test.Cgroup do
   @spec event(t(), String.t()) :: non_neg_integer()
   def event(%{version: 2} = cgroup, name), do: counter(cgroup, "memory.events", name)
 
+  @doc """
+  Pages of files that the kernel would rather keep because they were read again. A kernel with the
+  multi-generational LRU tells that of mapped ones only, so there it is all that are cached.
+  """
+  @spec kept_file_bytes(t()) :: non_neg_integer()
+  def kept_file_bytes(cgroup) do
+    active = counter(cgroup, "memory.stat", "active_file")
+
+    case File.read("/sys/kernel/mm/lru_gen/enabled") do
+      {:ok, "0x0000\n"} -> active
+      {:ok, _generations} -> active + counter(cgroup, "memory.stat", "inactive_file")
+      {:error, _} -> active
+    end
+  end
+
   @doc "One of its files that holds a number; `nil` where the kernel has none."
   @spec number(t(), String.t()) :: non_neg_integer() | nil
   def number(cgroup, name) do

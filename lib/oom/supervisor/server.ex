@@ -156,7 +156,8 @@ defmodule OOM.Supervisor.Server do
 
           :unknown ->
             Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
-            HeapReports.tell_when_read({__MODULE__, :verdict, pid})
+            marked? = fn -> Victims.marked?(pid) end
+            HeapReports.tell_when_read(marked?, {__MODULE__, :verdict, pid})
             Process.send_after(self(), {__MODULE__, :verdict, pid}, @verdict_ms)
             idle(state)
 
@@ -188,7 +189,7 @@ defmodule OOM.Supervisor.Server do
   # who leaves with the reason that victims have. All else is a crash like any other.
   #
   # `:killed` says nothing of who killed. Where the VM may have done it, because there is a cap, its
-  # report was made before the exit, and the restart waits until it is read. A protected worker never waits: it is
+  # report is made with the exit, and the restart waits until it is read. A protected worker never waits: it is
   # restarted at once, whatever it ended with.
   defp verdict(pid, reason, options) do
     cond do
