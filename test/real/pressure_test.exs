@@ -150,7 +150,10 @@ defmodule OOM.Real.PressureTest do
       for [one, next] <- Enum.chunk_every(returns, 2, 1, :discard), do: assert(next - one >= 10)
 
       # Whatever level was told last, there is room above the floor, and nothing grows.
-      for {:back, _, snapshot} <- events do
+      rooms = for {:room, snapshot} <- events, do: snapshot
+      assert length(rooms) == length(returns)
+
+      for snapshot <- rooms do
         room = snapshot.headroom_bytes + (snapshot.slack_bytes || 0)
         assert room > snapshot.critical_headroom_bytes
         assert (snapshot.growth_bytes_per_s || 0) * 5 < room - snapshot.critical_headroom_bytes

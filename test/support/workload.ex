@@ -112,7 +112,7 @@ defmodule OOM.Test.Workload do
       :ok = OOM.subscribe()
       # Events must come in the order in which they happen, however busy the VM is.
       Process.flag(:priority, :max)
-      {:ok, %{names: %{}, known: MapSet.new(), events: []}}
+      {:ok, %{names: %{}, known: %{}, events: []}}
     end
 
     @impl true
@@ -122,11 +122,11 @@ defmodule OOM.Test.Workload do
     # Of one that comes back the snapshot tells what room there was.
     def handle_info({:started, name, pid, snapshot, at}, state) do
       Process.monitor(pid)
-      back? = name in state.known
+      back? = is_map_key(state.known, name)
       names = Map.put(state.names, pid, name)
-      state = %{state | names: names, known: MapSet.put(state.known, name)}
+      state = %{state | names: names, known: Map.put(state.known, name, true)}
       state = note(state, {:started, name, at})
-      {:noreply, if(back?, do: note(state, {:back, name, snapshot}), else: state)}
+      {:noreply, if(back?, do: note(state, {:room, snapshot}), else: state)}
     end
 
     def handle_info({:DOWN, _, _, pid, reason}, state) do
