@@ -27,9 +27,11 @@ defmodule OOM.Accountant do
   # How often the plan is looked through for keys without a worker, which cost little.
   @sweep_passes 16
 
-  # While the working set has not moved since the last pass, the figures still hold, for this long at
-  # most, whatever the level is.
+  # While the working set has not moved since the last pass, the figures still hold, for this long, or for
+  # so many times the length of the pass, but never longer than the last, whatever the level is.
   @valid_ms 60_000
+  @valid_times 500
+  @longest_valid_ms 300_000
 
   # How often to look whether it has moved: the second while it has not for a while. Where growth would
   # reach the floor soon, the guard tells.
@@ -84,6 +86,8 @@ defmodule OOM.Accountant do
       # the probes at work on the chunk, by monitor: {probe, where it stood at the last look}
       probes: %{},
       started_ms: nil,
+      # the length of the last pass
+      took_ms: 0,
       # what workers own, by kind: {begun_ms, ended_ms} of the last reading
       owned_ms: %{},
       # by monitor: the readings under way
@@ -131,7 +135,7 @@ defmodule OOM.Accountant do
       state.started_ms == nil or Stillness.moved?(state.still, snapshot) ->
         {:noreply, state |> begin_pass() |> moved()}
 
-      now() - state.started_ms >= @valid_ms ->
+      now() - state.started_ms >= valid_ms(state) ->
         {:noreply, begin_pass(state)}
 
       true ->
@@ -174,6 +178,9 @@ defmodule OOM.Accountant do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp valid_ms(%{took_ms: took}),
+    do: (took * @valid_times) |> max(@valid_ms) |> min(@longest_valid_ms)
 
   # What else goes by who is there need not look at rest.
   defp moved(state) do
@@ -305,7 +312,8 @@ defmodule OOM.Accountant do
     if state.level != :normal, do: Guard.look()
     for from <- state.callers, do: GenServer.reply(from, :ok)
     took_ms = now - state.started_ms
-    state = %{state | rest: nil, callers: state.next_callers, next_callers: [], passes: passes}
+    state = %{state | rest: nil, took_ms: took_ms, passes: passes}
+    state = %{state | callers: state.next_callers, next_callers: []}
     {least, times} = @pace[state.level]
 
     if state.callers == [],

@@ -62,10 +62,10 @@ defmodule OOM.Limits do
 
   @doc """
   The same while nothing grows, in ms. The accountant looks at all workers where memory has moved, and
-  once a minute where it has not.
+  each one to five minutes where it has not.
   """
   @spec fresh_at_rest_ms() :: pos_integer()
-  def fresh_at_rest_ms, do: 61_000
+  def fresh_at_rest_ms, do: 301_000
 
   @doc """
   How long the choice waits for figures that are late before it passes to others, in ms, while the

@@ -4,8 +4,8 @@ defmodule OOM.Tree.Census do
   # looked often, so that little is new when memory becomes short; where nobody comes, ten times more
   # rarely. Never more than a share of one CPU.
   #
-  # Under pressure it hurries while memory moves. Where it stands still that is no reason to look: all
-  # that has come takes memory.
+  # Under pressure it hurries while memory moves. Where it stands still there is next to nothing to find,
+  # whatever the level: all that has come takes memory. Then it looks once a minute.
 
   use GenServer
 
@@ -14,8 +14,11 @@ defmodule OOM.Tree.Census do
 
   @least_ms 1_000
   @most_ms 10_000
+  @rest_ms 60_000
   # The next walk begins no sooner than so many times the length of the last one after it.
   @share %{normal: 19, elevated: 4, high: 4, critical: 4}
+  # The same where it found nobody and memory stands still: 100,000 processes take 150 ms.
+  @rest_share 249
   # Under pressure.
   @hurry_ms 100
   # A walk that found more new ones than this part of all should have been sooner.
@@ -58,8 +61,9 @@ defmodule OOM.Tree.Census do
       # when the last walk was through, and how long it took
       ended_ms: 0,
       took_ms: 0,
-      # memory has moved since the walk under way began
+      # memory has moved since the walk under way began; and whether the last found nobody
       moved?: false,
+      quiet?: false,
       # whom the next walk passes by
       settled: [],
       # who waits for the walk under way, and for the one after it
@@ -93,18 +97,26 @@ defmodule OOM.Tree.Census do
   def handle_info(:walk, %{walk: nil} = state), do: {:noreply, start(state)}
 
   def handle_info({:walked, result}, state),
-    do: {:noreply, %{state | pause_ms: pause(result, state), settled: result.settled}}
+    do:
+      {:noreply,
+       %{
+         state
+         | pause_ms: pause(result, state),
+           settled: result.settled,
+           quiet?: result.found == 0
+       }}
 
   def handle_info({:DOWN, ref, :process, _, _}, %{walk: ref} = state) do
     for from <- state.callers, do: GenServer.reply(from, :ok)
     now = System.monotonic_time(:millisecond)
     took = now - state.began_ms
     state = %{state | walk: nil, callers: state.next, next: [], ended_ms: now, took_ms: took}
-    hurry? = state.moved? and state.level != :normal
-    pause = if hurry?, do: @hurry_ms, else: state.pause_ms
+    pause = if state.moved?, do: min(state.pause_ms, soon_ms(state)), else: state.pause_ms
+    rest = if state.quiet? and not state.moved?, do: min(took * @rest_share, @rest_ms), else: 0
+    state = %{state | pause_ms: max(pause, rest)}
 
     if state.callers == [],
-      do: {:noreply, later(max(pause, share_ms(state)), state)},
+      do: {:noreply, later(max(state.pause_ms, share_ms(state)), state)},
       else: {:noreply, start(state)}
   end
 
@@ -114,19 +126,22 @@ defmodule OOM.Tree.Census do
     do: @hurry_ms
 
   defp pause(%{all: all, found: found}, _state) when found * @part > all, do: @least_ms
-  defp pause(_result, state), do: min(state.pause_ms * 2, @most_ms)
+  defp pause(_result, state), do: min(state.pause_ms * 2, @rest_ms)
 
   # The next walk begins as soon as it may.
-  defp hurry(%{level: :normal} = state), do: state
-  defp hurry(%{walk: nil, pause_ms: pause} = state) when pause <= @hurry_ms, do: state
-
   defp hurry(%{walk: nil} = state) do
-    since = System.monotonic_time(:millisecond) - state.ended_ms
-    wait = max(@hurry_ms, share_ms(state)) - since
-    later(max(wait, 0), %{state | pause_ms: @hurry_ms})
+    soon = soon_ms(state)
+    wait = max(soon, share_ms(state)) - (System.monotonic_time(:millisecond) - state.ended_ms)
+
+    if state.pause_ms > soon,
+      do: later(max(wait, 0), %{state | pause_ms: soon}),
+      else: state
   end
 
   defp hurry(state), do: %{state | moved?: true}
+
+  defp soon_ms(%{level: :normal}), do: @most_ms
+  defp soon_ms(_pressure), do: @hurry_ms
 
   defp share_ms(state), do: state.took_ms * @share[state.level]
 
