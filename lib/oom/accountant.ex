@@ -10,7 +10,7 @@ defmodule OOM.Accountant do
 
   use GenServer
 
-  alias OOM.{Guard, Owned, Plan, Probe, Tables, Victims, Workers}
+  alias OOM.{Beginners, Guard, Owned, Plan, Probe, Tables, Victims, Workers}
 
   @chunk 500
   # Under pressure.
@@ -169,6 +169,7 @@ defmodule OOM.Accountant do
     Victims.sweep(now)
     working_set = OOM.snapshot().working_set_bytes
     state = %{cancel(state) | rest: @chunk, started_ms: now, passed_at_bytes: working_set}
+    if state.level != :normal, do: :erlang.spawn_opt(Beginners, :read, [], priority: :high)
 
     # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
     # may be locked by whoever fills it.
