@@ -10,7 +10,7 @@ defmodule OOM.Accountant do
 
   use GenServer
 
-  alias OOM.{Guard, Native, Owned, Plan, Probe, Stillness, Tables, Victims, Workers}
+  alias OOM.{Beginners, Guard, Native, Owned, Plan, Probe, Stillness, Tables, Victims, Workers}
   alias OOM.Bonds.Rounds
   alias OOM.Tree.Census
 
@@ -216,6 +216,7 @@ defmodule OOM.Accountant do
     Victims.sweep(now)
     still = %{Stillness.new(1) | at_bytes: OOM.snapshot().working_set_bytes}
     state = %{cancel(state) | rest: @chunk, started_ms: now, still: still}
+    if state.level != :normal, do: :erlang.spawn_opt(Beginners, :read, [], priority: :high)
 
     # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
     # may be locked by whoever fills it.

@@ -28,6 +28,8 @@ defmodule OOM.Child do
   # By then one that was `:killed` while it started is no victim, if whoever reads the VM's reports does
   # not answer.
   @verdict_ms 5_000
+  # The rank of those that go last.
+  @last 1000
 
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
@@ -261,13 +263,29 @@ defmodule OOM.Child do
   # What is below it may ask for its options before it is started, and until these are where they
   # stay.
   defp starting(options, fun) do
-    Tables.while_there(fn -> Tree.starting(below(options)) end)
+    Tables.while_there(fn -> Tree.starting(below(options), beginner(options)) end)
 
     try do
       fun.()
     after
       Tables.while_there(&Tree.started/0)
     end
+  end
+
+  # What a worker is worth that is registered before it has started. With whom it goes nobody has looked: it
+  # goes last.
+  defp beginner(options) do
+    cond do
+      not (worker?(options) or unit?(options)) or inside_unit?() -> nil
+      alone?(options) -> rank(options)
+      true -> Units.highest(rank(options), @last)
+    end
+  end
+
+  # A temporary one is not held, and takes nobody along.
+  defp alone?(options) do
+    Callback.strategy() not in [:one_for_all, :rest_for_one] or
+      options[:restart] == :temporary
   end
 
   # What holds below a supervisor; a unit is one worker, whatever is in it.
@@ -304,12 +322,8 @@ defmodule OOM.Child do
         Census.changed()
 
       worker?(options) ->
-        # A temporary one is not held, and takes nobody along.
-        alone? =
-          Callback.strategy() not in [:one_for_all, :rest_for_one] or
-            options[:restart] == :temporary
+        rank = if alone?(options), do: rank(options), else: Units.started(pid, rank(options))
 
-        rank = if alone?, do: rank(options), else: Units.started(pid, rank(options))
         Workers.attach(pid, rank, self(), id, options)
         if Keyword.get(options, :handle_pressure, false), do: Asker.listens(pid, true)
 

@@ -171,7 +171,7 @@ defmodule OOM.Tree do
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, pid)
 
-    for pid <- :ets.select(__MODULE__, [{{{:starting, :"$1"}, :_}, [], [:"$1"]}]),
+    for pid <- :ets.select(__MODULE__, [{{{:starting, :"$1"}, :_, :_}, [], [:"$1"]}]),
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, {:starting, pid})
 
@@ -186,12 +186,20 @@ defmodule OOM.Tree do
   @doc """
   Called in a supervisor that is about to start a child, which may be a supervisor, too, whether its
   specification says so or not: what is below it may ask what holds for it before the start is
-  through.
+  through. `rank` is that of a worker, which may be registered before that, too; else `nil`.
   """
-  @spec starting(options()) :: true
-  def starting(options) do
+  @spec starting(options(), Priority.rank() | nil) :: true
+  def starting(options, rank) do
     note = {options[:type], Keyword.take(options, @inherited), others(options[:type])}
-    :ets.insert(__MODULE__, {{:starting, self()}, note})
+    since = if rank, do: {System.monotonic_time(:millisecond), rank}
+    :ets.insert(__MODULE__, {{:starting, self()}, note, since})
+  end
+
+  @doc "Supervisors that have begun to start a worker before this time, and its rank."
+  @spec being_started(integer()) :: [{pid(), Priority.rank()}]
+  def being_started(before_ms) do
+    row = {{:starting, :"$1"}, :_, {:"$2", :"$3"}}
+    :ets.select(__MODULE__, [{row, [{:"=<", :"$2", before_ms}], [{{:"$1", :"$3"}}]}])
   end
 
   # Of whom this is not said, though nobody has told of them yet. An OOM.Supervisor tells of all.
@@ -235,7 +243,7 @@ defmodule OOM.Tree do
 
   defp noted(pid) do
     case :ets.lookup(__MODULE__, {:starting, pid}) do
-      [{_, note}] -> note
+      [{_, note, _}] -> note
       [] -> {nil, [], []}
     end
   end

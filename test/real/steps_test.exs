@@ -55,5 +55,15 @@ defmodule OOM.Real.StepsTest do
     end
   end
 
+  test "a child that loads in its init until nothing is left is ended there and held, and nobody else" do
+    vm = LimitedVM.start!(@limit, backoff: [initial_ms: 1_000_000_000, max_ms: 1_000_000_000])
+    idle = call(vm, :start_loader, [])
+    assert length(idle) == 20
+    assert [%{id: :loader, kills: 1}] = LimitedVM.call(vm, OOM, :held, [])
+    assert [_one] = LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims])
+    assert Enum.all?(idle, &LimitedVM.call(vm, Process, :alive?, [&1]))
+    assert Cgroup.oom_kills(vm.cgroup) == 0
+  end
+
   defp call(vm, function, args), do: LimitedVM.call(vm, Stepper, function, args)
 end

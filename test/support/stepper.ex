@@ -77,6 +77,29 @@ defmodule OOM.Test.Stepper do
     children()
   end
 
+  defmodule Loader do
+    @moduledoc false
+    use GenServer
+    alias OOM.Test.Stepper
+
+    def start_link(_), do: GenServer.start_link(__MODULE__, nil, timeout: :infinity)
+
+    # Its start never ends.
+    @impl true
+    def init(_), do: Stepper.grow([], 2)
+  end
+
+  @doc """
+  Starts idle workers, a low child that loads in its `init` without end, and one more after it. Returns when
+  all have been started or held: the idle ones.
+  """
+  @spec start_loader() :: [pid()]
+  def start_loader do
+    loader = OOM.child_spec(%{id: :loader, start: {Loader, :start_link, [nil]}}, priority: :low)
+    start(idle(20) ++ [loader] ++ [%{id: :after, start: {Agent, :start_link, [fn -> nil end]}}])
+    children()
+  end
+
   # Of 0.2 MiB, and none of them anything to do.
   defp idle(count) do
     for i <- 1..count,

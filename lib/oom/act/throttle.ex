@@ -24,6 +24,7 @@ defmodule OOM.Throttle do
   # workers, let run, do not grow towards the floor any more. It asks no worker anything itself.
 
   alias OOM.{
+    Beginners,
     Evidence,
     Guard,
     Level,
@@ -228,6 +229,7 @@ defmodule OOM.Throttle do
           many? = :erlang.system_info(:process_count) > @many_processes
           kinds = if many?, do: [:tables, :ports], else: [:tables, :ports, :children]
           for kind <- kinds, do: Owned.read(kind)
+          Beginners.read()
           chunk = Probe.chunk(pids)
           probes = for _ <- 1..@probes, do: elem(Probe.start(chunk, :max), 1)
           for probe <- probes, do: receive(do: ({:DOWN, ^probe, _, _, _} -> :ok))
@@ -276,7 +278,9 @@ defmodule OOM.Throttle do
     state = %{state | growers: growers, ranks: ranks}
 
     {verdict, standing} = Standing.judge(state.standing)
-    state = %{state | standing: standing, foreign?: verdict == :foreign}
+    # A collection that goes on while its worker should stand is no growth of nobody's.
+    foreign? = verdict == :foreign and not Standing.explained?(state.standing, grown_all(seen))
+    state = %{state | standing: standing, foreign?: foreign?}
 
     alone =
       for {pid, row, grown} <- seen,
@@ -292,6 +296,8 @@ defmodule OOM.Throttle do
         alone: if(standing.all?, do: %{}, else: Map.merge(state.alone, alone))
     }
   end
+
+  defp grown_all(seen), do: for({_, _, grown} <- seen, reduce: 0, do: (sum -> sum + grown))
 
   # One that holds what it held before memory grew takes nothing, unless others of its rank do and it wants
   # to run; nor does one that has run, taken nothing, and waits for a message. That alone shows nothing: it

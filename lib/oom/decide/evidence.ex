@@ -10,8 +10,12 @@ defmodule OOM.Evidence do
 
   alias OOM.{Limits, Workers}
 
-  @typedoc "`more`: what the last look found above the one before, so long before it; nothing is shown by it."
+  @typedoc """
+  `more`: what the last look found above the one before, so long before it; nothing is shown by it. `once?`:
+  there was one look, at one that has just started.
+  """
   @type t :: %{
+          optional(:once?) => true,
           grown: non_neg_integer(),
           shown?: boolean(),
           episode: non_neg_integer(),
@@ -44,7 +48,7 @@ defmodule OOM.Evidence do
     cond do
       known? and free? ->
         grown = faded(last.grown, since_ms) + lately(more, since_ms)
-        shown(max(grown, 0), more, since_ms, episode)
+        grown |> max(0) |> shown(more, since_ms, episode) |> once(last)
 
       known? ->
         shown(max(last.grown + more, 0), more, since_ms, episode)
@@ -59,6 +63,10 @@ defmodule OOM.Evidence do
 
   defp shown(grown, more, since_ms, episode),
     do: %{grown: grown, shown?: true, episode: episode, more: more, since_ms: since_ms}
+
+  # What one has at its first look that has just started may be all it ever takes.
+  defp once(evidence, %{shown?: true, more: nil}), do: Map.put(evidence, :once?, true)
+  defp once(evidence, _last), do: evidence
 
   # Of what was taken over a longer time, what is taken to be of the last.
   defp lately(more, since_ms) do
@@ -75,13 +83,18 @@ defmodule OOM.Evidence do
   def grown_bytes(_row), do: 0
 
   @doc """
-  The same as of now: since its last look it was not seen to go on. Where that was a moment ago nobody could
-  have.
+  The same as of now, where nobody has looked since. One that goes on may be in a collection, and cannot be
+  looked at; but what one has that has just started was taken then.
   """
   @spec grown_bytes(Workers.row(), integer()) :: non_neg_integer()
-  def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: %{grown: grown}}}}, now_ms) do
+  def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: evidence}}}, now_ms) do
     since_ms = max(now_ms - at_ms - Limits.suspect_ms(), 0)
-    if since_ms <= Limits.fresh_ms(), do: faded(grown, since_ms), else: 0
+
+    cond do
+      since_ms > Limits.fresh_ms() -> 0
+      Map.get(evidence, :once?, false) -> faded(evidence.grown, since_ms)
+      true -> evidence.grown
+    end
   end
 
   def grown_bytes(_row, _now_ms), do: 0

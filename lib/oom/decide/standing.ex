@@ -52,6 +52,13 @@ defmodule OOM.Standing do
   @spec all() :: t()
   def all, do: %__MODULE__{all?: true}
 
+  @doc "Whether what workers are known to have grown by lately is a part of this growth."
+  @spec explained?(t(), non_neg_integer()) :: boolean()
+  def explained?(%{bytes: bytes, ms: ms}, grown_bytes) do
+    lately = div(bytes * Limits.grown_ms(), max(ms, 1))
+    grown_bytes >= Limits.grown_bytes() and grown_bytes * Limits.cause_share() >= lately
+  end
+
   @doc "Whether nothing was seen by now that would show such growth if it went on."
   @spec quiet?(t()) :: boolean()
   def quiet?(standing), do: not standing.all? and not grows?(standing)

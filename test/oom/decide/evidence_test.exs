@@ -131,12 +131,27 @@ defmodule OOM.EvidenceTest do
       refute Evidence.shown?(row, @episode + 1)
     end
 
-    test "tells what that is a while later: it was not seen to go on" do
-      row = row({1, 1_000, %{evidence: %{grown: @mib, shown?: true, episode: @episode}}})
+    test "tells what that is a while later: one that has just started has taken it then" do
+      once = first_look(@mib, 1, @episode)
+      again = Evidence.look({once, @mib, 1, true}, @mib, @episode)
       soon = 1_000 + Limits.suspect_ms()
-      assert Evidence.grown_bytes(row, soon) == @mib
-      assert_in_delta Evidence.grown_bytes(row, soon + Limits.grown_ms()), @mib / 2.72, 1_000
-      assert Evidence.grown_bytes(row, soon + Limits.fresh_ms() + 1) == 0
+      later = soon + Limits.grown_ms()
+      assert_in_delta Evidence.grown_bytes(row({1, 1_000, %{evidence: once}}), soon), @mib, 10_000
+
+      assert_in_delta Evidence.grown_bytes(row({1, 1_000, %{evidence: once}}), later),
+                      @mib / 2.72,
+                      10_000
+
+      # One that was looked at again may be in a collection.
+      assert_in_delta Evidence.grown_bytes(row({1, 1_000, %{evidence: again}}), later),
+                      @mib,
+                      10_000
+
+      for evidence <- [once, again] do
+        row = row({1, 1_000, %{evidence: evidence}})
+        assert Evidence.grown_bytes(row, soon + Limits.fresh_ms() + 1) == 0
+      end
+
       assert Evidence.grown_bytes(row(nil), soon) == 0
     end
 

@@ -40,6 +40,15 @@ defmodule OOM.StandingTest do
     assert {:own, _} = judged(Standing.add(Standing.all(), 100 * @mib, 15), 0)
   end
 
+  test "it is explained by what those that stand are known to have grown by, where that is a part of it" do
+    # 100 MiB a second.
+    standing = Standing.add(%Standing{}, 5 * @mib, 50)
+    assert Standing.explained?(standing, 8 * @mib)
+    refute Standing.explained?(standing, 7 * @mib)
+    refute Standing.explained?(%Standing{}, 60_000)
+    refute Standing.explained?(%Standing{}, 0)
+  end
+
   test "it is quiet until growth shows, and not before it is known whose it is" do
     assert Standing.quiet?(%Standing{})
     assert Standing.quiet?(Standing.add(%Standing{}, 500_000, 15))

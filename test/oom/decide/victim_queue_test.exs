@@ -87,10 +87,11 @@ defmodule OOM.VictimQueueTest do
     end
 
     # A table of nobody's grows, and these were started a moment before.
-    test "those that were seen to grow a while ago are not the cause any more" do
-      for _ <- 1..50, do: worker(500, 1, grown: 0.3, looked_ms: @now - 3 * Limits.grown_ms())
+    test "those that have started a while ago are not the cause any more" do
+      looked = [once: true, looked_ms: @now - 3 * Limits.grown_ms()]
+      for _ <- 1..50, do: worker(500, 1, [grown: 0.3] ++ looked)
       assert {[], :none} == choose(10, recent_bytes: 15 * @mib)
-      culprit = worker(500, 40, grown: 15, looked_ms: @now - Limits.suspect_ms())
+      culprit = worker(500, 40, grown: 15, looked_ms: @now - 3 * Limits.grown_ms())
       assert {[culprit], :growing} == pids(choose(10, recent_bytes: 15 * @mib))
     end
 
@@ -452,7 +453,7 @@ defmodule OOM.VictimQueueTest do
   defp put(pid, rank, mib, options) do
     :ok = Workers.attach(pid, rank, options[:supervisor], nil, [])
     evidence(pid, mib, options[:grown] || 0, Keyword.get(options, :shown, true))
-    if looked_ms = options[:looked_ms], do: looked(pid, looked_ms)
+    if looked_ms = options[:looked_ms], do: looked(pid, looked_ms, options[:once] == true)
     at_ms = Keyword.get(options, :at_ms, @now)
     :ok = Workers.sampled(pid, mib * @mib, at_ms, options[:state] || :fresh)
     pid
@@ -465,9 +466,9 @@ defmodule OOM.VictimQueueTest do
   end
 
   # Its growth was seen then, and nobody has looked since.
-  defp looked(pid, at_ms) do
-    {{reductions, _, found}, _} = Workers.last_look(pid)
-    Workers.worked(pid, {reductions, at_ms, found})
+  defp looked(pid, at_ms, once?) do
+    {{reductions, _, %{evidence: evidence}}, _} = Workers.last_look(pid)
+    Workers.worked(pid, {reductions, at_ms, %{evidence: Map.put(evidence, :once?, once?)}})
   end
 
   defp child(pid),
