@@ -241,27 +241,17 @@ defmodule OOM.Config do
     end
   end
 
-  defp check!(:max_heap_size, _name, :infinity), do: :infinity
-  defp check!(:max_heap_size, _name, bytes) when is_integer(bytes) and bytes > 0, do: bytes
-
-  defp check!(:max_heap_size, _name, {:percent_of_limit, p} = value)
-       when is_number(p) and p > 0 and p <= 100,
-       do: value
-
   defp check!(:max_heap_size, name, %{size: size, include_shared_binaries: binaries?} = value)
-       when not is_map(size) and is_boolean(binaries?) and map_size(value) == 2 do
-    size = check!(:max_heap_size, name, size)
-    if binaries? and size != :infinity, do: %{value | size: size}, else: size
+       when is_boolean(binaries?) and map_size(value) == 2 do
+    cond do
+      not heap_size?(size) -> wrong_heap_size!(name, value)
+      binaries? and size != :infinity -> value
+      true -> size
+    end
   end
 
-  defp check!(:max_heap_size, name, other) do
-    wrong!(
-      name,
-      "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
-        "%{size: size, include_shared_binaries: boolean}",
-      other
-    )
-  end
+  defp check!(:max_heap_size, name, value),
+    do: if(heap_size?(value), do: value, else: wrong_heap_size!(name, value))
 
   defp check!(:backoff, name, value) do
     defaults = [initial_ms: 1_000, max_ms: 60_000]
@@ -293,6 +283,19 @@ defmodule OOM.Config do
     if Keyword.keyword?(value) and Enum.sort(Keyword.keys(value)) == Enum.sort(keys),
       do: {:ok, Enum.map(keys, &value[&1])},
       else: :error
+  end
+
+  defp heap_size?(:infinity), do: true
+  defp heap_size?({:percent_of_limit, p}), do: is_number(p) and p > 0 and p <= 100
+  defp heap_size?(bytes), do: is_integer(bytes) and bytes > 0
+
+  defp wrong_heap_size!(name, value) do
+    wrong!(
+      name,
+      "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
+        "%{size: size, include_shared_binaries: boolean}",
+      value
+    )
   end
 
   defp wrong!(name, expected, got) do

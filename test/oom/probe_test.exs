@@ -80,8 +80,8 @@ defmodule OOM.ProbeTest do
   test "two looks that follow closely show growth, and the first of one that has started before none" do
     pid = worker(fn -> [] end)
     at = System.monotonic_time(:millisecond)
-    close = OOM.Limits.shown_ms()
-    Workers.worked(pid, {:born, at - close - 1, OOM.Level.episode()})
+    {close, fresh} = {OOM.Limits.shown_ms(), OOM.Limits.fresh_ms()}
+    Workers.worked(pid, {:born, at - fresh - 1, OOM.Level.episode()})
     OOM.Level.next_episode()
     first = look(pid, at)
     refute shown?(pid)
@@ -95,7 +95,7 @@ defmodule OOM.ProbeTest do
     refute shown?(pid)
     # What was found long after the last look may have been there before anything grew.
     Agent.update(pid, fn held -> [held, :binary.copy(<<1>>, @mib)] end)
-    look(pid, at + 2 * close + 1)
+    look(pid, at + close + fresh + 1)
     refute shown?(pid)
     assert grown(pid) == 0
   end

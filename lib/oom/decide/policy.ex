@@ -91,7 +91,7 @@ defmodule OOM.Policy do
 
     %{
       need_bytes: need_bytes,
-      steady_bytes: if(steady?(policy), do: Need.steady_bytes(report, need_bytes)),
+      steady_bytes: if(steady?(policy, grows?), do: Need.steady_bytes(report, need_bytes)),
       soon_bytes: if(soon?(policy, report), do: Need.soon_bytes(report, need_bytes)),
       recent_bytes: Need.recent_bytes(report),
       count: Limits.batch(),
@@ -104,8 +104,9 @@ defmodule OOM.Policy do
     }
   end
 
-  # Not before it is known what the last kills gave back, and once an episode.
-  defp steady?(policy), do: Promises.settled?(policy.promises) and not policy.steady?
+  # Not before it is known what the last kills gave back; and for the growth of others once an episode.
+  defp steady?(policy, grows?),
+    do: Promises.settled?(policy.promises) and not (grows? and policy.steady?)
 
   defp soon?(policy, report) do
     short? =

@@ -87,6 +87,9 @@ defmodule OOM.VictimQueue do
   end
 
   @spec choose(limits()) :: {[victim()], verdict()}
+  # Where nothing grows there is time to see what the last kills gave back.
+  def choose(%{grows?: false, steady_bytes: nil}), do: {[], :late}
+
   def choose(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0 do
     ranks = ranks(Plan.first_rank(), Map.put(limits, :episode, Level.episode()))
     total = ranks |> Enum.map(& &1.grown_bytes) |> Enum.sum()

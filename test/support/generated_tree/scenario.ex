@@ -187,7 +187,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
 
       {victims, before} ->
         note({:killed, for(pid <- victims, do: path(state, pid))})
-        in_order(state, victims, before, figures)
+        in_order(state, victims, before, figures, need)
         if Enum.random([true, false]), do: await(victims)
         victims ++ kill(state, figures, more)
     end
@@ -222,10 +222,10 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # Nobody who is protected, and nobody while one that is worth less and holds enough lives on. What
+  # Nobody who is protected, and nobody while those of a lower rank, who hold what was needed, live on. What
   # one is worth may have changed since the walk, with others of its unit; either will do. Who was
   # started since then need not be known.
-  defp in_order(state, victims, before, figures) do
+  defp in_order(state, victims, before, figures, need) do
     {known, ranks} = state.walked
     chosen = for pid <- victims, path = path(state, pid), do: path
     # One of them may have come after the look.
@@ -239,18 +239,25 @@ defmodule OOM.Test.GeneratedTree.Scenario do
       least = worth.(victim, &Model.lowest/2)
       refute least == :protected, "protected #{show(victim)} was killed"
 
-      for {path, pid} <- before.pids,
-          is_map_key(ranks, path) and known[path] == pid,
-          Map.get(figures, pid, 0) >= @min_bytes,
-          path not in chosen,
-          Model.sure?(state.model, path),
-          worth.(path, &Model.highest/2) < least,
-          # On its way already.
-          not Victims.marked?(pid),
-          Process.alive?(pid) do
+      left =
+        for {path, pid} <- before.pids,
+            is_map_key(ranks, path) and known[path] == pid,
+            Map.get(figures, pid, 0) >= @min_bytes,
+            path not in chosen,
+            Model.sure?(state.model, path),
+            worth.(path, &Model.highest/2) < least,
+            # On its way already.
+            not Victims.marked?(pid),
+            Process.alive?(pid),
+            do: {path, worth.(path, &Model.highest/2), figures[pid]}
+
+      # Those of a rank that together hold too little would be of no use.
+      for {rank, rows} <- Enum.group_by(left, &elem(&1, 1)),
+          bytes = rows |> Enum.map(&elem(&1, 2)) |> Enum.sum(),
+          bytes >= need do
         flunk(
-          "#{show(victim)} of #{Priority.name(least)} was killed, and #{show(path)} of " <>
-            "#{inspect({ranks[path], now[path]})}, which holds #{figures[pid]}, was not"
+          "#{show(victim)} of #{Priority.name(least)} was killed for #{need} bytes, and " <>
+            "#{Enum.map_join(rows, ", ", &show(elem(&1, 0)))} of #{rank}, which hold #{bytes}, were not"
         )
       end
     end
