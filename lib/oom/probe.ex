@@ -62,7 +62,7 @@ defmodule OOM.Probe do
           work |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
 
         live = live(gc)
-        copied = copied(status, live, last)
+        copied = copied(status, ran?(reductions, last), live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
         found = Map.merge(found, %{waits?: waits?, mail: mail})
         {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
@@ -108,13 +108,17 @@ defmodule OOM.Probe do
   defp ran?(reductions, {before, _, _}), do: reductions - before > @worked
 
   # The next collection of a heap that grows copies what lives on it. One that was made to stand still
-  # (OOM.Throttle) goes on where it was.
-  defp copied(:suspended, _live, {_, _, %{copied: copied}}), do: copied
+  # (OOM.Throttle), or has not come to anything since, goes on where it was.
+  defp copied(_status, _ran?, live, {_, _, %{live: before}})
+       when live > before and live >= @large_heap,
+       do: live
 
-  defp copied(_status, live, {_, _, %{live: before}}) when live > before and live >= @large_heap,
-    do: live
+  defp copied(status, false, _live, {_, _, %{copied: copied}})
+       when status in [:suspended, :runnable, :running],
+       do: copied
 
-  defp copied(_status, _live, _last), do: 0
+  defp copied(:suspended, _ran?, _live, {_, _, %{copied: copied}}), do: copied
+  defp copied(_status, _ran?, _live, _last), do: 0
 
   # Its own memory, and what of it the next collection takes once more on behalf of its mailbox: one
   # that is on the heap is copied with it, and where the worker was flooded before it could be

@@ -68,6 +68,19 @@ defmodule OOM.ProbeTest do
     :erlang.resume_process(pid)
   end
 
+  test "tells the same of one that has grown before it was made to stand still" do
+    pid = worker(fn -> [] end)
+    look(pid)
+    # It rests.
+    look(pid)
+    assert OOM.Steps.bytes_of(pid) == 0
+    Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
+    :erlang.suspend_process(pid)
+    look(pid)
+    assert OOM.Steps.bytes_of(pid) >= 500_000 * 16
+    :erlang.resume_process(pid)
+  end
+
   test "the first look shows all that one holds as growth, if it has started in this episode" do
     pid = worker(fn -> :binary.copy(<<1>>, @mib) end)
     :ok = Workers.attach(pid, 500, self(), :id, [])

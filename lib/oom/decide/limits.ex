@@ -92,7 +92,8 @@ defmodule OOM.Limits do
 
   @doc """
   Nor is one that has grown by less than this part of what the fastest of its rank has; and a rank that
-  has grown by less than this part of all ranks is not the cause.
+  has grown by less than this part of all ranks is not the cause, but for those in it that have by this part
+  of what the fastest of all has.
   """
   @spec grown_share() :: pos_integer()
   def grown_share, do: 8
