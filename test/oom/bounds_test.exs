@@ -272,8 +272,15 @@ defmodule OOM.BoundsTest do
       for source <- sources, not String.ends_with?(source, ["testing.rs", "_tests.rs"]) do
         # Tests within a file write the trees they read.
         [code | _tests] = source |> File.read!() |> String.split("#[cfg(test)]")
+        code = without_event_control(code)
         assert [] = Regex.run(forbidden, code) || [], source
       end
+    end
+
+    # The one thing that is written: where the kernel is asked to tell when usage has grown.
+    defp without_event_control(code) do
+      open = ~r/OpenOptions::new\(\)[^;]*\.open\(directory\.join\("cgroup\.event_control"\)\)\?;/
+      code |> String.replace(~r/^use .*OpenOptions.*$/m, "") |> String.replace(open, "")
     end
   end
 end
