@@ -183,7 +183,8 @@ defmodule OOM.Throttle do
     bytes = moved(from, to)
     growers = Map.filter(state.before, fn {pid, _} -> is_map_key(state.growers, pid) end)
 
-    if bytes > 0 and explained(growers, state) * 2 >= bytes,
+    # One in a collection does not stand yet, and takes what it copies into.
+    if busy(state) != [] or (bytes > 0 and explained(growers, state) * 2 >= bytes),
       do: state,
       else: %{state | standing: Standing.add(standing, bytes, to.at_ms - from.at_ms)}
   end
@@ -205,7 +206,7 @@ defmodule OOM.Throttle do
 
       cond do
         # Where growth goes on while all stand, more of that tells nothing new.
-        not state.standing.all? and moved(standing, now) > @alert_bytes ->
+        not state.standing.all? and busy(state) == [] and moved(standing, now) > @alert_bytes ->
           {:ok, %{state | alert?: true, alone: %{}, standing: Standing.all()}}
 
         now.at_ms >= until_ms ->
@@ -216,6 +217,8 @@ defmodule OOM.Throttle do
       end
     end
   end
+
+  defp busy(%{still: still}), do: for({pid, false} <- still, do: pid)
 
   # Reads what the line holds: what it owns at once, then each process. Throw-away processes do it,
   # because a worker in a long collection does not answer before its end.
@@ -279,8 +282,9 @@ defmodule OOM.Throttle do
 
     {verdict, standing} = Standing.judge(state.standing)
     # A collection that goes on while its worker should stand is no growth of nobody's.
-    foreign? = verdict == :foreign and not Standing.explained?(state.standing, grown_all(seen))
-    state = %{state | standing: standing, foreign?: foreign?}
+    explained? = verdict != :wait and Standing.explained?(state.standing, grown_all(seen))
+    standing = if explained?, do: %Standing{}, else: standing
+    state = %{state | standing: standing, foreign?: verdict == :foreign and not explained?}
 
     alone =
       for {pid, row, grown} <- seen,
@@ -355,12 +359,16 @@ defmodule OOM.Throttle do
     room = {distance, before.floor_bytes || 0}
     %{kept: kept} = state = keep(state, room)
 
+    # One in a collection runs until that is through, and nobody else with a step like that beside it.
+    busy = for pid <- busy(state), not is_map_key(kept, pid), do: pid
+
     pids =
-      for pid <- turned(Map.keys(state.still), state),
+      for pid <- turned(Map.keys(state.still) -- busy, state),
           not is_map_key(kept, pid),
           do: {pid, Steps.bytes_of(pid)}
 
-    {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms)
+    busy_bytes = busy |> Enum.map(&Steps.bytes_of/1) |> Enum.sum()
+    {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms, busy_bytes)
 
     # While they may run it shows who wants to.
     _ = if rem(state.turn, @look_turns) == 0, do: look(run)
@@ -368,7 +376,7 @@ defmodule OOM.Throttle do
     within_ms = Limits.throttle_ms()
 
     calm? =
-      stand == [] and kept == %{} and Standing.quiet?(state.standing) and
+      stand == [] and busy == [] and kept == %{} and Standing.quiet?(state.standing) and
         before.drift_bytes_per_s * within_ms <= distance * 1_000 and
         Slices.calm?(run, state.costs, distance, within_ms)
 

@@ -44,17 +44,21 @@ defmodule OOM.Slices do
 
   @doc """
   Of `pids` with their steps (OOM.Steps), in the order of their turn: who runs, for how long, and who
-  stands on. At least one runs.
+  stands on. At least one runs, unless one that is in a collection does so anyway: `busy_bytes` is what such
+  ones take, and those that take a step run after it.
   """
   @spec choose(
           [{pid(), step_bytes :: non_neg_integer()}],
           costs(),
           {distance_bytes :: non_neg_integer(), floor_bytes :: pos_integer()},
-          pos_integer()
+          pos_integer(),
+          non_neg_integer()
         ) :: {run :: [pid()], run_ms :: pos_integer(), stand :: [pid()]}
-  def choose(pids, costs, {distance, floor}, last_ms) do
-    budget = max(div(distance, @share), div(floor, @floor_share))
+  def choose(pids, costs, {distance, floor}, last_ms, busy_bytes \\ 0) do
+    budget = max(div(distance - busy_bytes, @share), div(floor, @floor_share))
+    {later, pids} = Enum.split_with(pids, fn {_, step} -> busy_bytes > 0 and step > budget end)
     {run, stand, taken} = take(pids, costs, unknown_bytes(costs), budget)
+    stand = stand ++ for {pid, _} <- later, do: pid
     {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: @shortest_ms), stand}
   end
 

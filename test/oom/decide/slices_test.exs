@@ -18,10 +18,11 @@ defmodule OOM.SlicesTest do
   defp choose(ids, costs, distance_mib, options \\ []) do
     steps = options[:steps] || %{}
     pids = for id <- ids, do: {id, Map.get(steps, id, 0) * @mib}
-    Slices.choose(pids, costs, {distance_mib * @mib, @floor}, options[:last_ms] || 1)
+    busy = (options[:busy] || 0) * @mib
+    Slices.choose(pids, costs, {distance_mib * @mib, @floor}, options[:last_ms] || 1, busy)
   end
 
-  describe "choose/4" do
+  describe "choose/5" do
     test "lets those run whose last runs fit together into a quarter of what is left" do
       costs = costs(a: 10, b: 10, c: 10)
       assert {[:a, :b], 1, [:c]} = choose([:a, :b, :c], costs, 80)
@@ -57,6 +58,15 @@ defmodule OOM.SlicesTest do
     test "counts the step that one is about to take, where that is more" do
       assert {[:a], 1, [:b]} = choose([:a, :b], costs(a: 1, b: 1), 80, steps: %{b: 20})
       assert {[:a, :b], _, []} = choose([:a, :b], costs(a: 1, b: 1), 84, steps: %{b: 20})
+    end
+
+    test "while one is in a collection, others wait that are about to begin one, and the rest runs" do
+      costs = costs(a: 1, b: 1, c: 1)
+      assert {[:b, :a], _, []} = choose([:b, :a], costs, 100, steps: %{b: 20})
+      assert {[:a, :c], 1, [:b]} = choose([:b, :a, :c], costs, 100, steps: %{b: 20}, busy: 27)
+      assert {[], 1, [:b]} = choose([:b], costs, 50, steps: %{b: 20}, busy: 27)
+      # There is room for both.
+      assert {[:b], _, []} = choose([:b], costs, 107, steps: %{b: 20}, busy: 27)
     end
 
     test "where all may run, they run as long as what they take fits, and at most twice the last time" do

@@ -171,11 +171,16 @@ impl<S: Source> Engine<S> {
         let drift = self.growth.drift_bytes_per_s();
         let fastest = growth
             .unwrap_or(0)
-            .max(i64::try_from(surge.max(drift)).unwrap_or(i64::MAX));
-        let left = headroom.zip(begins).and_then(|(headroom, begins)| {
-            let distance = headroom.saturating_sub(begins.critical);
-            time_to_exhaustion(distance, Some(fastest))
-        });
+            .max(i64::try_from(surge).unwrap_or(i64::MAX));
+        let left_at = |rate: i64| {
+            headroom.zip(begins).and_then(|(headroom, begins)| {
+                let distance = headroom.saturating_sub(begins.critical);
+                time_to_exhaustion(distance, Some(rate))
+            })
+        };
+        // A drift is known for longer than it lasts: the throttle goes by it, the level does not.
+        let left = left_at(fastest);
+        let drift_left = left_at(i64::try_from(drift).unwrap_or(i64::MAX));
 
         let strain = binding.zip(begins).map(|(reading, begins)| Strain {
             limit_bytes: reading.limit_bytes,
@@ -217,7 +222,7 @@ impl<S: Source> Engine<S> {
             surge_bytes_per_s: headroom.map(|_| surge),
             drift_bytes_per_s: headroom.map(|_| drift),
             trend_bytes_per_s: headroom.map(|_| self.growth.trend_bytes_per_s()),
-            time_to_exhaustion: left,
+            time_to_exhaustion: left.into_iter().chain(drift_left).min(),
             interval,
             sampled_at: now,
             samples: self.report.samples + 1,
