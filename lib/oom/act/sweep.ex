@@ -52,7 +52,8 @@ defmodule OOM.Sweep do
     end
   end
 
-  defp online, do: 1..:erlang.system_info(:schedulers_online)
+  # No range: what walks one is another module of Elixir's, loaded by the first who does.
+  defp online, do: :lists.seq(1, :erlang.system_info(:schedulers_online))
 
   defp run(scheduler, args) do
     # OTP does not document the option, and dialyzer goes by the documented ones.
