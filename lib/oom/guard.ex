@@ -77,8 +77,8 @@ defmodule OOM.Guard do
       throttle_ms: nil,
       ticked_ms: nil,
       trimmed_ms: nil,
-      # when the last sweep ended or will end
-      swept_ms: nil,
+      sweep: Sweep.new(),
+      sweep_timer: nil,
       level: :normal,
       # what resident memory held besides the VM's blocks at the start, see OOM.Slack
       unexplained_bytes: nil,
@@ -113,13 +113,15 @@ defmodule OOM.Guard do
   end
 
   def handle_info({:DOWN, ref, :process, _pid, reason}, %{throttle: %{ref: ref}} = state) do
-    pause_ms =
-      if reason == {:shutdown, :foreign}, do: @throttle_foreign_ms, else: @throttle_again_ms
-
-    {:noreply, %{state | throttle: nil, throttle_ms: now() + pause_ms}}
+    foreign? = reason == {:shutdown, :foreign}
+    pause_ms = if foreign?, do: @throttle_foreign_ms, else: @throttle_again_ms
+    policy = Policy.foreign(state.policy, foreign?)
+    {:noreply, %{state | policy: policy, throttle: nil, throttle_ms: now() + pause_ms}}
   end
 
   def handle_info({:DOWN, _ref, :process, pid, _reason}, state) do
+    bytes = Promises.leaving_bytes(state.policy.promises, pid)
+    Sweep.freed(state.sweep, bytes)
     {last?, policy} = Policy.gone(state.policy, pid, now())
     if last? and policy.trim?, do: Trim.start()
     {:noreply, sweep(%{state | policy: policy})}
@@ -152,6 +154,7 @@ defmodule OOM.Guard do
 
   def handle_info({:slack, measure}, state), do: {:noreply, measured(measure, state)}
   def handle_info(:measure, state), do: {:noreply, measure(%{state | measure: nil})}
+  def handle_info(:sweep, state), do: {:noreply, sweep(%{state | sweep_timer: nil})}
   def handle_info(:watch, state), do: {:noreply, watch(state)}
   def handle_info(_other, state), do: {:noreply, state}
 
@@ -212,7 +215,7 @@ defmodule OOM.Guard do
     due? = state.throttle_ms == nil or now() >= state.throttle_ms
 
     if due? and Policy.throttle?(state.policy, report) do
-      if episode_over?(state), do: Level.next_episode()
+      state = if episode_over?(state), do: next_episode(state), else: state
       %{state | throttle: Throttle.start(state.watcher)}
     else
       state
@@ -220,6 +223,11 @@ defmodule OOM.Guard do
   end
 
   defp throttle(_report, state), do: state
+
+  defp next_episode(state) do
+    Level.next_episode()
+    %{state | policy: Policy.foreign(state.policy, false)}
+  end
 
   defp episode_over?(%{throttle_ms: nil}), do: true
   defp episode_over?(%{throttle_ms: last}), do: now() - last > Limits.episode_ms()
@@ -279,8 +287,18 @@ defmodule OOM.Guard do
   # From the order to leave until their memory is back.
   defp sweep(%{policy: policy} = state) do
     now = now()
-    %{state | swept_ms: Sweep.start(state.swept_ms, Promises.sweep_ms(policy.promises, now), now)}
+    sweep = Sweep.start(state.sweep, Promises.leave_ms(policy.promises, now), now)
+    sweep_again(%{state | sweep: sweep})
   end
+
+  # Ticks may end before it is all back.
+  defp sweep_again(%{sweep_timer: nil} = state) do
+    if Sweep.over?(state.sweep),
+      do: state,
+      else: %{state | sweep_timer: Process.send_after(self(), :sweep, Limits.sweep_every_ms())}
+  end
+
+  defp sweep_again(state), do: state
 
   # Says it once, at the moment it becomes so.
   defp given_up(report, state, policy) do
@@ -319,7 +337,7 @@ defmodule OOM.Guard do
     slack = Slack.usable_bytes(measure, state.unexplained_bytes)
     slack = if state.level == :normal and slack < @slack_matters_bytes, do: 0, else: slack
     Native.watcher_slack(state.watcher, slack)
-    policy = Policy.measured(state.policy, measure, slack)
+    policy = Policy.measured(state.policy, measure, slack, Sweep.over?(state.sweep))
     moved = abs(measure.working_set_bytes - (state.measured_at_bytes || 0))
     state = %{state | policy: policy, measured_at_bytes: measure.working_set_bytes, measure: nil}
     again(slack, moved, state)

@@ -19,7 +19,8 @@ defmodule OOM.Slack do
           allocated_bytes: non_neg_integer(),
           # resident and not explained by it
           unexplained_bytes: integer(),
-          working_set_bytes: non_neg_integer()
+          working_set_bytes: non_neg_integer(),
+          headroom_bytes: non_neg_integer() | nil
         }
 
   @doc "Measures in a process of its own, which sends `{:slack, t:measure/0 | nil}`."
@@ -36,13 +37,14 @@ defmodule OOM.Slack do
     send(to, {:slack, measure(OOM.Native.watcher_report(watcher), allocated, started_ms)})
   end
 
-  defp measure(%{rss_bytes: rss, working_set_bytes: working_set}, allocated, started_ms)
+  defp measure(%{rss_bytes: rss, working_set_bytes: working_set} = report, allocated, started_ms)
        when is_integer(rss) and is_integer(working_set) do
     %{
       started_ms: started_ms,
       allocated_bytes: allocated,
       unexplained_bytes: rss - allocated,
-      working_set_bytes: working_set
+      working_set_bytes: working_set,
+      headroom_bytes: report.headroom_bytes
     }
   end
 

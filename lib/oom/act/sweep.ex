@@ -7,42 +7,71 @@ defmodule OOM.Sweep do
   # give its turn away. It runs at top priority: whoever makes the growth, registered or not, stands still
   # meanwhile, and the victim, which has that priority from who kills it, leaves.
   #
-  # The moment is bounded: nobody is kept from running for longer than by the throttle.
+  # It is counted in turns, not in time: a VM that gets a tenth of a core needs ten times as long for what
+  # was freed. A stretch is bounded all the same, and all others run between two of them.
 
   alias OOM.Limits
 
-  @doc """
-  Begins one of so many ms, unless one is under way or has just been; `last_ms` is when the last one ended
-  or will end. Returns that of the next.
-  """
-  @spec start(integer() | nil, non_neg_integer(), integer()) :: integer() | nil
-  def start(last_ms, 0, _now_ms), do: last_ms
+  # 20 small blocks.
+  @turn_bytes 8_192
 
-  def start(last_ms, ms, now_ms) do
-    if last_ms == nil or now_ms >= last_ms + Limits.between_sweeps_ms() do
-      until = now_ms + min(ms, Limits.longest_sweep_ms())
-      run(until, :erlang.system_info(:schedulers_online))
-      until
+  @typedoc "The turns each scheduler has still to make, and when the last stretch ended or will end."
+  @type t :: {:atomics.atomics_ref(), integer() | nil}
+
+  @spec new() :: t()
+  def new, do: {:atomics.new(:erlang.system_info(:schedulers), signed: true), nil}
+
+  @doc "So much was let go."
+  @spec freed(t(), non_neg_integer()) :: :ok
+  def freed({turns, _last}, bytes) do
+    for scheduler <- online(),
+        do: :atomics.add(turns, scheduler, div(bytes, @turn_bytes))
+
+    :ok
+  end
+
+  @doc "Whether all of that is back."
+  @spec over?(t()) :: boolean()
+  def over?({turns, _last}), do: Enum.all?(online(), &(:atomics.get(turns, &1) <= 0))
+
+  @doc """
+  Begins a stretch where there is something to bring back, or where victims are about to leave (for so many
+  ms at most), unless one is under way or has just been.
+  """
+  @spec start(t(), non_neg_integer(), integer()) :: t()
+  def start({turns, last_ms} = sweep, leave_ms, now_ms) do
+    due? = last_ms == nil or now_ms >= last_ms + Limits.between_sweeps_ms()
+
+    if due? and (leave_ms > 0 or not over?(sweep)) do
+      until = now_ms + Limits.longest_sweep_ms()
+      left = now_ms + min(leave_ms, Limits.longest_sweep_ms())
+      for scheduler <- online(), do: run(scheduler, [turns, scheduler, left, until])
+      {turns, until}
     else
-      last_ms
+      sweep
     end
   end
 
-  defp run(_until, 0), do: :ok
+  # No range: what walks one is another module of Elixir's, loaded by the first who does.
+  defp online, do: :lists.seq(1, :erlang.system_info(:schedulers_online))
 
-  defp run(until, scheduler) do
+  defp run(scheduler, args) do
     # OTP does not document the option, and dialyzer goes by the documented ones.
     spawn_opt = :erlang.make_fun(:erlang, :spawn_opt, 4)
-    _pid = spawn_opt.(__MODULE__, :turns, [until], scheduler: scheduler, priority: :max)
-    run(until, scheduler - 1)
+    spawn_opt.(__MODULE__, :turns, args, scheduler: scheduler, priority: :max)
   end
 
   @doc false
-  @spec turns(integer()) :: :ok
-  def turns(until) do
+  @spec turns(:atomics.atomics_ref(), pos_integer(), integer(), integer()) :: :ok
+  def turns(turns, scheduler, left_ms, until_ms) do
     :erlang.yield()
-    if now() < until, do: turns(until), else: :ok
-  end
+    now = System.monotonic_time(:millisecond)
+    left = :atomics.sub_get(turns, scheduler, 1)
 
-  defp now, do: System.monotonic_time(:millisecond)
+    cond do
+      left < 0 and now >= left_ms -> :atomics.put(turns, scheduler, 0)
+      now >= until_ms -> :ok
+      true -> turns(turns, scheduler, left_ms, until_ms)
+    end
+  end
 end

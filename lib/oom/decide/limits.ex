@@ -154,13 +154,6 @@ defmodule OOM.Limits do
   @spec free_busy_bytes_per_ms() :: pos_integer()
   def free_busy_bytes_per_ms, do: div(@mib, 2)
 
-  @doc """
-  And while a sweep runs (OOM.Sweep), in bytes/ms: 50 MB of messages were back after 40 ms, which had been
-  sent from another scheduler.
-  """
-  @spec swept_bytes_per_ms() :: pos_integer()
-  def swept_bytes_per_ms, do: 2 * @mib
-
   @doc "No sweep is longer, in ms: what the throttle lets workers stand at most."
   @spec longest_sweep_ms() :: pos_integer()
   def longest_sweep_ms, do: 40
@@ -168,6 +161,9 @@ defmodule OOM.Limits do
   @doc "All others run for so long before the next, in ms."
   @spec between_sweeps_ms() :: pos_integer()
   def between_sweeps_ms, do: 10
+
+  @spec sweep_every_ms() :: pos_integer()
+  def sweep_every_ms, do: longest_sweep_ms() + between_sweeps_ms()
 
   @doc "No more of that is waited for in advance, in ms: a guess that is wrong must not cost more."
   @spec longest_free_ms() :: pos_integer()

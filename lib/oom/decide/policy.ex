@@ -16,6 +16,8 @@ defmodule OOM.Policy do
             largest_bytes: 0,
             # those that grow are being slowed, so that nothing seems to grow
             throttled?: false,
+            # nor does it help: the growth is of others
+            foreign?: false,
             trimmed_ms: nil,
             # how long reactions have lately taken
             reaction_ms: nil,
@@ -160,16 +162,23 @@ defmodule OOM.Policy do
   def taken_back(policy, pid),
     do: %{policy | promises: Promises.taken_back(policy.promises, pid)}
 
-  @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
-  def measured(policy, measure, slack_bytes) do
+  @doc "`swept?`: whether what victims have let go is back, as far as that is known; see OOM.Sweep."
+  @spec measured(t(), OOM.Slack.measure(), non_neg_integer(), boolean()) :: t()
+  def measured(policy, measure, slack_bytes, swept? \\ true) do
     reuse = Reuse.measured(policy.reuse, measure)
-    room = Reuse.bytes(reuse, slack_bytes)
-    %{policy | reuse: reuse, promises: Promises.measured(policy.promises, measure, room)}
+    # With no limit nothing is decided.
+    room = Reuse.bytes(reuse, slack_bytes, Map.get(measure, :headroom_bytes) || slack_bytes)
+    promises = policy.promises |> Promises.swept(swept?) |> Promises.measured(measure, room)
+    %{policy | reuse: reuse, promises: promises}
   end
 
   @doc "Whether the throttle is at work, as of now."
   @spec throttled(t(), boolean()) :: t()
   def throttled(policy, throttled?), do: %{policy | throttled?: throttled?}
+
+  @doc "Whether the last throttle has ended because what grows are others."
+  @spec foreign(t(), boolean()) :: t()
+  def foreign(policy, foreign?), do: %{policy | foreign?: foreign?}
 
   @doc "What the largest worker of the lowest rank holds, as of now."
   @spec largest(t(), non_neg_integer()) :: t()
@@ -191,14 +200,15 @@ defmodule OOM.Policy do
   @spec exhausted?(t()) :: boolean()
   def exhausted?(policy), do: policy.exhausted_bytes != nil
 
-  # Growth that goes on while all stand still goes on until its victim's memory is back.
-  defp ahead_ms(policy, %{standing_bytes_per_s: standing})
-       when is_integer(standing) and standing > 0 do
-    free_ms = div(policy.largest_bytes, Limits.free_busy_bytes_per_ms())
-    reaction_ms(policy) + min(free_ms, Limits.longest_free_ms())
+  # Growth that goes on while all stand still, or would, goes on until its victim's memory is back.
+  defp ahead_ms(policy, report) do
+    if policy.foreign? or (report.standing_bytes_per_s || 0) > 0 do
+      free_ms = div(policy.largest_bytes, Limits.free_busy_bytes_per_ms())
+      reaction_ms(policy) + min(free_ms, Limits.longest_free_ms())
+    else
+      reaction_ms(policy)
+    end
   end
-
-  defp ahead_ms(policy, _report), do: reaction_ms(policy)
 
   defp reaction_ms(policy), do: policy.reaction_ms || Limits.reaction_ms()
 

@@ -15,6 +15,8 @@ defmodule OOM.Promises do
             last_kill_ms: nil,
             # [{gone_ms, bytes}]: gone since the last measure
             gone: [],
+            # what was let go before waits for its scheduler (OOM.Sweep)
+            swept?: true,
             # {bytes, working set at that time, until_ms}
             promised: {0, 0, 0},
             # how long the last victims took to leave
@@ -38,6 +40,15 @@ defmodule OOM.Promises do
         rank: rank,
         last_kill_ms: now_ms
     }
+  end
+
+  @doc "What this victim was said to hold when it was told to leave; 0 where it is none, or is gone."
+  @spec leaving_bytes(t(), pid()) :: non_neg_integer()
+  def leaving_bytes(%{leaving: leaving}, pid) do
+    case leaving do
+      %{^pid => {bytes, _since}} -> bytes
+      _ -> 0
+    end
   end
 
   @doc "A victim is gone; `true` when it was the last one on its way."
@@ -65,6 +76,10 @@ defmodule OOM.Promises do
         %{promises | leaving: leaving, promised: {max(promised - bytes, 0), then, until}}
     end
   end
+
+  @doc "Whether what was let go is back, as far as that is known; as of now."
+  @spec swept(t(), boolean()) :: t()
+  def swept(promises, swept?), do: %{promises | swept?: swept?}
 
   @doc "The VM's memory was measured, with `slack_bytes` of it free inside."
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
@@ -98,22 +113,13 @@ defmodule OOM.Promises do
     if urgent?, do: min(promised, on_the_way(promises, now_ms)), else: promised
   end
 
-  @doc "How long a sweep is needed for what victims hold, or have just let go, in ms."
-  @spec sweep_ms(t(), integer()) :: non_neg_integer()
-  def sweep_ms(promises, now_ms) do
-    leaving =
-      for {_, {bytes, since}} <- promises.leaving,
-          now_ms - since < Limits.stuck_ms(),
-          do: Limits.free_ms() + swept_ms(bytes)
-
-    gone =
-      for {gone_ms, bytes} <- promises.gone,
-          do: Limits.free_ms() + swept_ms(bytes) - (now_ms - gone_ms)
-
-    Enum.max([0 | leaving ++ gone])
+  @doc "How long it makes sense to hold up all others for victims to leave, in ms."
+  @spec leave_ms(t(), integer()) :: non_neg_integer()
+  def leave_ms(promises, now_ms) do
+    for {_, {_bytes, since}} <- promises.leaving, reduce: 0 do
+      ms -> max(ms, since + Limits.stuck_ms() - now_ms)
+    end
   end
-
-  defp swept_ms(bytes), do: div(bytes, Limits.swept_bytes_per_ms())
 
   defp on_the_way(promises, now_ms) do
     leaving =
@@ -129,7 +135,8 @@ defmodule OOM.Promises do
 
   @doc "All victims are gone, and a measure has shown what became of their memory."
   @spec settled?(t()) :: boolean()
-  def settled?(promises), do: promises.leaving == %{} and promises.gone == []
+  def settled?(promises),
+    do: promises.swept? and promises.leaving == %{} and promises.gone == []
 
   @doc "Victims are still there, or their memory is just being freed."
   @spec under_way?(t(), integer()) :: boolean()

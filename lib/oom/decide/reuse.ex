@@ -5,11 +5,16 @@ defmodule OOM.Reuse do
   # A block that is free serves who asks on its scheduler for one of its kind and size. Where the working set
   # grows although much is free, growth passes that by: 30 MB lay free while a mailbox took the last 30 MB
   # of the system's, and counted as room until it was over. Of what was allocated between two measures, what
-  # the system did not have to give came from there.
+  # the system did not have to give came from there. Where that is a part p, the system gives the rest, and
+  # has nothing left to give when growth has taken its headroom / (1 - p), whatever is still free inside.
 
   alias OOM.Limits
 
-  defstruct last: nil, part: 1.0
+  # Of slack after 9 of 10 processes were killed new ones of the same size reused 87 to 98 %, others less.
+  @most 0.9
+  @unknown 0.75
+
+  defstruct last: nil, part: @unknown
 
   @type t :: %__MODULE__{}
 
@@ -24,16 +29,17 @@ defmodule OOM.Reuse do
     part =
       cond do
         # What somebody has just let go is another thing.
-        allocated <= -Limits.moved_bytes() -> 1.0
-        max(allocated, given) < Limits.moved_bytes() -> min(part + 0.125, 1.0)
+        allocated <= -Limits.moved_bytes() -> max(part, @unknown)
+        max(allocated, given) < Limits.moved_bytes() -> min(part + 0.125, @most)
         given >= allocated -> part / 2
-        true -> (part + (allocated - given) / allocated) / 2
+        true -> min((part + (allocated - given) / allocated) / 2, @most)
       end
 
     %{reuse | last: measure, part: part}
   end
 
-  @doc "What of this slack counts as room."
-  @spec bytes(t(), non_neg_integer()) :: non_neg_integer()
-  def bytes(%{part: part}, slack_bytes), do: trunc(slack_bytes * part)
+  @doc "What of this slack counts as room, where the system has so much headroom left."
+  @spec bytes(t(), non_neg_integer(), non_neg_integer()) :: non_neg_integer()
+  def bytes(%{part: part}, slack_bytes, headroom_bytes),
+    do: min(slack_bytes, trunc(headroom_bytes * part / (1 - part)))
 end

@@ -200,4 +200,32 @@ defmodule OOM.PromisesTest do
       assert promises |> Promises.forgiven(4) |> Promises.futile?()
     end
   end
+
+  describe "a sweep" do
+    test "is held for victims that are about to leave, until one of them is stuck" do
+      assert Promises.leave_ms(%Promises{}, 0) == 0
+      victim = victim(40)
+      promises = told([victim], 0)
+      assert Promises.leave_ms(promises, 10) == OOM.Limits.stuck_ms() - 10
+      assert Promises.leave_ms(promises, OOM.Limits.stuck_ms() + 1) == 0
+      {true, promises} = Promises.gone(promises, victim.pid, 20)
+      assert Promises.leave_ms(promises, 20) == 0
+    end
+
+    test "that is not over leaves open what the victims gave back" do
+      victim = victim(4)
+      {true, gone} = [victim] |> told(0) |> Promises.gone(victim.pid, 1)
+      assert gone |> Promises.measured(measure(60), 0) |> Promises.settled?()
+      open = gone |> Promises.swept(false) |> Promises.measured(measure(60), 0)
+      refute Promises.settled?(open)
+      assert Promises.ceiling(open, 60) == victim.rank
+    end
+
+    test "brings back what a victim was said to hold" do
+      victim = victim(4)
+      promises = told([victim], 0)
+      assert Promises.leaving_bytes(promises, victim.pid) == 4 * @mib
+      assert Promises.leaving_bytes(promises, self()) == 0
+    end
+  end
 end
