@@ -177,6 +177,9 @@ defmodule OOM.Config do
   @spec handle_pressure!(term()) :: boolean()
   def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)
 
+  defp heap_size?({:percent_of_limit, p}), do: is_number(p) and p > 0 and p <= 100
+  defp heap_size?(size), do: size == :infinity or (is_integer(size) and size > 0)
+
   defp check!(:limit, _name, nil), do: nil
   defp check!(:limit, _name, limit) when is_integer(limit) and limit in 1..@most, do: limit
   defp check!(:limit, name, other), do: wrong!(name, "a positive number of bytes", other)
@@ -241,26 +244,31 @@ defmodule OOM.Config do
     end
   end
 
-  defp check!(:max_heap_size, _name, :infinity), do: :infinity
-  defp check!(:max_heap_size, _name, bytes) when is_integer(bytes) and bytes > 0, do: bytes
+  defp check!(:max_heap_size, name, value) do
+    {size, binaries?} =
+      case value do
+        %{size: size, include_shared_binaries: binaries?} when map_size(value) == 2 ->
+          {size, binaries?}
 
-  defp check!(:max_heap_size, _name, {:percent_of_limit, p} = value)
-       when is_number(p) and p > 0 and p <= 100,
-       do: value
+        size ->
+          {size, false}
+      end
 
-  defp check!(:max_heap_size, name, %{size: size, include_shared_binaries: binaries?} = value)
-       when not is_map(size) and is_boolean(binaries?) and map_size(value) == 2 do
-    size = check!(:max_heap_size, name, size)
-    if binaries? and size != :infinity, do: %{value | size: size}, else: size
-  end
+    cond do
+      not (heap_size?(size) and is_boolean(binaries?)) ->
+        wrong!(
+          name,
+          "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
+            "%{size: size, include_shared_binaries: boolean}",
+          value
+        )
 
-  defp check!(:max_heap_size, name, other) do
-    wrong!(
-      name,
-      "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
-        "%{size: size, include_shared_binaries: boolean}",
-      other
-    )
+      binaries? and size != :infinity ->
+        value
+
+      true ->
+        size
+    end
   end
 
   defp check!(:backoff, name, value) do
