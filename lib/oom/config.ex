@@ -177,6 +177,11 @@ defmodule OOM.Config do
   @spec handle_pressure!(term()) :: boolean()
   def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)
 
+  defp heap_cap(%{size: size, include_shared_binaries: binaries?} = cap) when map_size(cap) == 2,
+    do: {size, binaries?}
+
+  defp heap_cap(size), do: {size, false}
+
   defp heap_size?({:percent_of_limit, p}), do: is_number(p) and p > 0 and p <= 100
   defp heap_size?(size), do: size == :infinity or (is_integer(size) and size > 0)
 
@@ -245,30 +250,14 @@ defmodule OOM.Config do
   end
 
   defp check!(:max_heap_size, name, value) do
-    {size, binaries?} =
-      case value do
-        %{size: size, include_shared_binaries: binaries?} when map_size(value) == 2 ->
-          {size, binaries?}
+    {size, binaries?} = heap_cap(value)
 
-        size ->
-          {size, false}
-      end
-
-    cond do
-      not (heap_size?(size) and is_boolean(binaries?)) ->
-        wrong!(
-          name,
-          "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
-            "%{size: size, include_shared_binaries: boolean}",
-          value
-        )
-
-      binaries? and size != :infinity ->
-        value
-
-      true ->
-        size
+    unless heap_size?(size) and is_boolean(binaries?) do
+      expected = "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as "
+      wrong!(name, expected <> "%{size: size, include_shared_binaries: boolean}", value)
     end
+
+    if binaries? and size != :infinity, do: value, else: size
   end
 
   defp check!(:backoff, name, value) do
