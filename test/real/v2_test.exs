@@ -71,7 +71,6 @@ defmodule OOM.Real.V2Test do
     survives(vm, "memory.high alone")
   end
 
-  @tag :short
   test "an ancestor's limit, which a neighbour shares" do
     pod = group(@limit)
     [own, neighbour] = for limit <- ["max", 1024 * @mib], do: below(pod, limit)
