@@ -39,6 +39,7 @@ defmodule OOM.Test.Pressure do
       growth_bytes_per_s: 1,
       surge_bytes_per_s: 0,
       trend_bytes_per_s: 0,
+      drift_bytes_per_s: 0,
       time_to_exhaustion_ms: nil
     })
 

@@ -39,6 +39,10 @@ defmodule OOM.Evidence do
   def look(nil, _bytes, episode),
     do: %{grown: 0, shown?: false, episode: episode, more: nil, since_ms: 0}
 
+  # A look that was begun earlier may be through later.
+  def look({last, last_bytes, since_ms, free?}, bytes, episode) when since_ms < 0,
+    do: look({last, last_bytes, 0, free?}, bytes, episode)
+
   def look({last, last_bytes, since_ms, free?}, bytes, episode) do
     more = bytes - last_bytes
     # Time in which it stood still by our order, or had no turn, is no time between two looks.
