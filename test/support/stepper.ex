@@ -6,6 +6,8 @@ defmodule OOM.Test.Stepper do
   @mib 1_048_576
   @pause_ms 20
   @looks 25
+  # Two seconds.
+  @for_good 100
 
   defmodule Reader do
     @moduledoc false
@@ -210,7 +212,7 @@ defmodule OOM.Test.Stepper do
             {pid, if(suspended?, do: count + 1, else: 0)}
           end
 
-        long = for {pid, count} <- looks, count >= @looks, into: stood, do: pid
+        long = for {pid, count} <- looks, count >= @for_good, into: stood, do: pid
         watch(looks, long)
     end
   end

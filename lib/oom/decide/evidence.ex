@@ -88,16 +88,21 @@ defmodule OOM.Evidence do
 
   @doc """
   The same as of now, where nobody has looked since. One that goes on may be in a collection, and cannot be
-  looked at; but what one has that has just started was taken then.
+  looked at; but one that waited is in none, and what one has that has just started was taken then.
   """
   @spec grown_bytes(Workers.row(), integer()) :: non_neg_integer()
-  def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: evidence}}}, now_ms) do
+  def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: evidence} = found}}, now_ms) do
     since_ms = max(now_ms - at_ms - Limits.suspect_ms(), 0)
 
     cond do
-      since_ms > Limits.fresh_ms() -> 0
-      Map.get(evidence, :once?, false) -> faded(evidence.grown, since_ms)
-      true -> evidence.grown
+      since_ms > Limits.fresh_ms() ->
+        0
+
+      Map.get(evidence, :once?, false) or Map.get(found, :waits?, false) ->
+        faded(evidence.grown, since_ms)
+
+      true ->
+        evidence.grown
     end
   end
 
