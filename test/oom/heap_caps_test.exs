@@ -136,7 +136,11 @@ defmodule OOM.HeapCapsTest do
       :sys.replace_state(HeapCaps, &%{&1 | told?: false})
       size = %{size: 80_000_000, include_shared_binaries: true}
       test = self()
-      task = fn -> send(test, {:task, flag(self())}) && receive(do: (:never -> nil)) end
+
+      task = fn ->
+        send(test, {:task, flag(self())})
+        receive(do: (:never -> nil))
+      end
 
       start =
         {OOM.Supervisor, :start_link,

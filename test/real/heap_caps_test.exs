@@ -41,17 +41,4 @@ defmodule OOM.Real.HeapCapsTest do
     :ok = LimitedVM.call(vm, Heaps, :grow, [3])
     assert LimitedVM.call(vm, Process, :whereis, [Heaps]) == pid
   end
-
-  # No earlier one counts binaries.
-  if String.to_integer(System.otp_release()) >= 26 do
-    test "a cap that counts binaries ends what takes them within one timeslice, which no signal does" do
-      vm = LimitedVM.start!(@limit, [])
-      cap = %{size: 80 * @mib, include_shared_binaries: true}
-      LimitedVM.call(vm, Heaps, :start, [[priority: :low, max_heap_size: cap]])
-      :ok = LimitedVM.call(vm, Heaps, :await_cap, [80 * @mib])
-      assert LimitedVM.call(vm, Heaps, :slice, []) == :killed
-      assert Cgroup.oom_kills(vm.cgroup) == 0
-      assert [%{id: Heaps}] = LimitedVM.call(vm, OOM, :held, [])
-    end
-  end
 end

@@ -117,6 +117,10 @@ defmodule OOM.Test.Healthy do
   @spec await_admitted() :: :ok
   def await_admitted, do: await(fn -> Enum.all?([:low, :normal, :high], &OOM.admit?/1) end)
 
+  @doc "Waits until this child is held."
+  @spec await_held(term()) :: :ok
+  def await_held(id), do: await(fn -> Enum.any?(OOM.held(), &(&1.id == id)) end)
+
   @doc "Waits until nobody is held."
   @spec await_none_held() :: :ok
   def await_none_held, do: await(fn -> OOM.held() == [] end)
