@@ -44,8 +44,9 @@ defmodule OOM.Policy do
     need = need_bytes(policy, report, now_ms)
 
     cond do
+      # Nobody was missing who was not needed any more: what comes later is another wait.
       need <= 0 or exhausted?(policy) ->
-        {:wait, %{policy | late_ms: nil}}
+        {:wait, %{policy | late_ms: nil, nobody_since_ms: nil}}
 
       trim_due?(policy, now_ms) ->
         policy = %{policy | trimmed_ms: now_ms, needed_ms: now_ms}
