@@ -200,7 +200,7 @@ defmodule OOM.Guard do
        when is_integer(headroom) do
     if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: react(report, state),
-      else: throttle(report, state)
+      else: throttle(report, %{state | policy: Policy.unneeded(state.policy)})
   end
 
   defp looked(_no_limit, state), do: state

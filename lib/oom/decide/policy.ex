@@ -44,9 +44,8 @@ defmodule OOM.Policy do
     need = need_bytes(policy, report, now_ms)
 
     cond do
-      # Nobody was missing who was not needed any more: what comes later is another wait.
       need <= 0 or exhausted?(policy) ->
-        {:wait, %{policy | late_ms: nil, nobody_since_ms: nil}}
+        {:wait, unneeded(policy)}
 
       trim_due?(policy, now_ms) ->
         policy = %{policy | trimmed_ms: now_ms, needed_ms: now_ms}
@@ -148,6 +147,10 @@ defmodule OOM.Policy do
       do: %{policy | exhausted_bytes: report.headroom_bytes},
       else: policy
   end
+
+  @doc "Nothing is needed: nobody is missing or waited for, and what comes later is another wait."
+  @spec unneeded(t()) :: t()
+  def unneeded(policy), do: %{policy | late_ms: nil, nobody_since_ms: nil}
 
   @doc "A victim is gone; `true` when it was the last one on its way."
   @spec gone(t(), pid(), integer()) :: {boolean(), t()}
