@@ -200,7 +200,7 @@ defmodule OOM.Guard do
        when is_integer(headroom) do
     if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: react(report, state),
-      else: throttle(report, state)
+      else: throttle(report, %{state | policy: Policy.unneeded(state.policy)})
   end
 
   defp looked(_no_limit, state), do: state
@@ -212,7 +212,10 @@ defmodule OOM.Guard do
   end
 
   defp throttle(report, %{throttle: nil, config: %{kill: true}} = state) do
-    due? = state.throttle_ms == nil or now() >= state.throttle_ms
+    # Steps that do not fit together do not wait for the growth of others to end.
+    due? =
+      state.throttle_ms == nil or now() >= state.throttle_ms or
+        (state.policy.foreign? and Policy.crowded?(state.policy, report))
 
     if due? and Policy.throttle?(state.policy, report) do
       state = if episode_over?(state), do: next_episode(state), else: state

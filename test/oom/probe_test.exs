@@ -86,8 +86,20 @@ defmodule OOM.ProbeTest do
     :ok = Workers.attach(pid, 500, self(), :id, [])
     held = look(pid)
     assert shown?(pid)
-    assert grown(pid) == held
-    assert held >= @mib
+    # But for what is left of its block.
+    assert grown(pid) in @mib..held
+  end
+
+  test "a heap that takes more of the block that it has is shown to grow; its figure is the block" do
+    pid = :erlang.spawn_opt(fn -> filler([]) end, min_heap_size: 1_000_000)
+    on_exit(fn -> Process.exit(pid, :kill) end)
+    :ok = Workers.declare(pid, 250)
+    at = System.monotonic_time(:millisecond)
+    held = look(pid, at)
+    send(pid, {:fill, self(), 100_000})
+    assert_receive :filled
+    assert look(pid, at + 1) == held
+    assert grown(pid) >= 100_000 * 16
   end
 
   test "two looks that follow closely show growth, and the first of one that has started before none" do
@@ -208,6 +220,16 @@ defmodule OOM.ProbeTest do
   end
 
   defp shown?(pid), do: OOM.Evidence.shown?(Workers.lookup(pid), OOM.Level.episode())
+
+  defp filler(kept) do
+    receive do
+      {:fill, from, count} ->
+        kept = [Enum.to_list(1..count) | kept]
+        send(from, :filled)
+        filler(kept)
+    end
+  end
+
   defp grown(pid), do: OOM.Evidence.grown_bytes(Workers.lookup(pid))
 
   defp work(pid), do: Agent.get(pid, fn _ -> Enum.each(1..1_000, &Integer.to_string/1) end)

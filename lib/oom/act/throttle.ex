@@ -103,6 +103,8 @@ defmodule OOM.Throttle do
       # who cannot be killed, and may grow; and who of them stands at the floor until there is room
       bound: %{},
       kept: %{},
+      # whose step does not fit, and since when
+      refused: %{},
       # whether they may have grown when they were first stopped
       suspects: %{},
       # the ranks of those that were shown to grow
@@ -129,11 +131,18 @@ defmodule OOM.Throttle do
   defp turn(state) do
     with {:ok, state} <- stand(state), {:ok, state} <- go(state) do
       cond do
-        state.foreign? -> exit({:shutdown, :foreign})
+        state.foreign? and not crowded?(state) -> exit({:shutdown, :foreign})
         state.calm >= @calm_turns -> :ok
         true -> turn(%{state | turn: state.turn + 1})
       end
     end
+  end
+
+  # Growth of nobody's does not make room for steps that do not fit together: let go, two heaps of 110 MB
+  # were copied at once.
+  defp crowded?(%{seen: seen} = state) do
+    steps = for {pid, _, _} <- seen, do: Steps.bytes_of(pid)
+    Slices.crowded?(steps, distance(sample(state)), :erlang.system_info(:schedulers_online))
   end
 
   # -- All that may grow stand still and are read.
@@ -368,6 +377,7 @@ defmodule OOM.Throttle do
           do: {pid, Steps.bytes_of(pid)}
 
     busy_bytes = busy |> Enum.map(&Steps.bytes_of/1) |> Enum.sum()
+    {%{refused: refused} = state, pids} = refuse(state, pids, room, busy_bytes)
     {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms, busy_bytes)
 
     # While they may run it shows who wants to.
@@ -376,7 +386,8 @@ defmodule OOM.Throttle do
     within_ms = Limits.throttle_ms()
 
     calm? =
-      stand == [] and busy == [] and kept == %{} and Standing.quiet?(state.standing) and
+      stand == [] and busy == [] and kept == %{} and refused == %{} and
+        Standing.quiet?(state.standing) and
         before.drift_bytes_per_s * within_ms <= distance * 1_000 and
         Slices.calm?(run, state.costs, distance, within_ms)
 
@@ -386,6 +397,35 @@ defmodule OOM.Throttle do
       calm = if calm?, do: state.calm + 1, else: 0
       ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
       {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
+    end
+  end
+
+  # One that grows, and is about to take more in one step than there is, is not let run: no kill takes
+  # effect in it once it has begun. The guard has the same figure, and ends one that grows; where it waits for
+  # what is on its way back, so does this. A collection that does not come, or room that is there after all,
+  # would keep it for ever: so not for longer than figures are waited for.
+  defp refuse(state, pids, room, busy_bytes) do
+    now = now()
+
+    refused =
+      for {pid, step} <- pids,
+          takes?(pid, state),
+          not Slices.fits?(step, room, busy_bytes),
+          since = Map.get(state.refused, pid, now),
+          now - since < Limits.late_ms(),
+          into: %{},
+          do: {pid, since}
+
+    {%{state | refused: refused}, Enum.reject(pids, fn {pid, _} -> is_map_key(refused, pid) end)}
+  end
+
+  # Shown to grow, by its figure or by what its last run took: what a heap takes of a block that it has
+  # is in no figure.
+  defp takes?(pid, %{growers: growers, costs: costs}) do
+    case costs do
+      _ when is_map_key(growers, pid) -> true
+      %{^pid => {bytes, _}} -> bytes >= Limits.grown_bytes()
+      _ -> false
     end
   end
 

@@ -45,7 +45,7 @@ defmodule OOM.Policy do
 
     cond do
       need <= 0 or exhausted?(policy) ->
-        {:wait, %{policy | late_ms: nil}}
+        {:wait, unneeded(policy)}
 
       trim_due?(policy, now_ms) ->
         policy = %{policy | trimmed_ms: now_ms, needed_ms: now_ms}
@@ -147,6 +147,10 @@ defmodule OOM.Policy do
       do: %{policy | exhausted_bytes: report.headroom_bytes},
       else: policy
   end
+
+  @doc "Nothing is needed: nobody is missing or waited for, and what comes later is another wait."
+  @spec unneeded(t()) :: t()
+  def unneeded(policy), do: %{policy | late_ms: nil, nobody_since_ms: nil}
 
   @doc "A victim is gone; `true` when it was the last one on its way."
   @spec gone(t(), pid(), integer()) :: {boolean(), t()}

@@ -62,6 +62,27 @@ defmodule OOM.Slices do
     {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: @shortest_ms), stand}
   end
 
+  @doc """
+  Whether a step (OOM.Steps) fits into what is left beside those that are being taken. It may pass the floor
+  for a moment, as a healthy collection does, but by no more than half of it (as OOM.Need has it): one that
+  takes more is the next victim, and no kill takes effect in it once it has begun.
+  """
+  @spec fits?(
+          non_neg_integer(),
+          {distance_bytes :: non_neg_integer(), floor_bytes :: non_neg_integer()},
+          non_neg_integer()
+        ) :: boolean()
+  def fits?(step, {distance, floor}, busy_bytes),
+    do: step == 0 or step + busy_bytes <= distance + div(floor, 2)
+
+  @doc """
+  Whether steps that may be taken at the same time, as many of the largest as there are schedulers, do not
+  fit together.
+  """
+  @spec crowded?([non_neg_integer()], non_neg_integer(), pos_integer()) :: boolean()
+  def crowded?(steps, distance, schedulers),
+    do: steps |> Enum.sort(:desc) |> Enum.take(schedulers) |> Enum.sum() > distance
+
   @doc "Whether so much is left above the floor that one that has taken the node there may go on."
   @spec room?({distance_bytes :: non_neg_integer(), floor_bytes :: pos_integer()}) :: boolean()
   def room?({distance, floor}), do: distance >= div(floor, @floor_share)

@@ -14,12 +14,14 @@ defmodule OOM.VictimQueue do
   # | last  | the same of the next rank                                                       |
   #
   # Where a worker does not answer (a collection cannot be interrupted, and no kill takes effect in it),
-  # the choice waits for it rather than take others in its place.
+  # the choice waits for it rather than take others in its place. But what memory takes meanwhile is that
+  # collection's, as far as its step goes (OOM.Steps), and not unexplained: those beside it that were shown to
+  # grow are measured by the rest, and by its own growth.
   #
   # It reads the plan (OOM.Plan) in order, so it costs the same however many workers there are, and asks
   # no process anything.
 
-  alias OOM.{Evidence, Level, Limits, Plan, Priority, Tree, Units, Workers}
+  alias OOM.{Evidence, Level, Limits, Plan, Priority, Steps, Tree, Units, Workers}
 
   @normal Priority.rank!(:normal)
 
@@ -94,6 +96,7 @@ defmodule OOM.VictimQueue do
     ranks = ranks(Plan.first_rank(), Map.put(limits, :episode, Level.episode()))
     total = ranks |> Enum.map(& &1.grown_bytes) |> Enum.sum()
     fastest = ranks |> Enum.map(& &1.fastest_bytes) |> Enum.max(fn -> 0 end)
+    limits = explained(limits, ranks |> Enum.map(& &1.steps_bytes) |> Enum.sum())
     first(ranks, %{total: total, fastest: fastest}, limits)
   end
 
@@ -102,12 +105,24 @@ defmodule OOM.VictimQueue do
   defp ranks(nil, _limits), do: []
 
   defp ranks(rank, limits) do
-    {known, late?} = candidates(rank, limits)
+    {known, late} = candidates(rank, limits)
     grown = Enum.map(known, & &1.grown_bytes)
-    row = %{rank: rank, known: known, grown_bytes: Enum.sum(grown), late?: late?}
-    row = Map.put(row, :fastest_bytes, Enum.max(grown, fn -> 0 end))
+    late_grown = Enum.map(late, &elem(&1, 0))
+
+    row = %{
+      rank: rank,
+      known: known,
+      late?: late != [],
+      grown_bytes: Enum.sum(grown),
+      fastest_bytes: Enum.max(grown ++ late_grown, fn -> 0 end),
+      steps_bytes: late |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    }
+
     [row | ranks(Plan.next_rank(rank), limits)]
   end
+
+  defp explained(%{recent_bytes: recent} = limits, steps_bytes),
+    do: %{limits | recent_bytes: max(recent - steps_bytes, min(recent, Limits.recent_bytes()))}
 
   defp first([], _all, _limits), do: {[], :none}
   defp first([%{rank: rank} | _], _all, %{ceiling: top}) when rank > top, do: {[], :late}
@@ -199,18 +214,27 @@ defmodule OOM.VictimQueue do
 
   defp sum(victims), do: victims |> Enum.map(& &1.bytes) |> Enum.sum()
 
-  # The largest of a rank that may be chosen, and whether there are some whose figures are late.
+  # The largest of a rank that may be chosen, and of those whose figures are late the growth that was seen and
+  # the step that they are in.
   defp candidates(rank, limits) do
     rank
     |> Plan.largest(Limits.looks())
-    |> Enum.reduce({[], false}, fn {minus, pid}, {known, late?} ->
-      case judge(rank, -minus, Workers.lookup(pid), limits) do
-        :late -> {known, true}
-        nil -> {known, late?}
-        victim -> {[victim | known], late?}
+    |> Enum.reduce({[], []}, fn {minus, pid}, {known, late} ->
+      row = Workers.lookup(pid)
+
+      case judge(rank, -minus, row, limits) do
+        :late -> {known, [in_step(row, limits) | late]}
+        nil -> {known, late}
+        victim -> {[victim | known], late}
       end
     end)
   end
+
+  # One that does not answer is in its step if it was about to take one.
+  defp in_step({pid, _, _, _, :stale, _, _, _, _} = row, limits),
+    do: {Evidence.grown_bytes(row, limits.now_ms), Steps.bytes_of(pid)}
+
+  defp in_step(_row, _limits), do: {0, 0}
 
   # The row decides: a key may just be being replaced, and then the worker has another.
   defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, id, _, _} = row, limits) do

@@ -269,6 +269,12 @@ defmodule OOM.PolicyTest do
       assert {:wait, _} = decide(policy, Limits.nobody_ms() + 1)
     end
 
+    test "not where that was some time ago, and nothing was needed in between" do
+      policy = nobody(Policy.new(false), 0)
+      {:wait, policy} = decide(policy, report(100), 1)
+      refute policy |> nobody(Limits.nobody_ms()) |> Policy.exhausted?()
+    end
+
     test "not while somebody is waited for" do
       policy = Policy.nobody(Policy.new(false), :late, report(), 0)
       refute policy |> Policy.nobody(:late, report(), 10_000) |> Policy.exhausted?()

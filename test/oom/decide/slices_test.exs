@@ -83,6 +83,28 @@ defmodule OOM.SlicesTest do
     end
   end
 
+  describe "fits?/3" do
+    test "is whether a step passes the floor by no more than half, beside those that are being taken" do
+      assert Slices.fits?(54 * @mib, {40 * @mib, @floor}, 0)
+      refute Slices.fits?(54 * @mib + 1, {40 * @mib, @floor}, 0)
+      refute Slices.fits?(54 * @mib, {40 * @mib, @floor}, 1)
+    end
+
+    test "no step always fits" do
+      assert Slices.fits?(0, {0, @floor}, 500 * @mib)
+    end
+  end
+
+  describe "crowded?/3" do
+    test "is whether the largest, one on each scheduler, do not fit above the floor together" do
+      steps = [1 * @mib, 90 * @mib, 93 * @mib]
+      refute Slices.crowded?(steps, 183 * @mib, 2)
+      assert Slices.crowded?(steps, 183 * @mib - 1, 2)
+      refute Slices.crowded?(steps, 93 * @mib, 1)
+      refute Slices.crowded?([], 0, 2)
+    end
+  end
+
   describe "costs/4" do
     test "are what a worker's figure grew by, and its part of what memory grew by besides" do
       own = %{a: 10 * @mib, b: 0}

@@ -3,7 +3,7 @@ defmodule OOM.VictimQueueTest do
   # The victim order, case by case, on rows that are put there: no process is asked anything.
   use OOM.Test.TablesCase, async: false
 
-  alias OOM.{Level, Limits, Plan, VictimQueue, Workers}
+  alias OOM.{Level, Limits, Plan, Steps, VictimQueue, Workers}
 
   @mib 1_048_576
   @now 100_000
@@ -277,6 +277,23 @@ defmodule OOM.VictimQueueTest do
       worker(250, 100, grown: 100, state: :stale)
       grower = worker(250, 20, grown: 20)
       assert {[grower], :growing} == pids(choose(10))
+    end
+
+    test "explains what memory takes meanwhile, as far as its step goes, and those beside it go" do
+      grower = worker(500, 80, grown: 5)
+      in_step = worker(500, 80, grown: 5, state: :stale)
+      assert {[], :late} == choose(10, recent_bytes: 90 * @mib)
+      Steps.put(in_step, 70 * @mib)
+      assert {[grower], :growing} == pids(choose(10, recent_bytes: 90 * @mib))
+      # More of it than four times what they have grown by is nobody's.
+      assert {[], :late} == choose(10, recent_bytes: 90 * @mib + 1)
+    end
+
+    test "is not who goes; nor do those that have grown by far less than it has" do
+      in_step = worker(500, 80, grown: 50, state: :stale)
+      Steps.put(in_step, 90 * @mib)
+      worker(500, 20, grown: 5)
+      assert {[], :late} == choose(10, recent_bytes: 90 * @mib)
     end
 
     test "is passed by in the end" do
