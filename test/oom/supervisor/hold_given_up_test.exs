@@ -317,7 +317,8 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
         end)
 
       assert log =~ "there is no room for :a"
-      # It has shown that it lives.
+      # It has shown that it lives, once it is known that it is back.
+      eventually(fn -> is_integer(OOM.Holds.Store.lookup({sup, :a}).released_ms) end)
       OOM.Holds.Store.update({sup, :a}, &%{&1 | released_ms: &1.released_ms - 1_000_000})
       Holds.changed({sup, :a})
       eventually(fn -> not alarm?(sup, :a, :oom_no_room) end)
