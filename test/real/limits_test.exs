@@ -109,7 +109,7 @@ defmodule OOM.Real.LimitsTest do
     :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 8 * @mib, :fast])
     await_level(vm, [:critical])
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
-    LimitedVM.call(vm, Workload, :await_samples, [samples + 500])
+    LimitedVM.call(vm, Workload, :await_samples, [samples + 12])
     assert LimitedVM.call(vm, Healthy, :pids, [supervisor]) == before
   end
 
