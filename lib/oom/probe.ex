@@ -58,9 +58,7 @@ defmodule OOM.Probe do
         waits? = waits?(pid, status, queue)
         free? = waits? or ran?(reductions, last)
 
-        evidence =
-          work |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
-
+        evidence = evidence(work, {last_bytes, bytes}, now_ms, free?, waits?)
         live = live(gc)
         copied = copied(status, ran?(reductions, last), live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
@@ -71,6 +69,12 @@ defmodule OOM.Probe do
         nil
     end
   end
+
+  defp evidence({:born, at_ms, episode}, {_, bytes}, now_ms, _free?, true),
+    do: Evidence.started(Evidence.born(episode), bytes, now_ms - at_ms, Level.episode())
+
+  defp evidence(work, {last_bytes, bytes}, now_ms, free?, _waits?),
+    do: work |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
 
   # Evidence and figure of the last look, its age, and whether the worker could have grown since.
   defp before({_, at_ms, %{evidence: evidence}}, bytes, now_ms, free?),
