@@ -181,7 +181,7 @@ defmodule OOM.Test.Stepper do
     trace()
     test = self()
 
-    spawn(fn ->
+    spawn_monitor(fn ->
       fill(0, open(kind), mib_per_s, left_bytes, now())
       send(test, :filled)
       Process.sleep(:infinity)
@@ -229,6 +229,13 @@ defmodule OOM.Test.Stepper do
 
       :filled ->
         Map.values(longest)
+
+      # The kernel may end a program that has filled what is left.
+      {:DOWN, _, :process, _, {:badarg, [{:erlang, :port_command, _, _} | _]}} ->
+        Map.values(longest)
+
+      {:DOWN, _, :process, _, reason} ->
+        exit({:not_filled, reason})
     end
   end
 
