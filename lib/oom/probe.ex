@@ -63,9 +63,7 @@ defmodule OOM.Probe do
         # What growth goes by: of the blocks only what has been written to.
         taken = bytes - heap(gc) + elem(touched, 1)
 
-        evidence =
-          work |> before(last_bytes, now_ms, free?) |> Evidence.look(taken, Level.episode())
-
+        evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
         copied = copied(status, ran?(reductions, last), live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
         found = Map.merge(found, %{touched: touched, taken: taken, waits?: waits?, mail: mail})
@@ -75,6 +73,12 @@ defmodule OOM.Probe do
         nil
     end
   end
+
+  defp evidence({:born, at_ms, episode}, {_, bytes}, now_ms, _free?, true),
+    do: Evidence.started(Evidence.born(episode), bytes, now_ms - at_ms, Level.episode())
+
+  defp evidence(work, {last_bytes, bytes}, now_ms, free?, _waits?),
+    do: work |> before(last_bytes, now_ms, free?) |> Evidence.look(bytes, Level.episode())
 
   # Evidence and figure of the last look, its age, and whether the worker could have grown since.
   defp before({_, at_ms, %{evidence: evidence} = found}, bytes, now_ms, free?),

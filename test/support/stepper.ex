@@ -1,13 +1,11 @@
 defmodule OOM.Test.Stepper do
   @moduledoc false
   # Runs inside a limited VM: workers that grow in steps and sleep in between, to which a protected one may be
-  # bound by the stream that it reads of them; idle workers of no size; and a table that is nobody's.
+  # bound by the stream that it reads of them; idle workers of no size; and growth that is nobody's.
 
   @mib 1_048_576
   @pause_ms 20
   @looks 25
-  # Two seconds.
-  @for_good 100
 
   defmodule Reader do
     @moduledoc false
@@ -174,46 +172,70 @@ defmodule OOM.Test.Stepper do
   end
 
   @doc """
-  A table that no worker owns grows by so many MiB each second, until only so much headroom is left. Returns
-  which of `pids` were seen standing still at each of many looks that followed one another, at any time.
+  A table that no worker owns, or a program behind a port, grows by so many MiB each second, until only so
+  much headroom is left. Returns how long those of `pids` stood that the throttle made to stand: the longest
+  stretches of each, in ms.
   """
-  @spec fill_table(pos_integer(), pos_integer(), [pid()]) :: [pid()]
-  def fill_table(mib_per_s, left_bytes, pids) do
+  @spec fill(:table | :program, pos_integer(), pos_integer(), [pid()]) :: [non_neg_integer()]
+  def fill(kind, mib_per_s, left_bytes, pids) do
+    trace()
     test = self()
 
-    spawn(fn ->
-      :ets.new(__MODULE__, [:named_table, :public])
-      fill(0, mib_per_s, left_bytes, now())
+    spawn_monitor(fn ->
+      fill(0, open(kind), mib_per_s, left_bytes, now())
       send(test, :filled)
       Process.sleep(:infinity)
     end)
 
-    watch(Map.from_keys(pids, 0), MapSet.new())
+    watch(MapSet.new(pids), %{}, %{})
   end
 
-  defp fill(count, mib_per_s, left_bytes, began) do
+  defp open(:table), do: {:table, :ets.new(__MODULE__, [:public])}
+  # It keeps the last lines of what it is told, and none ends.
+  defp open(:program), do: {:port, Port.open({:spawn, "tail > /dev/null 2>&1"}, [:binary])}
+
+  defp fill(count, to, mib_per_s, left_bytes, began) do
     due = div((now() - began) * mib_per_s, 1_000)
-    for i <- count..(due - 1)//1, do: :ets.insert(__MODULE__, {i, :lists.seq(1, div(@mib, 16))})
+    for i <- count..(due - 1)//1, do: more(to, i)
 
     if OOM.snapshot().headroom_bytes > left_bytes do
       Process.sleep(5)
-      fill(max(count, due), mib_per_s, left_bytes, began)
+      fill(max(count, due), to, mib_per_s, left_bytes, began)
     end
   end
 
-  defp watch(looks, stood) do
-    receive do
-      :filled -> MapSet.to_list(stood)
-    after
-      @pause_ms ->
-        looks =
-          for {pid, count} <- looks, into: %{} do
-            suspended? = Process.info(pid, :status) == {:status, :suspended}
-            {pid, if(suspended?, do: count + 1, else: 0)}
-          end
+  defp more({:table, table}, i), do: :ets.insert(table, {i, :lists.seq(1, div(@mib, 16))})
+  defp more({:port, port}, _i), do: Port.command(port, mib())
 
-        long = for {pid, count} <- looks, count >= @for_good, into: stood, do: pid
-        watch(looks, long)
+  # Each throttle begins as a process of the guard's. It is traced, and not looked at: looks have gaps, and
+  # miss a run of 1 ms.
+  defp trace do
+    :erlang.trace_pattern({:erlang, :suspend_process, 2}, true, [])
+    :erlang.trace_pattern({:erlang, :resume_process, 1}, true, [])
+    flags = [:call, :set_on_spawn, :monotonic_timestamp]
+    1 = :erlang.trace(Process.whereis(OOM.Guard), true, flags)
+  end
+
+  defp watch(pids, since, longest) do
+    receive do
+      {:trace_ts, by, :call, {:erlang, :suspend_process, [pid, _]}, at} ->
+        watch(pids, Map.put_new(since, {by, pid}, at), longest)
+
+      {:trace_ts, by, :call, {:erlang, :resume_process, [pid]}, at} ->
+        {from, since} = Map.pop(since, {by, pid}, at)
+        ms = System.convert_time_unit(at - from, :native, :millisecond)
+        longest = if pid in pids, do: Map.update(longest, pid, ms, &max(&1, ms)), else: longest
+        watch(pids, since, longest)
+
+      :filled ->
+        Map.values(longest)
+
+      # The kernel may end a program that has filled what is left.
+      {:DOWN, _, :process, _, {:badarg, [{:erlang, :port_command, _, _} | _]}} ->
+        Map.values(longest)
+
+      {:DOWN, _, :process, _, reason} ->
+        exit({:not_filled, reason})
     end
   end
 

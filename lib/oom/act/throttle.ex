@@ -35,7 +35,8 @@ defmodule OOM.Throttle do
     Reporter,
     Slices,
     Standing,
-    Steps
+    Steps,
+    Stretches
   }
 
   alias OOM.{Tables, Units, VictimQueue, Workers}
@@ -43,7 +44,7 @@ defmodule OOM.Throttle do
   # The least stand: what was freed is back by then, and a decision has taken effect. And the longest,
   # where figures are late; below 50 ms with the run and what the schedulers add.
   @stand_ms 15
-  @longest_ms 40
+  @longest_ms Limits.longest_stand_ms()
   # So long at most it is waited until all stand; one in a long collection does not for hundreds of ms.
   @settle_ms 10
   # Whom a stand takes in.
@@ -98,6 +99,12 @@ defmodule OOM.Throttle do
       still: %{},
       # who was shown to grow
       growers: %{},
+      # since when each stands, when the first has to run, how long the last stand took, and whether
+      # some were let run in it
+      since: %{},
+      due_ms: :infinity,
+      stood_ms: @stand_ms,
+      loose?: false,
       # who is left alone, and until when
       alone: %{},
       # who cannot be killed, and may grow; and who of them stands at the floor until there is room
@@ -160,12 +167,18 @@ defmodule OOM.Throttle do
     bound = bound(alone)
     line = VictimQueue.line(@line, @of_each_rank, alone) ++ Map.keys(bound)
 
-    state = %{
-      state
-      | alone: alone,
-        bound: bound,
-        still: Enum.reduce(line, state.still, &suspend/2)
-    }
+    since = Stretches.only(state.since, state.still)
+    still = Enum.reduce(line, state.still, &suspend/2)
+
+    state =
+      due(%{
+        state
+        | alone: alone,
+          bound: bound,
+          still: still,
+          since: Stretches.begun(since, Map.keys(still), began_ms),
+          loose?: false
+      })
 
     with {:ok, state} <- wait(state, began_ms + @settle_ms, :stood),
          settled = sample(state),
@@ -175,10 +188,24 @@ defmodule OOM.Throttle do
          state = line |> read(state) |> stood_for(settled, standing) |> sort() |> costs(standing),
          :ok = Guard.look(self(), rate(settled, standing)) do
       # At first nobody is known to need it longer.
-      if state.turn == 0,
-        do: {:ok, state},
-        else: stand_on(state, standing, began_ms + @stand_ms)
+      with {:ok, state} <- stand_longer(state, standing, began_ms + @stand_ms),
+           do: {:ok, due(%{state | stood_ms: max(now() - began_ms, @stand_ms)})}
     end
+  end
+
+  defp stand_longer(%{turn: 0} = state, _standing, _until_ms), do: {:ok, state}
+  defp stand_longer(state, standing, until_ms), do: stand_on(state, standing, until_ms)
+
+  defp due(state), do: %{state | due_ms: Stretches.due_ms(state.since, shown(state))}
+
+  # Who may stand for longer: those shown to grow.
+  defp shown(%{growers: growers, kept: kept}), do: Map.merge(growers, kept)
+
+  # These have stood as long as one may who is not shown to grow.
+  defp let_go(state) do
+    pids = Stretches.due(state.since, shown(state), now())
+    still = Enum.reduce(pids, state.still, &resume/2)
+    due(%{state | still: still, since: Map.drop(state.since, pids), loose?: true})
   end
 
   # Others look at those that are left alone meanwhile.
@@ -193,9 +220,10 @@ defmodule OOM.Throttle do
     growers = Map.filter(state.before, fn {pid, _} -> is_map_key(state.growers, pid) end)
 
     # One in a collection does not stand yet, and takes what it copies into.
-    if busy(state) != [] or (bytes > 0 and explained(growers, state) * 2 >= bytes),
-      do: state,
-      else: %{state | standing: Standing.add(standing, bytes, to.at_ms - from.at_ms)}
+    if state.loose? or busy(state) != [] or
+         (bytes > 0 and explained(growers, state) * 2 >= bytes),
+       do: state,
+       else: %{state | standing: Standing.add(standing, bytes, to.at_ms - from.at_ms)}
   end
 
   # Those that nobody may kill, because a protected one would end with them, may grow all the same.
@@ -215,7 +243,8 @@ defmodule OOM.Throttle do
 
       cond do
         # Where growth goes on while all stand, more of that tells nothing new.
-        not state.standing.all? and busy(state) == [] and moved(standing, now) > @alert_bytes ->
+        not state.standing.all? and not state.loose? and busy(state) == [] and
+            moved(standing, now) > @alert_bytes ->
           {:ok, %{state | alert?: true, alone: %{}, standing: Standing.all()}}
 
         now.at_ms >= until_ms ->
@@ -349,10 +378,25 @@ defmodule OOM.Throttle do
   defp costs(%{ran: nil} = state, _standing), do: state
 
   defp costs(%{ran: {before, pids, run_ms}} = state, standing) do
-    own =
-      for pid <- pids, is_map_key(state.looks, pid), into: %{}, do: {pid, grown_by(pid, state)}
+    own = for pid <- pids, is_map_key(state.looks, pid), do: {pid, grown_by(pid, state)}
+    # What nobody's figure shows is not of those that have not run.
+    {rested, ran} = Enum.split_with(own, fn {pid, _} -> rested?(pid, state) end)
+    costs = Slices.costs(state.costs, Map.new(rested), 0, run_ms)
+    %{state | costs: Slices.costs(costs, Map.new(ran), grown(before, standing), run_ms)}
+  end
 
-    %{state | costs: Slices.costs(state.costs, own, grown(before, standing), run_ms)}
+  # It waits, and has not run since the last stand, as far as that is known.
+  defp rested?(pid, state) do
+    case {state.before[pid], state.looks[pid]} do
+      {{before, _, _}, {now, _, true}} when is_integer(before) and is_integer(now) ->
+        now - before <= Limits.rested_reductions()
+
+      {nil, {_, _, waits?}} ->
+        waits?
+
+      _ ->
+        false
+    end
   end
 
   # -- Some run.
@@ -377,8 +421,12 @@ defmodule OOM.Throttle do
           do: {pid, Steps.bytes_of(pid)}
 
     busy_bytes = busy |> Enum.map(&Steps.bytes_of/1) |> Enum.sum()
-    {%{refused: refused} = state, pids} = refuse(state, pids, room, busy_bytes)
-    {run, run_ms, stand} = Slices.choose(pids, state.costs, room, last_ms, busy_bytes)
+    {rested, late, may} = free_or_late(pids, state)
+    {%{refused: refused} = state, may} = refuse(state, may, room, busy_bytes)
+    {run, run_ms, stand} = Slices.choose(may, state.costs, room, last_ms, busy_bytes)
+    run = rested ++ late ++ run
+    # What those take that run because it is time fits into nothing.
+    run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
 
     # While they may run it shows who wants to.
     _ = if rem(state.turn, @look_turns) == 0, do: look(run)
@@ -427,6 +475,17 @@ defmodule OOM.Throttle do
       %{^pid => {bytes, _}} -> bytes >= Limits.grown_bytes()
       _ -> false
     end
+  end
+
+  # One that waits and has taken nothing costs nothing. And one that would have stood too long after the next
+  # stand runs now, whatever it costs.
+  defp free_or_late(pids, state) do
+    by_ms = now() + 1 + state.stood_ms
+    due = state.since |> Stretches.due(shown(state), by_ms) |> MapSet.new()
+    free? = fn {pid, _} -> not is_map_key(state.growers, pid) and rested?(pid, state) end
+    {rested, others} = Enum.split_with(pids, free?)
+    {late, may} = Enum.split_with(others, fn {pid, _} -> MapSet.member?(due, pid) end)
+    {for({pid, _} <- rested, do: pid), for({pid, _} <- late, do: pid), may}
   end
 
   # Where nobody runs it is a stand.
@@ -504,7 +563,10 @@ defmodule OOM.Throttle do
       {:DOWN, ^guard, _, _, _} ->
         :ok
     after
-      max(until_ms - now(), 0) -> {:ok, state}
+      max(min(until_ms, state.due_ms) - now(), 0) ->
+        if now() >= until_ms,
+          do: {:ok, state},
+          else: wait(let_go(state), until_ms, what)
     end
   end
 

@@ -12,10 +12,11 @@ defmodule OOM.Evidence do
 
   @typedoc """
   `more`: what the last look found above the one before, so long before it; nothing is shown by it. `once?`:
-  there was one look, at one that has just started.
+  there was one look, at one that has just started. `started?`: it waited then, and has taken nothing since.
   """
   @type t :: %{
           optional(:once?) => true,
+          optional(:started?) => true,
           grown: non_neg_integer(),
           shown?: boolean(),
           episode: non_neg_integer(),
@@ -26,6 +27,23 @@ defmodule OOM.Evidence do
   @doc "Of one that has just started: what it holds at its first look it has taken since."
   @spec born(non_neg_integer()) :: t()
   def born(episode), do: %{grown: 0, shown?: true, episode: episode, more: nil, since_ms: 0}
+
+  @doc """
+  The first look at one that has just started, so long ago, and waits already: what it holds was taken at its
+  start, and it goes on to nothing that anybody knows of.
+  """
+  @spec started(t(), non_neg_integer(), integer(), non_neg_integer()) :: t()
+  def started(born, bytes, since_ms, episode) do
+    since_ms = max(since_ms, 0)
+
+    case look({born, 0, since_ms, true}, bytes, episode) do
+      %{shown?: true} = evidence ->
+        Map.merge(evidence, %{grown: faded(bytes, since_ms, Limits.started_ms()), started?: true})
+
+      not_shown ->
+        not_shown
+    end
+  end
 
   @doc """
   What a look in this episode shows, given the evidence and figure of the last, how long ago it was, and
@@ -50,6 +68,12 @@ defmodule OOM.Evidence do
     known? = last.shown? and (not free? or since_ms <= Limits.fresh_ms())
 
     cond do
+      known? and free? and started?(last, more) ->
+        last.grown
+        |> faded(since_ms, Limits.started_ms())
+        |> shown(more, since_ms, episode)
+        |> Map.put(:started?, true)
+
       known? and free? ->
         grown = faded(last.grown, since_ms) + lately(more, since_ms)
         grown |> max(0) |> shown(more, since_ms, episode) |> once(last)
@@ -68,6 +92,8 @@ defmodule OOM.Evidence do
   defp shown(grown, more, since_ms, episode),
     do: %{grown: grown, shown?: true, episode: episode, more: more, since_ms: since_ms}
 
+  defp started?(last, more), do: Map.get(last, :started?, false) and more < Limits.grown_bytes()
+
   # What one has at its first look that has just started may be all it ever takes.
   defp once(evidence, %{shown?: true, more: nil}), do: Map.put(evidence, :once?, true)
   defp once(evidence, _last), do: evidence
@@ -79,7 +105,8 @@ defmodule OOM.Evidence do
       else: div(more * Limits.shown_ms(), since_ms)
   end
 
-  defp faded(grown, since_ms), do: round(grown * :math.exp(-since_ms / Limits.grown_ms()))
+  defp faded(grown, since_ms, within_ms \\ Limits.grown_ms()),
+    do: round(grown * :math.exp(-since_ms / within_ms))
 
   @doc "What this worker was shown to have grown by at its last look; 0 where nothing was shown."
   @spec grown_bytes(Workers.row()) :: non_neg_integer()
@@ -97,6 +124,9 @@ defmodule OOM.Evidence do
     cond do
       since_ms > Limits.fresh_ms() ->
         0
+
+      Map.get(evidence, :started?, false) ->
+        faded(evidence.grown, max(now_ms - at_ms, 0), Limits.started_ms())
 
       Map.get(evidence, :once?, false) or Map.get(found, :waits?, false) ->
         faded(evidence.grown, since_ms)

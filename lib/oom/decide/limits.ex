@@ -86,6 +86,13 @@ defmodule OOM.Limits do
   @spec grown_ms() :: pos_integer()
   def grown_ms, do: 300
 
+  @doc """
+  What one holds that has just started, and waits, was taken at its start, and fades with this time constant,
+  in ms: where newcomers are the leak, others follow within it.
+  """
+  @spec started_ms() :: pos_integer()
+  def started_ms, do: suspect_ms()
+
   @doc "A worker that has grown by less is no grower, in bytes: one of many that just does its work."
   @spec grown_bytes() :: pos_integer()
   def grown_bytes, do: 65_536
@@ -97,6 +104,13 @@ defmodule OOM.Limits do
   """
   @spec grown_share() :: pos_integer()
   def grown_share, do: 8
+
+  @doc """
+  One that waits and has worked no more than this between two looks, in reductions, has not run: to be
+  looked at and made to stand costs a few.
+  """
+  @spec rested_reductions() :: pos_integer()
+  def rested_reductions, do: 20
 
   # -- Whom
 
@@ -154,9 +168,16 @@ defmodule OOM.Limits do
   @spec free_busy_bytes_per_ms() :: pos_integer()
   def free_busy_bytes_per_ms, do: div(@mib, 2)
 
+  @doc """
+  Nobody who is not shown to grow is made to stand for longer at a stretch, in ms: below 50, a common
+  timeout, with what the schedulers add.
+  """
+  @spec longest_stand_ms() :: pos_integer()
+  def longest_stand_ms, do: 40
+
   @doc "No sweep is longer, in ms: what the throttle lets workers stand at most."
   @spec longest_sweep_ms() :: pos_integer()
-  def longest_sweep_ms, do: 40
+  def longest_sweep_ms, do: longest_stand_ms()
 
   @doc "All others run for so long before the next, in ms."
   @spec between_sweeps_ms() :: pos_integer()

@@ -108,6 +108,24 @@ defmodule OOM.EvidenceTest do
       end
     end
 
+    test "and waits at its first look has taken it at its start: where nothing follows it fades soon" do
+      started = &Evidence.started(Evidence.born(@episode), 5 * @mib, &1, @episode)
+      assert %{grown: 5_242_880, shown?: true} = started.(0)
+      assert_in_delta started.(Limits.started_ms()).grown, 5 * @mib / 2.72, 10_000
+      assert started.(500).grown < Limits.grown_bytes()
+      assert %{grown: 0, shown?: false} = started.(Limits.fresh_ms() + 1)
+
+      # By the next look, and where there is none.
+      at = fn bytes, ms -> Evidence.look({started.(0), 5 * @mib, ms, true}, bytes, @episode) end
+      assert_in_delta at.(5 * @mib, Limits.started_ms()).grown, 5 * @mib / 2.72, 10_000
+      row = row({1, 1_000, %{evidence: at.(5 * @mib, 0)}})
+      later = 1_000 + Limits.started_ms()
+      assert_in_delta Evidence.grown_bytes(row, later), 5 * @mib / 2.72, 10_000
+      # One that takes more after all is like any other.
+      assert at.(6 * @mib, 0).grown == 6 * @mib
+      refute is_map_key(at.(6 * @mib, 0), :started?)
+    end
+
     test "goes on to grow from there, and it fades as it does for others" do
       first = first_look(5 * @mib, 1, @episode)
       at = fn bytes, since -> Evidence.look({first, 5 * @mib, since, true}, bytes, @episode) end
