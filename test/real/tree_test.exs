@@ -19,9 +19,9 @@ defmodule OOM.Real.TreeTest do
     result = LimitedVM.call(vm, TreeWorkload, :run, [kind, returns?, busy?])
     assert Cgroup.oom_kills(vm.cgroup) == 0
 
-    assert %{reason: {:shutdown, :memory_pressure}, starts: 0, back?: ^returns?, top?: true} =
-             result
-
+    assert %{reason: {:shutdown, :memory_pressure}, back?: ^returns?, top?: true} = result
+    # Once at most, and that as soon as there is room: the level need not be normal by then.
+    assert result.starts <= if(returns?, do: 1, else: 0)
     result
   end
 
