@@ -29,6 +29,7 @@ defmodule OOM.Throttle do
     Guard,
     Level,
     Limits,
+    Lineup,
     Native,
     Owned,
     Probe,
@@ -40,6 +41,7 @@ defmodule OOM.Throttle do
   }
 
   alias OOM.{Tables, Units, VictimQueue, Workers}
+  alias OOM.Throttle.{Sample, Suspended}
 
   # The least stand: what was freed is back by then, and a decision has taken effect. And the longest,
   # where figures are late; below 50 ms with the run and what the schedulers add.
@@ -50,10 +52,6 @@ defmodule OOM.Throttle do
   # Whom a stand takes in.
   @line 1_000
   @of_each_rank 400
-  # One that has done so much work in a turn and has not grown is left alone for so long, in ms, unless others
-  # who look see it grow. A leak that does next to nothing else takes 64 KiB with far less.
-  @ran_reductions 20_000
-  @alone_ms 800
   # In the first of so many turns the workers are also looked at while they may run.
   @look_turns 8
   # To read whose children so many processes are takes 30 ms. Where there are more the accountant's
@@ -97,39 +95,19 @@ defmodule OOM.Throttle do
       turn: 0,
       # who stands still
       still: %{},
-      # who was shown to grow
-      growers: %{},
+      # who they are, and what is known of them
+      line: %Lineup{},
       # since when each stands, when the first has to run, how long the last stand took, and whether
       # some were let run in it
       since: %{},
       due_ms: :infinity,
       stood_ms: @stand_ms,
       loose?: false,
-      # who is left alone, and until when
-      alone: %{},
-      # who cannot be killed, and may grow; and who of them stands at the floor until there is room
-      bound: %{},
-      kept: %{},
-      # whose step does not fit, and since when
-      refused: %{},
-      # whether they may have grown when they were first stopped
-      suspects: %{},
-      # the ranks of those that were shown to grow
-      ranks: %{},
-      # {reductions, bytes, waits?} of each at this stand, and at the last
-      looks: %{},
-      before: %{},
-      # {pid, row, growth shown} of the line
-      seen: [],
       # who ran last: {sample before, pids, how long}
       ran: nil,
       # the turn in which each ran last
       ran_turn: %{},
-      costs: %{},
       calm: 0,
-      # growth while all stand that may be left out of account, and what it shows
-      standing: %Standing{},
-      foreign?: false,
       # growth was seen among those that are left alone
       alert?: false
     }
@@ -138,7 +116,7 @@ defmodule OOM.Throttle do
   defp turn(state) do
     with {:ok, state} <- stand(state), {:ok, state} <- go(state) do
       cond do
-        state.foreign? and not crowded?(state) -> exit({:shutdown, :foreign})
+        state.line.foreign? and not crowded?(state) -> exit({:shutdown, :foreign})
         state.calm >= @calm_turns -> :ok
         true -> turn(%{state | turn: state.turn + 1})
       end
@@ -147,9 +125,14 @@ defmodule OOM.Throttle do
 
   # Growth of nobody's does not make room for steps that do not fit together: let go, two heaps of 110 MB
   # were copied at once.
-  defp crowded?(%{seen: seen} = state) do
+  defp crowded?(%{line: %{seen: seen}} = state) do
     steps = for {pid, _, _} <- seen, do: Steps.bytes_of(pid)
-    Slices.crowded?(steps, distance(sample(state)), :erlang.system_info(:schedulers_online))
+
+    Slices.crowded?(
+      steps,
+      Sample.distance(Sample.take(state.watcher)),
+      :erlang.system_info(:schedulers_online)
+    )
   end
 
   # -- All that may grow stand still and are read.
@@ -158,7 +141,7 @@ defmodule OOM.Throttle do
     began_ms = now()
 
     alone =
-      for {pid, until} <- state.alone,
+      for {pid, until} <- state.line.alone,
           until > began_ms,
           not grows?(pid),
           into: %{},
@@ -168,25 +151,25 @@ defmodule OOM.Throttle do
     line = VictimQueue.line(@line, @of_each_rank, alone) ++ Map.keys(bound)
 
     since = Stretches.only(state.since, state.still)
-    still = Enum.reduce(line, state.still, &suspend/2)
+    still = Enum.reduce(line, state.still, &Suspended.suspend/2)
 
     state =
       due(%{
         state
-        | alone: alone,
-          bound: bound,
+        | line: %{state.line | alone: alone, bound: bound},
           still: still,
           since: Stretches.begun(since, Map.keys(still), began_ms),
           loose?: false
       })
 
     with {:ok, state} <- wait(state, began_ms + @settle_ms, :stood),
-         settled = sample(state),
+         settled = Sample.take(state.watcher),
          look = look(line),
          {:ok, state} <- wait(state, began_ms + @longest_ms, {:looked, look}),
-         standing = sample(state),
-         state = line |> read(state) |> stood_for(settled, standing) |> sort() |> costs(standing),
-         :ok = Guard.look(self(), rate(settled, standing)) do
+         standing = Sample.take(state.watcher),
+         state =
+           line |> read(state) |> stood_for(settled, standing) |> sort() |> charge(standing),
+         :ok = Guard.look(self(), Sample.rate(settled, standing)) do
       # At first nobody is known to need it longer.
       with {:ok, state} <- stand_longer(state, standing, began_ms + @stand_ms),
            do: {:ok, due(%{state | stood_ms: max(now() - began_ms, @stand_ms)})}
@@ -196,15 +179,12 @@ defmodule OOM.Throttle do
   defp stand_longer(%{turn: 0} = state, _standing, _until_ms), do: {:ok, state}
   defp stand_longer(state, standing, until_ms), do: stand_on(state, standing, until_ms)
 
-  defp due(state), do: %{state | due_ms: Stretches.due_ms(state.since, shown(state))}
-
-  # Who may stand for longer: those shown to grow.
-  defp shown(%{growers: growers, kept: kept}), do: Map.merge(growers, kept)
+  defp due(state), do: %{state | due_ms: Stretches.due_ms(state.since, Lineup.shown(state.line))}
 
   # These have stood as long as one may who is not shown to grow.
   defp let_go(state) do
-    pids = Stretches.due(state.since, shown(state), now())
-    still = Enum.reduce(pids, state.still, &resume/2)
+    pids = Stretches.due(state.since, Lineup.shown(state.line), now())
+    still = Enum.reduce(pids, state.still, &Suspended.resume/2)
     due(%{state | still: still, since: Map.drop(state.since, pids), loose?: true})
   end
 
@@ -215,16 +195,17 @@ defmodule OOM.Throttle do
   end
 
   # What known growers have taken since the last stand may have been charged late, or be about to be.
-  defp stood_for(%{standing: standing} = state, from, to) do
-    bytes = moved(from, to)
-    growers = Map.filter(state.before, fn {pid, _} -> is_map_key(state.growers, pid) end)
+  defp stood_for(%{line: line} = state, from, to) do
+    bytes = Sample.moved(from, to)
 
     # One in a collection does not stand yet, and takes what it copies into.
     if state.loose? or busy(state) != [] or
-         (bytes > 0 and explained(growers, state) * 2 >= bytes),
+         (bytes > 0 and Lineup.explained_bytes(line) * 2 >= bytes),
        do: state,
-       else: %{state | standing: Standing.add(standing, bytes, to.at_ms - from.at_ms)}
+       else: standing(state, Standing.add(line.standing, bytes, to.at_ms - from.at_ms))
   end
+
+  defp standing(state, standing), do: %{state | line: %{state.line | standing: standing}}
 
   # Those that nobody may kill, because a protected one would end with them, may grow all the same.
   defp bound(alone) do
@@ -239,13 +220,13 @@ defmodule OOM.Throttle do
   # Those that are left alone may begin to grow meanwhile.
   defp stand_on(state, standing, until_ms) do
     with {:ok, state} <- wait(state, min(now() + @watch_ms, until_ms), nil) do
-      now = sample(state)
+      now = Sample.take(state.watcher)
 
       cond do
         # Where growth goes on while all stand, more of that tells nothing new.
-        not state.standing.all? and not state.loose? and busy(state) == [] and
-            moved(standing, now) > @alert_bytes ->
-          {:ok, %{state | alert?: true, alone: %{}, standing: Standing.all()}}
+        not state.line.standing.all? and not state.loose? and busy(state) == [] and
+            Sample.moved(standing, now) > @alert_bytes ->
+          {:ok, %{state | alert?: true, line: Lineup.all(state.line)}}
 
         now.at_ms >= until_ms ->
           {:ok, stood_for(state, standing, now)}
@@ -256,7 +237,7 @@ defmodule OOM.Throttle do
     end
   end
 
-  defp busy(%{still: still}), do: for({pid, false} <- still, do: pid)
+  defp busy(%{still: still}), do: Suspended.busy(still)
 
   # Reads what the line holds: what it owns at once, then each process. Throw-away processes do it,
   # because a worker in a long collection does not answer before its end.
@@ -282,122 +263,20 @@ defmodule OOM.Throttle do
     ref
   end
 
-  defp read(line, state) do
-    seen = for pid <- line, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
-    looks = Map.new(seen, fn {pid, row, _} -> {pid, look_of(row)} end)
-    # What a look at one that stands still finds later says nothing.
-    suspects =
-      for {pid, row, _} <- seen,
-          not is_map_key(state.suspects, pid),
-          into: state.suspects,
-          do: {pid, Evidence.suspect?(row)}
-
-    %{state | seen: seen, before: state.looks, looks: looks, suspects: suspects}
+  defp read(pids, state) do
+    seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
+    %{state | line: Lineup.read(state.line, seen)}
   end
 
-  # Its reductions, its figure, and whether it waited when it could have run.
-  defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
-    do: {reductions, bytes, waits?}
-
-  defp look_of({_, _, bytes, _, _, _, _, _, _not_read}), do: {nil, bytes, false}
-
-  # Who grows, by the figures there are now, and who is left alone.
-  defp sort(%{seen: seen} = state) do
-    most = seen |> Enum.map(&elem(&1, 2)) |> Enum.max(fn -> 0 end)
-
-    growers =
-      for {pid, _, grown} <- seen, Evidence.grower?(grown, most), into: %{}, do: {pid, true}
-
-    episode = Level.episode()
-
-    ranks =
-      for {pid, row, _} <- seen,
-          is_map_key(growers, pid),
-          into: state.ranks,
-          do: {elem(row, 1), true}
-
-    state = %{state | growers: growers, ranks: ranks}
-
-    {verdict, standing} = Standing.judge(state.standing)
-    # A collection that goes on while its worker should stand is no growth of nobody's.
-    explained? = verdict != :wait and Standing.explained?(state.standing, grown_all(seen))
-    standing = if explained?, do: %Standing{}, else: standing
-    state = %{state | standing: standing, foreign?: verdict == :foreign and not explained?}
-
-    alone =
-      for {pid, row, grown} <- seen,
-          not standing.all? and not is_map_key(state.kept, pid),
-          grown < Limits.grown_bytes(),
-          free?(pid, row, state) or steady?(pid, row, episode, state),
-          into: %{},
-          do: {pid, now() + @alone_ms}
-
-    %{
-      state
-      | still: alone |> Map.keys() |> Enum.reduce(state.still, &resume/2),
-        alone: if(standing.all?, do: %{}, else: Map.merge(state.alone, alone))
-    }
+  defp sort(state) do
+    {alone, line} = Lineup.sort(state.line, Level.episode(), now())
+    %{state | line: line, still: Enum.reduce(alone, state.still, &Suspended.resume/2)}
   end
 
-  defp grown_all(seen), do: for({_, _, grown} <- seen, reduce: 0, do: (sum -> sum + grown))
+  defp charge(%{ran: nil} = state, _standing), do: state
 
-  # One that holds what it held before memory grew takes nothing, unless others of its rank do and it wants
-  # to run; nor does one that has run, taken nothing, and waits for a message. That alone shows nothing: it
-  # may be between two of its own timeouts.
-  defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks, costs: costs}) do
-    waits? = match?({_, _, true}, looks[pid])
-
-    case costs do
-      %{^pid => {bytes, _}} -> waits? and bytes < Limits.grown_bytes()
-      _ -> suspects[pid] == false and (waits? or not is_map_key(ranks, elem(row, 1)))
-    end
-  end
-
-  # One that has run for a while takes nothing.
-  defp steady?(pid, row, episode, state) do
-    with true <- Evidence.shown?(row, episode),
-         {before, _, _} when is_integer(before) <- state.before[pid],
-         {now, _, _} when is_integer(now) <- state.looks[pid] do
-      now - before > @ran_reductions
-    else
-      _ -> false
-    end
-  end
-
-  # What known growers have taken since the last stand.
-  defp explained(growers, state),
-    do: for({pid, _} <- growers, reduce: 0, do: (sum -> sum + grown_by(pid, state)))
-
-  defp grown_by(pid, state) do
-    case {state.before[pid], state.looks[pid]} do
-      {{_, before, _}, {_, now, _}} -> max(now - before, 0)
-      _ -> 0
-    end
-  end
-
-  defp costs(%{ran: nil} = state, _standing), do: state
-
-  defp costs(%{ran: {before, pids, run_ms}} = state, standing) do
-    own = for pid <- pids, is_map_key(state.looks, pid), do: {pid, grown_by(pid, state)}
-    # What nobody's figure shows is not of those that have not run.
-    {rested, ran} = Enum.split_with(own, fn {pid, _} -> rested?(pid, state) end)
-    costs = Slices.costs(state.costs, Map.new(rested), 0, run_ms)
-    %{state | costs: Slices.costs(costs, Map.new(ran), grown(before, standing), run_ms)}
-  end
-
-  # It waits, and has not run since the last stand, as far as that is known.
-  defp rested?(pid, state) do
-    case {state.before[pid], state.looks[pid]} do
-      {{before, _, _}, {now, _, true}} when is_integer(before) and is_integer(now) ->
-        now - before <= Limits.rested_reductions()
-
-      {nil, {_, _, waits?}} ->
-        waits?
-
-      _ ->
-        false
-    end
-  end
+  defp charge(%{ran: {before, pids, run_ms}} = state, standing),
+    do: %{state | line: Lineup.charge(state.line, pids, Sample.grown(before, standing), run_ms)}
 
   # -- Some run.
 
@@ -405,26 +284,31 @@ defmodule OOM.Throttle do
   defp go(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
 
   defp go(state) do
-    before = sample(state)
-    distance = distance(before)
+    before = Sample.take(state.watcher)
+    distance = Sample.distance(before)
     last_ms = if state.ran, do: elem(state.ran, 2), else: 1
 
     room = {distance, before.floor_bytes || 0}
-    %{kept: kept} = state = keep(state, room)
+    %{line: %{kept: kept}} = state = keep(state, room)
 
     # One in a collection runs until that is through, and nobody else with a step like that beside it.
     busy = for pid <- busy(state), not is_map_key(kept, pid), do: pid
 
+    # Who has stood longest first.
     pids =
-      for pid <- turned(Map.keys(state.still) -- busy, state),
+      for pid <- Enum.sort_by(Map.keys(state.still) -- busy, &Map.get(state.ran_turn, &1, -1)),
           not is_map_key(kept, pid),
           do: {pid, Steps.bytes_of(pid)}
 
     busy_bytes = busy |> Enum.map(&Steps.bytes_of/1) |> Enum.sum()
-    {rested, late, may} = free_or_late(pids, state)
-    {%{refused: refused} = state, may} = refuse(state, may, room, busy_bytes)
-    {run, run_ms, stand} = Slices.choose(may, state.costs, room, last_ms, busy_bytes)
-    run = rested ++ late ++ run
+    {rested, pids} = Lineup.rested(state.line, pids)
+    # One that would have stood too long after the next stand runs now, whatever it costs.
+    by_ms = now() + 1 + state.stood_ms
+    due = state.since |> Stretches.due(Lineup.shown(state.line), by_ms) |> MapSet.new()
+    {late, pids} = Enum.split_with(pids, fn {pid, _} -> MapSet.member?(due, pid) end)
+    {pids, line} = Lineup.refuse(state.line, pids, room, busy_bytes, now())
+    {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_bytes)
+    run = rested ++ for({pid, _} <- late, do: pid) ++ run
     # What those take that run because it is time fits into nothing.
     run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
 
@@ -434,12 +318,12 @@ defmodule OOM.Throttle do
     within_ms = Limits.throttle_ms()
 
     calm? =
-      stand == [] and busy == [] and kept == %{} and refused == %{} and
-        Standing.quiet?(state.standing) and
+      stand == [] and busy == [] and kept == %{} and line.refused == %{} and
+        Standing.quiet?(line.standing) and
         before.drift_bytes_per_s * within_ms <= distance * 1_000 and
-        Slices.calm?(run, state.costs, distance, within_ms)
+        Slices.calm?(run, line.costs, distance, within_ms)
 
-    state = %{state | still: Enum.reduce(run, state.still, &resume/2)}
+    state = %{state | line: line, still: Enum.reduce(run, state.still, &Suspended.resume/2)}
 
     with {:ok, state} <- run_on(state, run, before, now() + run_ms) do
       calm = if calm?, do: state.calm + 1, else: 0
@@ -448,108 +332,28 @@ defmodule OOM.Throttle do
     end
   end
 
-  # One that grows, and is about to take more in one step than there is, is not let run: no kill takes
-  # effect in it once it has begun. The guard has the same figure, and ends one that grows; where it waits for
-  # what is on its way back, so does this. A collection that does not come, or room that is there after all,
-  # would keep it for ever: so not for longer than figures are waited for.
-  defp refuse(state, pids, room, busy_bytes) do
-    now = now()
-
-    refused =
-      for {pid, step} <- pids,
-          takes?(pid, state),
-          not Slices.fits?(step, room, busy_bytes),
-          since = Map.get(state.refused, pid, now),
-          now - since < Limits.late_ms(),
-          into: %{},
-          do: {pid, since}
-
-    {%{state | refused: refused}, Enum.reject(pids, fn {pid, _} -> is_map_key(refused, pid) end)}
-  end
-
-  # Shown to grow, by its figure or by what its last run took: what a heap takes of a block that it has
-  # is in no figure.
-  defp takes?(pid, %{growers: growers, costs: costs}) do
-    case costs do
-      _ when is_map_key(growers, pid) -> true
-      %{^pid => {bytes, _}} -> bytes >= Limits.grown_bytes()
-      _ -> false
-    end
-  end
-
-  # One that waits and has taken nothing costs nothing. And one that would have stood too long after the next
-  # stand runs now, whatever it costs.
-  defp free_or_late(pids, state) do
-    by_ms = now() + 1 + state.stood_ms
-    due = state.since |> Stretches.due(shown(state), by_ms) |> MapSet.new()
-    free? = fn {pid, _} -> not is_map_key(state.growers, pid) and rested?(pid, state) end
-    {rested, others} = Enum.split_with(pids, free?)
-    {late, may} = Enum.split_with(others, fn {pid, _} -> MapSet.member?(due, pid) end)
-    {for({pid, _} <- rested, do: pid), for({pid, _} <- late, do: pid), may}
-  end
-
   # Where nobody runs it is a stand.
   defp run_on(state, [], before, until_ms), do: stand_on(state, before, until_ms)
   defp run_on(state, _run, _before, until_ms), do: wait(state, until_ms, nil)
 
-  # Nothing but standing still keeps one that cannot be ended from taking the node along, however little it
-  # grows beside others; and if it was let go for what was given back a moment ago, it would be at the floor
-  # again with its next step.
-  defp keep(%{kept: kept} = state, {distance, floor}) do
-    now =
-      cond do
-        distance > 0 and Slices.room?({distance, floor}) -> %{}
-        distance > 0 -> Map.take(kept, Map.keys(state.bound))
-        true -> Map.merge(Map.take(kept, Map.keys(state.bound)), bound_growers(state))
-      end
-
-    _ = if kept == %{} and now != %{}, do: Reporter.kept(Map.keys(now))
-    %{state | kept: now}
+  defp keep(%{line: before} = state, room) do
+    line = Lineup.keep(before, room)
+    _ = if before.kept == %{} and line.kept != %{}, do: Reporter.kept(Map.keys(line.kept))
+    %{state | line: line}
   end
-
-  defp bound_growers(%{bound: bound, seen: seen}) do
-    for {pid, _, grown} <- seen,
-        is_map_key(bound, pid) and grown >= Limits.grown_bytes(),
-        into: %{},
-        do: {pid, true}
-  end
-
-  # Who has stood longest first.
-  defp turned(pids, %{ran_turn: ran_turn}), do: Enum.sort_by(pids, &Map.get(ran_turn, &1, -1))
-
-  # What is free inside the VM serves as well, unless the system has next to nothing left.
-  defp distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack})
-       when is_integer(headroom) do
-    slack = if headroom > div(floor, 2), do: slack, else: 0
-    max(headroom + slack - floor, 0)
-  end
-
-  defp distance(_no_limit), do: 0
-
-  defp grown(from, to), do: max(moved(from, to), 0)
-
-  defp moved(%{headroom_bytes: before}, %{headroom_bytes: now})
-       when is_integer(before) and is_integer(now),
-       do: before - now
-
-  defp moved(_unknown, _sample), do: 0
-
-  defp rate(from, to), do: div(grown(from, to) * 1_000, max(to.at_ms - from.at_ms, 1))
 
   # -- Until then, or until what is waited for: that all stand, or that a look is through.
   defp wait(state, until_ms, :stood) do
-    if Enum.all?(state.still, fn {_, stands?} -> stands? end),
-      do: {:ok, state},
-      else: wait(state, until_ms, {:stood, Enum.count(state.still, &(not elem(&1, 1)))})
+    wait(state, until_ms, {:stood, length(busy(state))})
   end
 
   defp wait(state, _until_ms, {:stood, 0}), do: {:ok, state}
 
   defp wait(%{guard: guard} = state, until_ms, what) do
     receive do
-      {{__MODULE__, pid}, _how} ->
-        {state, news?} = stood(state, pid)
-        wait(state, until_ms, if(news?, do: one_less(what), else: what))
+      {{Suspended, pid}, _how} ->
+        {still, news?} = Suspended.stands(state.still, pid)
+        wait(%{state | still: still}, until_ms, if(news?, do: one_less(what), else: what))
 
       {:looked, ref} when what == {:looked, ref} ->
         {:ok, state}
@@ -570,51 +374,12 @@ defmodule OOM.Throttle do
     end
   end
 
-  defp stood(%{still: still} = state, pid) do
-    case still do
-      %{^pid => false} -> {%{state | still: %{still | pid => true}}, true}
-      _ -> {state, false}
-    end
-  end
-
   defp one_less({:stood, count}), do: {:stood, count - 1}
   defp one_less(what), do: what
 
   defp release_all(state, pids) do
-    growers = Map.drop(state.growers, pids)
-    %{state | still: Enum.reduce(pids, state.still, &resume/2), growers: growers}
-  end
-
-  defp suspend(pid, still) when is_map_key(still, pid), do: still
-
-  # The VM tells when it stands: at the end of its turn, or of a collection.
-  defp suspend(pid, still) do
-    :erlang.suspend_process(pid, asynchronous: {__MODULE__, pid})
-    Map.put(still, pid, false)
-  rescue
-    # One that has ended is no error on every release.
-    ArgumentError -> still
-  end
-
-  defp resume(pid, still) when is_map_key(still, pid) do
-    :erlang.resume_process(pid)
-    Map.delete(still, pid)
-  rescue
-    ArgumentError -> Map.delete(still, pid)
-  end
-
-  defp resume(_pid, still), do: still
-
-  defp sample(state) do
-    report = Native.watcher_report(state.watcher)
-
-    %{
-      at_ms: now(),
-      headroom_bytes: report.headroom_bytes,
-      floor_bytes: report.critical_headroom_bytes,
-      slack_bytes: report.slack_bytes || 0,
-      drift_bytes_per_s: report.drift_bytes_per_s || 0
-    }
+    line = Lineup.released(state.line, pids)
+    %{state | line: line, still: Enum.reduce(pids, state.still, &Suspended.resume/2)}
   end
 
   defp now, do: System.monotonic_time(:millisecond)

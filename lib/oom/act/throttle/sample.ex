@@ -1,0 +1,55 @@
+defmodule OOM.Throttle.Sample do
+  @moduledoc false
+  # What the watcher knows of memory at a moment of the throttle's turn, and how it has moved between two.
+
+  alias OOM.Native
+
+  @type t :: %{
+          at_ms: integer(),
+          headroom_bytes: integer() | nil,
+          floor_bytes: non_neg_integer() | nil,
+          slack_bytes: non_neg_integer(),
+          drift_bytes_per_s: integer()
+        }
+
+  @spec take(Native.watcher()) :: t()
+  def take(watcher) do
+    report = Native.watcher_report(watcher)
+
+    %{
+      at_ms: System.monotonic_time(:millisecond),
+      headroom_bytes: report.headroom_bytes,
+      floor_bytes: report.critical_headroom_bytes,
+      slack_bytes: report.slack_bytes || 0,
+      drift_bytes_per_s: report.drift_bytes_per_s || 0
+    }
+  end
+
+  @doc """
+  What is left above the floor. What is free inside the VM serves as well, unless the system has next to
+  nothing left.
+  """
+  @spec distance(t()) :: non_neg_integer()
+  def distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack})
+      when is_integer(headroom) do
+    slack = if headroom > div(floor, 2), do: slack, else: 0
+    max(headroom + slack - floor, 0)
+  end
+
+  def distance(_no_limit), do: 0
+
+  @doc "By how much memory has grown; negative where it has shrunk."
+  @spec moved(t(), t()) :: integer()
+  def moved(%{headroom_bytes: before}, %{headroom_bytes: now})
+      when is_integer(before) and is_integer(now),
+      do: before - now
+
+  def moved(_unknown, _sample), do: 0
+
+  @spec grown(t(), t()) :: non_neg_integer()
+  def grown(from, to), do: max(moved(from, to), 0)
+
+  @doc "Bytes a second."
+  @spec rate(t(), t()) :: non_neg_integer()
+  def rate(from, to), do: div(grown(from, to) * 1_000, max(to.at_ms - from.at_ms, 1))
+end
