@@ -53,12 +53,6 @@ defmodule OOM.BoundsTest do
 
   defp end_all(pids), do: Enum.each(pids, &send(&1, :stop))
 
-  # Fewer than before, where some of another test were just about to end then.
-  defp nothing_more?({rows, monitored}) do
-    monitors(Accountant) <= monitored and
-      Enum.all?(Enum.zip(rows(), rows), fn {now, before} -> now <= before end)
-  end
-
   # Those of other tests, which are about to end, do not count.
   defp settled(fun) do
     eventually(fn ->
@@ -96,39 +90,58 @@ defmodule OOM.BoundsTest do
     for {name, bytes} <- parts(), do: assert(bytes < idle[name] + 100_000, "#{name}: #{bytes}")
     Accountant.pass()
     end_all(pids)
-    eventually(fn -> nothing_more?(before) end)
+    ended = MapSet.new(pids)
+    eventually(fn -> left(ended) == [] end)
     assert kept(Accountant) < @mib
   end
 
   test "workers that end while they register leave nothing behind" do
-    before = settled(fn -> {rows(), monitors(Accountant)} end)
+    ended =
+      for _ <- 1..20, reduce: MapSet.new() do
+        ended ->
+          pids =
+            for _ <- 1..500 do
+              spawn_monitor(fn ->
+                size = {:percent_of_limit, 50}
+                OOM.set_priority(:low, handle_pressure: true, max_heap_size: size)
+                Steps.put(self(), 10 * @mib)
+              end)
+            end
 
-    for _ <- 1..20 do
-      pids =
-        for _ <- 1..500 do
-          spawn_monitor(fn ->
-            OOM.set_priority(:low, handle_pressure: true, max_heap_size: {:percent_of_limit, 50})
-            Steps.put(self(), 10 * @mib)
-          end)
-        end
+          # From outside, in the same moment.
+          for {pid, _} <- pids do
+            Workers.attach(pid, 250, self(), :dying, [])
+            Asker.listens(pid, true)
+            Steps.put(pid, 10 * @mib)
+            Process.exit(pid, :kill)
+          end
 
-      # From outside, in the same moment.
-      for {pid, _} <- pids do
-        Workers.attach(pid, 250, self(), :dying, [])
-        Asker.listens(pid, true)
-        Steps.put(pid, 10 * @mib)
-        Process.exit(pid, :kill)
+          for {_, ref} <- pids, do: assert_receive({:DOWN, ^ref, _, _, _}, 5_000)
+          for {pid, _} <- pids, into: ended, do: pid
       end
 
-      for {_, ref} <- pids, do: assert_receive({:DOWN, ^ref, _, _, _}, 5_000)
-    end
-
-    # What two writers that met have left goes with a pass, and a node at rest makes none for minutes.
+    # What two writers that met have left goes with a sweep, and a node at rest makes none for minutes.
     eventually(fn ->
       :ok = Accountant.pass()
-      nothing_more?(before)
+      Plan.sweep()
+      left(ended) == []
     end)
   end
+
+  # What there is of these in any table, and whom of them the accountant monitors.
+  defp left(pids) do
+    rows =
+      for table <- [Workers, Plan, Asker, Steps, Units, HeapCaps],
+          row <- :ets.tab2list(table),
+          Enum.any?(words(row), &MapSet.member?(pids, &1)),
+          do: {table, row}
+
+    {:monitors, monitors} = Process.info(Process.whereis(Accountant), :monitors)
+    rows ++ for {:process, pid} <- monitors, MapSet.member?(pids, pid), do: {:monitor, pid}
+  end
+
+  defp words(row) when is_tuple(row), do: row |> Tuple.to_list() |> Enum.flat_map(&words/1)
+  defp words(word), do: [word]
 
   test "a new accountant monitors each worker once" do
     pids = spawn_all(1_000, fn -> OOM.set_priority(:low) end)
