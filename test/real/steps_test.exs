@@ -47,7 +47,7 @@ defmodule OOM.Real.StepsTest do
   # What is between two calls of the throttle on a machine of two busy cores.
   @longest_ms 60
 
-  for kind <- [:table, :program], mib_per_s <- [5, 20, 50] do
+  for {kind, mib_per_s} <- [table: 5, table: 20, table: 50, program: 20] do
     test "a #{kind} of nobody's that grows by #{mib_per_s} MiB a second kills nobody, and nobody stands for it" do
       vm = LimitedVM.start!(@limit, [])
       idle = call(vm, :start_idle, [50, 400 * @mib])
