@@ -216,7 +216,7 @@ defmodule OOM.Accountant do
     Victims.sweep(now)
     still = %{Stillness.new(1) | at_bytes: OOM.snapshot().working_set_bytes}
     state = %{cancel(state) | rest: @chunk, started_ms: now, still: still}
-    if state.level != :normal, do: :erlang.spawn_opt(Beginners, :read, [], priority: :high)
+    _ = if state.level != :normal, do: :erlang.spawn_opt(Beginners, :read, [], priority: :high)
 
     # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
     # may be locked by whoever fills it.

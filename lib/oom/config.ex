@@ -241,17 +241,20 @@ defmodule OOM.Config do
     end
   end
 
+  @heap_sizes "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
+                "%{size: size, include_shared_binaries: boolean}"
+
   defp check!(:max_heap_size, name, %{size: size, include_shared_binaries: binaries?} = value)
        when is_boolean(binaries?) and map_size(value) == 2 do
     cond do
-      not heap_size?(size) -> wrong_heap_size!(name, value)
+      not heap_size?(size) -> wrong!(name, @heap_sizes, value)
       binaries? and size != :infinity -> value
       true -> size
     end
   end
 
   defp check!(:max_heap_size, name, value),
-    do: if(heap_size?(value), do: value, else: wrong_heap_size!(name, value))
+    do: if(heap_size?(value), do: value, else: wrong!(name, @heap_sizes, value))
 
   defp check!(:backoff, name, value) do
     defaults = [initial_ms: 1_000, max_ms: 60_000]
@@ -288,15 +291,6 @@ defmodule OOM.Config do
   defp heap_size?(:infinity), do: true
   defp heap_size?({:percent_of_limit, p}), do: is_number(p) and p > 0 and p <= 100
   defp heap_size?(bytes), do: is_integer(bytes) and bytes > 0
-
-  defp wrong_heap_size!(name, value) do
-    wrong!(
-      name,
-      "bytes, {:percent_of_limit, p} with 0 < p <= 100, :infinity, or one of these as " <>
-        "%{size: size, include_shared_binaries: boolean}",
-      value
-    )
-  end
 
   defp wrong!(name, expected, got) do
     raise ArgumentError, "expected #{inspect(name)} to be #{expected}, got: #{inspect(got)}"
