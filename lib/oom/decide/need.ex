@@ -97,11 +97,13 @@ defmodule OOM.Need do
   # a drift, which is known for longer than it lasts.
   # While the throttle is at work growth comes and goes, and what counts is that of a whole turn, or what
   # went on while all stood still.
-  defp growth(%{standing_bytes_per_s: standing, trend_bytes_per_s: trend})
-       when is_integer(standing),
-       do: Enum.max([standing, trend || 0, 0])
+  @doc "Growth that has lasted, in bytes/s, as decisions go by it."
+  @spec growth(report()) :: non_neg_integer()
+  def growth(%{standing_bytes_per_s: standing, trend_bytes_per_s: trend})
+      when is_integer(standing),
+      do: Enum.max([standing, trend || 0, 0])
 
-  defp growth(report), do: max(report.growth_bytes_per_s || 0, 0)
+  def growth(report), do: max(report.growth_bytes_per_s || 0, 0)
 
   defp fastest(report) do
     [:surge_bytes_per_s, :drift_bytes_per_s]
