@@ -413,6 +413,8 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       Process.flag(:trap_exit, true)
       children = [worker(:a, init: &Process.exit(&1, :kill))]
       options = [strategy: :one_for_one]
+      # Nobody was marked in the millisecond in which it begins.
+      eventually(fn -> not Victims.since?(System.monotonic_time(:millisecond)) end)
       assert {:error, {:shutdown, _}} = OOM.Supervisor.start_link(children, options)
 
       # One that was killed by the guard meanwhile is held, and its supervisor starts.
