@@ -42,7 +42,8 @@ defmodule OOM do
 
     * Where growth would reach the floor within 300 ms, the throttle slows the workers that grow: they
       stand still (suspended) for 15 to 40 ms, are read, and run for a moment, so that what they take in
-      a turn is a part of what is left. A load that ends above the floor goes through, a little later.
+      a turn is a part of what is left. A load of binaries or ETS rows that ends above the floor goes through,
+      a little later; a worker that loads one large heap is killed where the collection that is due may not fit.
       Workers that wait for messages, or that run and do not grow, are left alone; protected workers and
       supervisors are never touched.
     * At the floor, or where growth will have passed it before a kill takes effect, the guard trims and

@@ -1,35 +1,37 @@
 defmodule OOM.Lineup do
   @moduledoc false
-  # Those that the throttle makes stand still, and what is known of each: pure. Of the looks at this stand and
-  # at the last it tells who grows, who is left alone for a while, what a run has cost, and who may run next.
+  # The workers that the throttle suspends, and what is known of each: pure. From the looks at this stand and at
+  # the last the lineup tells which workers grow, which are left alone for a while, what a run has cost, and
+  # which workers may run next.
 
   alias OOM.{Evidence, Limits, Slices, Standing, Workers}
 
-  # One that has done so much work in a turn and has not grown is left alone for so long, in ms, unless others
-  # who look see it grow. A leak that does next to nothing else takes 64 KiB with far less.
+  # A worker that has done so many reductions in a turn and has not grown is left alone for so many ms, unless
+  # a probe sees the worker grow. A leak that does next to nothing else takes 64 KiB with far fewer reductions.
   @ran_reductions 20_000
   @alone_ms 800
 
-  # {pid, row, growth shown} of each
+  # {pid, row, growth shown} of each worker
   defstruct seen: [],
-            # {reductions, bytes, waits?} of each at this stand, and at the last
+            # {reductions, bytes, waits?} of each worker at this stand, and at the last
             looks: %{},
             before: %{},
-            # who was shown to grow, and the ranks of all that ever were
+            # the workers shown to grow now, and the ranks of all workers that were shown to grow before
             growers: %{},
             ranks: %{},
-            # whether they may have grown when they were first stopped
+            # whether each worker may have grown when the throttle first stopped the worker
             suspects: %{},
-            # who is left alone, and until when
+            # the workers that are left alone, and until when
             alone: %{},
-            # who cannot be killed, and may grow; and who of them stands at the floor until there is room
+            # the workers that cannot be killed and may grow; and the part of them that stands at the floor
+            # until there is room
             bound: %{},
             kept: %{},
-            # whose step does not fit, and since when
+            # the workers whose step does not fit, and since when
             refused: %{},
-            # what the last run of each took
+            # what the last run of each worker took
             costs: %{},
-            # growth while all stand that may be left out of account, and what it shows
+            # growth while workers stand, and whether the growth is none of theirs
             standing: %Standing{},
             foreign?: false
 
@@ -41,7 +43,7 @@ defmodule OOM.Lineup do
   @spec read(t(), [seen()]) :: t()
   def read(line, seen) do
     looks = Map.new(seen, fn {pid, row, _} -> {pid, look_of(row)} end)
-    # What a look at one that stands still finds later says nothing.
+    # Only the first look counts: a suspended worker cannot grow, so later looks say nothing.
     suspects =
       for {pid, row, _} <- seen,
           not is_map_key(line.suspects, pid),
@@ -51,13 +53,13 @@ defmodule OOM.Lineup do
     %{line | seen: seen, before: line.looks, looks: looks, suspects: suspects}
   end
 
-  # Its reductions, its figure, and whether it waited when it could have run.
+  # The reductions, the figure, and whether the worker waited when the worker could have run.
   defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
     do: {reductions, bytes, waits?}
 
   defp look_of({_, _, bytes, _, _, _, _, _, _not_read}), do: {nil, bytes, false}
 
-  @doc "Who grows, by what is known now, and who is left alone from now on."
+  @doc "Tells the workers that grow from the workers that are left alone from now on."
   @spec sort(t(), non_neg_integer(), integer()) :: {left_alone :: [pid()], t()}
   def sort(%{seen: seen} = line, episode, now_ms) do
     most = seen |> Enum.map(&elem(&1, 2)) |> Enum.max(fn -> 0 end)
@@ -101,9 +103,10 @@ defmodule OOM.Lineup do
 
   defp grown_all(seen), do: for({_, _, grown} <- seen, reduce: 0, do: (sum -> sum + grown))
 
-  # One that holds what it held before memory grew takes nothing, unless others of its rank do and it wants
-  # to run; nor does one that has run, taken nothing, and waits for a message. That alone shows nothing: it
-  # may be between two of its own timeouts.
+  # Two kinds of workers take nothing. A worker that has not run yet, and holds what the worker held before
+  # memory grew, unless the worker wants to run and workers of the same rank grow. And a worker that has run,
+  # has taken nothing, and waits for a message. To wait alone shows nothing: the worker may be between two
+  # timeouts.
   defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks, costs: costs}) do
     waits? = match?({_, _, true}, looks[pid])
 
@@ -113,7 +116,7 @@ defmodule OOM.Lineup do
     end
   end
 
-  # One that has run for a while takes nothing.
+  # A worker that has run for a while without growth takes nothing.
   defp steady?(pid, row, episode, line) do
     with true <- Evidence.shown?(row, episode),
          {before, _, _} when is_integer(before) <- line.before[pid],
@@ -124,19 +127,19 @@ defmodule OOM.Lineup do
     end
   end
 
-  @doc "Growth was seen to go on without those that run: from now on nobody is left alone."
+  @doc "Memory grows although the line stands: from now on no worker is left alone."
   @spec all(t()) :: t()
   def all(line), do: %{line | alone: %{}, standing: Standing.all()}
 
-  @doc "These were let run to end, or because it was asked for."
+  @doc "The guard lets these workers run, so that they act on an exit signal."
   @spec released(t(), [pid()]) :: t()
   def released(line, pids), do: %{line | growers: Map.drop(line.growers, pids)}
 
-  @doc "Who may stand for longer: those shown to grow."
+  @doc "The workers that may stand for longer, because they are shown to grow."
   @spec shown(t()) :: %{pid() => true}
   def shown(%{growers: growers, kept: kept}), do: Map.merge(growers, kept)
 
-  @doc "What known growers have taken since the last stand."
+  @doc "The bytes that the known growers have taken since the last stand."
   @spec explained_bytes(t()) :: non_neg_integer()
   def explained_bytes(line) do
     for {pid, _} <- line.before, is_map_key(line.growers, pid), reduce: 0 do
@@ -151,17 +154,17 @@ defmodule OOM.Lineup do
     end
   end
 
-  @doc "These ran last, for so long, and memory has grown by so much."
+  @doc "Charges the workers that ran last with what memory has grown by during the run."
   @spec charge(t(), [pid()], non_neg_integer(), pos_integer()) :: t()
   def charge(line, pids, grown_bytes, run_ms) do
     own = for pid <- pids, is_map_key(line.looks, pid), do: {pid, grown_by(pid, line)}
-    # What nobody's figure shows is not of those that have not run.
+    # Growth that no figure shows is not charged to a worker that was let run and did not want to.
     {rested, ran} = Enum.split_with(own, fn {pid, _} -> rested?(pid, line) end)
     costs = Slices.costs(line.costs, Map.new(rested), 0, run_ms)
     %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}
   end
 
-  @doc "Of these, with their steps, who waits, has taken nothing and so costs nothing; and the others."
+  @doc "Splits workers with their steps: those that wait and have not run, which cost nothing, and the rest."
   @spec rested(t(), [{pid(), non_neg_integer()}]) :: {[pid()], [{pid(), non_neg_integer()}]}
   def rested(line, pids) do
     free? = fn {pid, _} -> not is_map_key(line.growers, pid) and rested?(pid, line) end
@@ -169,7 +172,7 @@ defmodule OOM.Lineup do
     {for({pid, _} <- rested, do: pid), others}
   end
 
-  # It waits, and has not run since the last stand, as far as that is known.
+  # The worker waits, and has not run since the last stand, as far as the looks tell.
   defp rested?(pid, line) do
     case {line.before[pid], line.looks[pid]} do
       {{before, _, _}, {now, _, true}} when is_integer(before) and is_integer(now) ->
@@ -183,11 +186,11 @@ defmodule OOM.Lineup do
     end
   end
 
-  @doc "Of these, with their steps, who may run although it grows."
-  # One that grows, and is about to take more in one step than there is, is not let run: no kill takes
-  # effect in it once it has begun. The guard has the same figure, and ends one that grows; where it waits for
-  # what is on its way back, so does this. A collection that does not come, or room that is there after all,
-  # would keep it for ever: so not for longer than figures are waited for.
+  # No kill takes effect in a worker during a collection. So a worker that grows, and whose next step takes more
+  # than there is, is not let run. The guard has the same figure and kills such a worker; while the guard waits
+  # for memory that is on its way back, the worker stands. The step may never come, so no worker stands for it
+  # longer than the guard waits for late figures.
+  @doc "Refuses the growers whose next step does not fit; returns the workers that may run."
   @spec refuse(t(), [{pid(), non_neg_integer()}], room(), non_neg_integer(), integer()) ::
           {[{pid(), non_neg_integer()}], t()}
   def refuse(line, pids, room, busy_bytes, now_ms) do
@@ -204,8 +207,8 @@ defmodule OOM.Lineup do
     {may, %{line | refused: refused}}
   end
 
-  # Shown to grow, by its figure or by what its last run took: what a heap takes of a block that it has
-  # is in no figure.
+  # The figure of a worker shows growth, or the last run of the worker took memory: no figure shows what a heap
+  # takes of a block that the heap already has.
   defp takes?(pid, %{growers: growers, costs: costs}) do
     case costs do
       _ when is_map_key(growers, pid) -> true
@@ -214,10 +217,9 @@ defmodule OOM.Lineup do
     end
   end
 
-  # Nothing but standing still keeps one that cannot be ended from taking the node along, however little it
-  # grows beside others; and if it was let go for what was given back a moment ago, it would be at the floor
-  # again with its next step.
-  @doc "Who stands at the floor until there is room."
+  # A grower that cannot be ended takes the node along unless the grower stands still, however little it grows
+  # beside others. Let go for the first bytes that come back, the grower is at the floor again with the next step.
+  @doc "Keeps the growers that cannot be ended standing at the floor until there is room."
   @spec keep(t(), room()) :: t()
   def keep(%{kept: kept, bound: bound} = line, {distance, floor}) do
     kept =

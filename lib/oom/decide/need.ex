@@ -36,7 +36,7 @@ defmodule OOM.Need do
       max(target_bytes(report) - room + coming_bytes(report, reaction_ms), missing)
     else
       # A step may pass the floor for a moment, as a healthy collection does. It must not pass the limit.
-      max(step_bytes - (room - div(floor, 2)), 0)
+      max(step_bytes - (room - div(floor, Limits.step_share())), 0)
     end
   end
 

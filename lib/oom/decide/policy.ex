@@ -204,14 +204,15 @@ defmodule OOM.Policy do
   @spec exhausted?(t()) :: boolean()
   def exhausted?(policy), do: policy.exhausted_bytes != nil
 
-  # Growth that goes on while all stand still, or would, goes on until its victim's memory is back. The rest is
-  # slowed until then: a cache that loads in slices takes nothing meanwhile. Of what is foreign only a guess is
-  # known, which is worth no more than half of the floor: a cache that loaded unseen was killed for it.
+  # Growth that the throttle cannot slow goes on until the victim's memory is back, so a kill looks ahead for so
+  # long. Growth that the throttle slows does not count: a cache that loads in slices takes nothing meanwhile.
+  # That growth is foreign is a guess, so the look ahead is worth half of the floor at most: a cache that loaded
+  # unseen was killed for a longer one.
   defp ahead_ms(policy, report) do
     growth = max(Need.growth(report), 1)
     standing = if policy.foreign?, do: growth, else: report.standing_bytes_per_s || 0
     free_ms = div(policy.largest_bytes, Limits.free_busy_bytes_per_ms())
-    guess_ms = div(report.critical_headroom_bytes * 500, growth)
+    guess_ms = div(div(report.critical_headroom_bytes, Limits.guess_share()) * 1_000, growth)
     longer_ms = free_ms |> min(Limits.longest_free_ms()) |> min(guess_ms)
     reaction_ms(policy) + div(longer_ms * min(standing, growth), growth)
   end

@@ -8,6 +8,8 @@ defmodule OOM.Slices do
   # may grow only so many run that what they took the last time fits into a part of what is left above
   # the floor; the others wait for the next turn.
 
+  alias OOM.Limits
+
   @mib 1_048_576
 
   # What one takes that has not run yet: a turn that is spent on arrays or binaries; but where so many
@@ -64,8 +66,8 @@ defmodule OOM.Slices do
 
   @doc """
   Whether a step (OOM.Steps) fits into what is left beside those that are being taken. It may pass the floor
-  for a moment, as a healthy collection does, but by no more than half of it (as OOM.Need has it): one that
-  takes more is the next victim, and no kill takes effect in it once it has begun.
+  for a moment, as a healthy collection does, but by no more than the part that OOM.Need grants too. A worker
+  whose step takes more is the next victim, and no kill takes effect in a worker once the step has begun.
   """
   @spec fits?(
           non_neg_integer(),
@@ -73,7 +75,7 @@ defmodule OOM.Slices do
           non_neg_integer()
         ) :: boolean()
   def fits?(step, {distance, floor}, busy_bytes),
-    do: step == 0 or step + busy_bytes <= distance + div(floor, 2)
+    do: step == 0 or step + busy_bytes <= distance + div(floor, Limits.step_share())
 
   @doc """
   Whether steps that may be taken at the same time, as many of the largest as there are schedulers, do not

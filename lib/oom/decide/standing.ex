@@ -1,24 +1,26 @@
 defmodule OOM.Standing do
   @moduledoc false
-  # Whose growth it is that goes on while workers stand still: pure, for OOM.Throttle.
+  # Tells which processes make the growth that goes on while workers stand still: pure, for OOM.Throttle.
   #
-  # A stand is short, and the kernel charges in batches: of slow growth a single stand shows nothing. So it
-  # is added up over stands until it is a rate. Where it is one, it is of those that were left alone, or of
-  # nobody's here: then all stand for as long again, and what grows on in that time is none of theirs.
+  # A stand is short, and the kernel charges memory in batches, so a single stand shows nothing of slow growth.
+  # Growth is added up over stands until the sum is a rate. Such growth comes from the workers that were left
+  # alone, or from no worker at all. To tell, all workers stand for as long again: growth that goes on in that
+  # time comes from no worker.
 
   alias OOM.Limits
 
-  # So much standing tells, in ms: three stands. And after so much without growth there is none.
+  # A verdict takes so many ms of standing, which is three stands; and after so many without growth, the growth
+  # comes from the workers that run.
   @least_ms 45
   @most_ms 300
-  # Less than this is what the kernel charges in advance on a few CPUs, and others' noise.
+  # The kernel charges less than this in advance on a few CPUs, and other processes make noise.
   @least_bytes 524_288
 
   defstruct bytes: 0, most: 0, ms: 0, all?: false
 
   @typedoc """
-  `most` is the most of a single time; `all?`: nobody is left alone, so that it shows whether the growth is of
-  those that were.
+  `most`: the largest growth of a single stand. `all?`: no worker is left alone, which shows whether the growth
+  comes from the workers that were.
   """
   @type t :: %__MODULE__{
           bytes: integer(),
@@ -48,22 +50,22 @@ defmodule OOM.Standing do
     end
   end
 
-  @doc "From now on all stand: growth was seen to go on without those that run."
+  @doc "From now on all workers stand, because memory grows without the workers that run."
   @spec all() :: t()
   def all, do: %__MODULE__{all?: true}
 
-  @doc "Whether what workers are known to have grown by lately is a part of this growth."
+  @doc "Whether the growth that the workers' figures show explains a part of this growth."
   @spec explained?(t(), non_neg_integer()) :: boolean()
   def explained?(%{bytes: bytes, ms: ms}, grown_bytes) do
     lately = div(bytes * Limits.grown_ms(), max(ms, 1))
     grown_bytes >= Limits.grown_bytes() and grown_bytes * Limits.cause_share() >= lately
   end
 
-  @doc "Whether nothing was seen by now that would show such growth if it went on."
+  @doc "Whether nothing was seen so far that would become a verdict of growth."
   @spec quiet?(t()) :: boolean()
   def quiet?(standing), do: not standing.all? and not grows?(standing)
 
-  # What came all at once may be of a run that is over, charged late.
+  # The largest single step does not count: the kernel may charge a run late.
   defp grows?(%{bytes: bytes, most: most, ms: ms}) do
     bytes = bytes - most
     bytes >= @least_bytes and bytes * 1_000 >= Limits.growth_bytes_per_s() * ms

@@ -1,20 +1,20 @@
 defmodule OOM.Beginners do
   @moduledoc false
-  # Children whose start takes long. A supervisor hears of its child when that one's `init` is through, and
-  # registers it then; a cache that loads there, or a leak that begins there, would be nobody's until then.
-  # But the supervisor is linked with it from the first moment and waits, so it answers at once: under
-  # pressure a throw-away process asks for its links, and the one whose parent it is, and of which nobody
-  # knows yet, is the child. It is registered with the rank it will have. Where it is killed in its `init`,
-  # its supervisor holds it (OOM.Child).
+  # Children whose start takes long. A supervisor registers a child after the child's `init/1` has returned. A
+  # cache that loads in `init/1`, or a leak that begins there, belongs to no worker until then. But the
+  # supervisor is linked with the child from the first moment, and waits, so the supervisor answers at once:
+  # under pressure a throw-away process asks the supervisor for links. The linked process whose parent is the
+  # supervisor, and which is not registered, is the child. The child is registered with the rank of its
+  # specification. A child that is killed in `init/1` is held by its supervisor (OOM.Child).
   #
-  # It is found, not born: when it has taken what it holds by now is not known.
+  # Nothing tells when the child has taken what the child holds, so none of that counts as growth.
 
   alias OOM.{Tree, Workers}
 
-  # A start that is through by then is not worth a question.
+  # A start that takes less, in ms, is not asked about.
   @long_ms 50
 
-  @doc "Registers those children whose start is under way and takes long."
+  @doc "Registers the children whose start is under way and takes long."
   @spec read() :: :ok
   def read, do: OOM.Tables.while_there(fn -> Enum.each(Tree.being_started(before()), &read/1) end)
 

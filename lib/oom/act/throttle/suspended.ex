@@ -1,7 +1,8 @@
 defmodule OOM.Throttle.Suspended do
   @moduledoc false
-  # Whom the throttle has told to stand still, and who of them does: `%{pid => stands?}`. The VM tells its
-  # caller `{{OOM.Throttle.Suspended, pid}, how}` when one stands: at the end of its turn, or of a collection.
+  # The workers that the throttle has suspended, and whether each stands yet: `%{pid => stands?}`. A worker
+  # stands at the end of its turn, or of a collection. The VM then sends the throttle
+  # `{{OOM.Throttle.Suspended, pid}, how}`.
 
   @type t :: %{pid() => boolean()}
 
@@ -12,7 +13,7 @@ defmodule OOM.Throttle.Suspended do
     :erlang.suspend_process(pid, asynchronous: {__MODULE__, pid})
     Map.put(still, pid, false)
   rescue
-    # One that has ended is no error on every release.
+    # Some releases raise for a process that has ended, others do not.
     ArgumentError -> still
   end
 
@@ -26,7 +27,7 @@ defmodule OOM.Throttle.Suspended do
 
   def resume(_pid, still), do: still
 
-  @doc "This one stands; `false` where that was known, or it was let run since."
+  @doc "The VM says that this worker stands; `false` where that was known, or the worker was resumed since."
   @spec stands(t(), pid()) :: {t(), boolean()}
   def stands(still, pid) do
     case still do
@@ -35,7 +36,7 @@ defmodule OOM.Throttle.Suspended do
     end
   end
 
-  @doc "Those that do not stand yet."
+  @doc "The workers that do not stand yet."
   @spec busy(t()) :: [pid()]
   def busy(still), do: for({pid, false} <- still, do: pid)
 end
