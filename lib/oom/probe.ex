@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
   # notes in a word of its own which one it is at.
 
-  alias OOM.{Evidence, Level, Mailboxes, Owned, Steps, Tables, Workers}
+  alias OOM.{Evidence, HeapStep, Level, Mailboxes, Owned, Steps, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -64,7 +64,7 @@ defmodule OOM.Probe do
         taken = bytes - heap(gc) + elem(touched, 1)
 
         evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
-        copied = copied(status, ran?(reductions, last), live, last)
+        copied = copied(status, ran?(reductions, last), gc, live, last)
         found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
         found = Map.merge(found, %{touched: touched, taken: taken, waits?: waits?, mail: mail})
         {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
@@ -127,18 +127,18 @@ defmodule OOM.Probe do
   defp ran?(_reductions, nil), do: true
   defp ran?(reductions, {before, _, _}), do: reductions - before > @worked
 
-  # The next collection of a heap that grows copies what lives on it. One that was made to stand still
-  # (OOM.Throttle), or has not come to anything since, goes on where it was.
-  defp copied(_status, _ran?, live, {_, _, %{live: before}})
+  # What the next collection of a heap that grows copies (OOM.HeapStep). A worker that the throttle has
+  # suspended, or that has not come to anything since, goes on where it was.
+  defp copied(_status, _ran?, gc, live, {_, _, %{live: before}})
        when live > before and live >= @large_heap,
-       do: live
+       do: HeapStep.bytes(gc)
 
-  defp copied(status, false, _live, {_, _, %{copied: copied}})
+  defp copied(status, false, _gc, _live, {_, _, %{copied: copied}})
        when status in [:suspended, :runnable, :running],
        do: copied
 
-  defp copied(:suspended, _ran?, _live, {_, _, %{copied: copied}}), do: copied
-  defp copied(_status, _ran?, _live, _last), do: 0
+  defp copied(:suspended, _ran?, _gc, _live, {_, _, %{copied: copied}}), do: copied
+  defp copied(_status, _ran?, _gc, _live, _last), do: 0
 
   # Its own memory, and what of it the next collection takes once more on behalf of its mailbox: one
   # that is on the heap is copied with it, and where the worker was flooded before it could be

@@ -2,7 +2,8 @@ defmodule OOM.Steps do
   @moduledoc false
   # What a worker may take in one step, which nothing interrupts: no kill takes effect until it is
   # there, so there must be headroom for it before it begins.
-  #   * A heap that grows: the collection that is due when it is full copies all that lives.
+  #   * A heap that grows: the collection that is due when it is full copies the young heap, or all of it
+  #     (OOM.HeapStep).
   #   * A binary that grows by appending: when its room is used up the VM takes twice as much and
   #     copies it, at 2 GB a second.
   #   * A mailbox on the heap of a worker that was flooded before it could be moved off: the next
