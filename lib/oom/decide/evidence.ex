@@ -105,7 +105,9 @@ defmodule OOM.Evidence do
       else: div(more * Limits.shown_ms(), since_ms)
   end
 
-  defp faded(grown, since_ms, within_ms \\ Limits.grown_ms()),
+  @doc "What is left of growth that was shown so long ago."
+  @spec faded(non_neg_integer(), non_neg_integer(), pos_integer()) :: non_neg_integer()
+  def faded(grown, since_ms, within_ms \\ Limits.grown_ms()),
     do: round(grown * :math.exp(-since_ms / within_ms))
 
   @doc "What this worker was shown to have grown by at its last look; 0 where nothing was shown."

@@ -4,10 +4,11 @@ defmodule OOM.Policy do
   # on its way, and notice when kills do not help. The clock is passed in; nothing here asks or sends
   # anything.
 
-  alias OOM.{Limits, Need, Promises, Reuse, VictimQueue}
+  alias OOM.{EndedGrowth, Limits, Need, Promises, Reuse, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
+            ended: %EndedGrowth{},
             reuse: %Reuse{},
             # the largest step of those that grow, and of all that may run at once; see OOM.Steps
             step_bytes: 0,
@@ -96,6 +97,7 @@ defmodule OOM.Policy do
       steady_bytes: if(steady?(policy, grows?), do: Need.steady_bytes(report, need_bytes)),
       soon_bytes: if(soon?(policy, report), do: Need.soon_bytes(report, need_bytes)),
       recent_bytes: Need.recent_bytes(report),
+      ended: EndedGrowth.at(policy.ended, now_ms),
       count: Limits.batch(),
       min_bytes: min_bytes,
       grows?: grows?,
@@ -125,11 +127,14 @@ defmodule OOM.Policy do
   @spec killed(t(), [VictimQueue.victim()], VictimQueue.verdict(), Need.report(), integer()) ::
           t()
   def killed(policy, victims, verdict, report, now_ms) do
-    promises = Promises.told(policy.promises, victims, report, now_ms)
-
-    steady? = policy.steady? or verdict == :steady
-
-    %{policy | promises: promises, steady?: steady?, nobody_since_ms: nil, late_ms: nil}
+    %{
+      policy
+      | promises: Promises.told(policy.promises, victims, report, now_ms),
+        ended: EndedGrowth.told(policy.ended, victims, now_ms),
+        steady?: policy.steady? or verdict == :steady,
+        nobody_since_ms: nil,
+        late_ms: nil
+    }
   end
 
   @doc "Nobody was chosen. When that has lasted, and nobody is waited for, killing is given up."

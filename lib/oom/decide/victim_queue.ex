@@ -21,7 +21,7 @@ defmodule OOM.VictimQueue do
   # It reads the plan (OOM.Plan) in order, so it costs the same however many workers there are, and asks
   # no process anything.
 
-  alias OOM.{Evidence, Level, Limits, Plan, Priority, Steps, Tree, Units, Workers}
+  alias OOM.{EndedGrowth, Evidence, Level, Limits, Plan, Priority, Steps, Tree, Units, Workers}
 
   @normal Priority.rank!(:normal)
 
@@ -48,6 +48,7 @@ defmodule OOM.VictimQueue do
     * `:steady_bytes` - what steady ones must hold together; `nil` where they must not pay
     * `:soon_bytes` - the same for those below `:normal` while memory grows; `nil` likewise
     * `:recent_bytes` - what memory has grown by in the time in which growth is remembered
+    * `:ended` - the growth that the last victims were shown to have
     * `:count` - how many at most
     * `:min_bytes` - one that holds less is left alone
     * `:grows?` - memory grows, and nobody is chosen without two looks that show who does
@@ -61,6 +62,7 @@ defmodule OOM.VictimQueue do
           steady_bytes: integer() | nil,
           soon_bytes: integer() | nil,
           recent_bytes: pos_integer(),
+          ended: EndedGrowth.t(),
           count: pos_integer(),
           min_bytes: pos_integer(),
           grows?: boolean(),
@@ -78,6 +80,7 @@ defmodule OOM.VictimQueue do
       steady_bytes: need_bytes,
       soon_bytes: need_bytes,
       recent_bytes: Limits.recent_bytes(),
+      ended: %EndedGrowth{},
       count: count,
       min_bytes: OOM.Tables.config().min_victim_bytes,
       grows?: false,
@@ -94,8 +97,9 @@ defmodule OOM.VictimQueue do
 
   def choose(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0 do
     ranks = ranks(Plan.first_rank(), Map.put(limits, :episode, Level.episode()))
-    total = ranks |> Enum.map(& &1.grown_bytes) |> Enum.sum()
-    fastest = ranks |> Enum.map(& &1.fastest_bytes) |> Enum.max(fn -> 0 end)
+    %{ended: ended} = limits
+    total = Enum.reduce(ranks, ended.total_bytes, &(&1.grown_bytes + &2))
+    fastest = Enum.reduce(ranks, ended.fastest_bytes, &max(&1.fastest_bytes, &2))
     limits = explained(limits, ranks |> Enum.map(& &1.steps_bytes) |> Enum.sum())
     first(ranks, %{total: total, fastest: fastest}, limits)
   end
@@ -114,12 +118,16 @@ defmodule OOM.VictimQueue do
       known: known,
       late?: late != [],
       grown_bytes: Enum.sum(grown),
-      fastest_bytes: Enum.max(grown ++ late_grown, fn -> 0 end),
+      fastest_bytes: Enum.max([fastest_ended(limits.ended, rank) | grown ++ late_grown]),
       steps_bytes: late |> Enum.map(&elem(&1, 1)) |> Enum.sum()
     }
 
     [row | ranks(Plan.next_rank(rank), limits)]
   end
+
+  # Of the same rank, whoever grows much slower than the last victims is none of theirs.
+  defp fastest_ended(%{rank: rank, fastest_bytes: bytes}, rank), do: bytes
+  defp fastest_ended(_ended, _rank), do: 0
 
   defp explained(%{recent_bytes: recent} = limits, steps_bytes),
     do: %{limits | recent_bytes: max(recent - steps_bytes, min(recent, Limits.recent_bytes()))}

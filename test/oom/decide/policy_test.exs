@@ -27,7 +27,13 @@ defmodule OOM.PolicyTest do
   # The limit is reached before a trim could show.
   defp hurried, do: report(1)
 
-  defp victim(mib, rank \\ 250), do: %{pid: spawn(fn -> :ok end), rank: rank, bytes: mib * @mib}
+  defp victim(mib, rank \\ 250, grown_mib \\ 0),
+    do: %{
+      pid: spawn(fn -> :ok end),
+      rank: rank,
+      bytes: mib * @mib,
+      grown_bytes: grown_mib * @mib
+    }
 
   defp measure(started_ms, allocated_mib) do
     %{
@@ -206,6 +212,22 @@ defmodule OOM.PolicyTest do
       assert limits(policy, 2 * Limits.episode_ms()).steady_bytes == nil
       {_, policy} = decide(policy, report(100), 3 * Limits.episode_ms() + 1)
       assert is_integer(limits(policy, 3 * Limits.episode_ms() + 1).steady_bytes)
+    end
+
+    test "know what the victims of this shortage had grown by, and forget it as growth fades" do
+      assert limits(Policy.new(false), 0).ended.total_bytes == 0
+      policy = killed(Policy.new(false), [victim(9, 250, 8), victim(9, 250, 4)], 0)
+      assert %{rank: 250, total_bytes: total, fastest_bytes: fastest} = limits(policy, 0).ended
+      assert {total, fastest} == {12 * @mib, 8 * @mib}
+
+      assert_in_delta limits(policy, Limits.grown_ms()).ended.total_bytes,
+                      total / 2.718,
+                      @mib / 10
+
+      policy = killed(policy, [victim(9, 500, 2)], Limits.grown_ms())
+      assert %{rank: 500, fastest_bytes: fastest} = limits(policy, Limits.grown_ms()).ended
+      assert_in_delta fastest, 8 * @mib / 2.718, @mib / 10
+      assert limits(policy, 10_000).ended.total_bytes == 0
     end
 
     test "let those below :normal pay each time" do

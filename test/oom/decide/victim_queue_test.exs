@@ -3,7 +3,7 @@ defmodule OOM.VictimQueueTest do
   # The victim order, case by case, on rows that are put there: no process is asked anything.
   use OOM.Test.TablesCase, async: false
 
-  alias OOM.{Level, Limits, Plan, Steps, VictimQueue, Workers}
+  alias OOM.{EndedGrowth, Level, Limits, Plan, Steps, VictimQueue, Workers}
 
   @mib 1_048_576
   @now 100_000
@@ -41,6 +41,21 @@ defmodule OOM.VictimQueueTest do
       worker(500, 200, grown: 9)
       worker(500, 200, grown: 0.01)
       assert {[fast], :growing} == pids(choose(250))
+    end
+
+    test "growth of the last victims is not that of their neighbours" do
+      ended = %EndedGrowth{rank: 250, total_bytes: 90 * @mib, fastest_bytes: 40 * @mib}
+      neighbours = for _ <- 1..5, do: worker(250, 20, grown: 1)
+      filled = for _ <- 1..5, do: worker(500, 20, grown: 1)
+      assert {[], :none} == choose(10, ended: ended)
+      # The last were of another rank, and have grown as much as these.
+      other = %EndedGrowth{rank: 500, total_bytes: 8 * @mib, fastest_bytes: 8 * @mib}
+      assert {[victim], :growing} = pids(choose(10, ended: other))
+      assert victim in neighbours
+      # One of the higher rank grows on.
+      culprit = worker(500, 50, grown: 30)
+      assert {[culprit], :growing} == pids(choose(10, ended: ended))
+      refute culprit in filled
     end
 
     test "of several ranks with growers the lowest goes first" do
@@ -437,6 +452,7 @@ defmodule OOM.VictimQueueTest do
           steady_bytes: nil,
           soon_bytes: nil,
           recent_bytes: Limits.recent_bytes(),
+          ended: %EndedGrowth{},
           count: 64,
           min_bytes: 1,
           grows?: true,
