@@ -217,7 +217,7 @@ defmodule OOM.Visit do
   # The child's own, or what holds for all that are here.
   defp options(start) do
     Tree.here()
-    |> Keyword.merge(Child.options(start))
+    |> Keyword.merge(Child.Spec.options(start))
     |> Keyword.take([:backoff, :max_kills])
   end
 

@@ -44,11 +44,11 @@ defmodule OOM.Supervisor.Server do
   end
 
   defp request({:start_child, spec}, from, state) when is_map(spec) or is_tuple(spec) do
-    request = {:start_child, Child.wrap(spec, Callback.options())}
+    request = {:start_child, Child.Spec.wrap(spec, Callback.options())}
 
     case split(:supervisor.handle_call(request, from, state)) do
       {{:error, {reason, child}}, rest} when is_tuple(child) ->
-        reply({:error, {reason, Child.unwrap(child)}}, rest)
+        reply({:error, {reason, Child.Spec.unwrap(child)}}, rest)
 
       {result, rest} ->
         reply(result, rest)
@@ -57,7 +57,7 @@ defmodule OOM.Supervisor.Server do
 
   defp request({:get_childspec, _id} = request, from, state) do
     case split(:supervisor.handle_call(request, from, state)) do
-      {{:ok, spec}, rest} -> reply({:ok, Child.unwrap(spec)}, rest)
+      {{:ok, spec}, rest} -> reply({:ok, Child.Spec.unwrap(spec)}, rest)
       {error, rest} -> reply(error, rest)
     end
   end
