@@ -64,7 +64,7 @@ defmodule OOM.Child do
   end
 
   defp turn_away(id, options) do
-    Holds.hold(
+    Holds.Down.hold(
       self(),
       id,
       [{id, true}],
@@ -122,7 +122,7 @@ defmodule OOM.Child do
         :ignore
 
       true ->
-        Holds.hold(self(), id, [{id, true}], self(), [return: :restart_held] ++ options)
+        Holds.Down.hold(self(), id, [{id, true}], self(), [return: :restart_held] ++ options)
         :ignore
     end
   end

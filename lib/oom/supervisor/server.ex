@@ -69,7 +69,7 @@ defmodule OOM.Supervisor.Server do
 
     if result == :ok or elem(result, 0) == :ok do
       if action != :restart_child, do: Children.forget(id)
-      Holds.forget(self(), id, action, Callback.strategy() == :one_for_one)
+      Holds.Down.forget(self(), id, action, Callback.strategy() == :one_for_one)
     end
 
     reply(result, rest)
@@ -77,7 +77,7 @@ defmodule OOM.Supervisor.Server do
 
   # Its user may have decided otherwise since that was sent.
   defp request({Release, key, id}, {releaser, _} = from, state) do
-    if Holds.returns?(key, id, releaser) do
+    if Holds.Down.returns?(key, id, releaser) do
       request({:restart_child, id}, from, state)
     else
       {_, rest} = split(:supervisor.handle_call({:get_childspec, make_ref()}, from, state))
@@ -267,7 +267,7 @@ defmodule OOM.Supervisor.Server do
 
   # Those of them that are down: one that its user has started again is like any other.
   defp held(state) do
-    case Holds.ids(self()) do
+    case Holds.Down.ids(self()) do
       [] -> []
       held -> for {id, pid} <- children(state), not is_pid(pid), id in held, do: id
     end
@@ -291,7 +291,7 @@ defmodule OOM.Supervisor.Server do
     state = end_quietly(pid, spec, state)
     others = for {other, true} when other != spec.id <- Enum.reverse(unit), do: other
     state = Enum.reduce(others, state, &terminate_child/2)
-    Holds.hold(self(), spec.id, unit, pid, [return: :restart_held] ++ options)
+    Holds.Down.hold(self(), spec.id, unit, pid, [return: :restart_held] ++ options)
     idle(state)
   end
 
