@@ -528,7 +528,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   defp verdicts(sup) do
     {:dictionary, dictionary} = Process.info(sup, :dictionary)
 
-    case List.keyfind(dictionary, {OOM.Supervisor.Server, :verdicts}, 0) do
+    case List.keyfind(dictionary, OOM.Supervisor.Verdict, 0) do
       {_, verdicts} -> verdicts
       nil -> []
     end
