@@ -100,7 +100,7 @@ defmodule Holds do
     bytes = if kind == :room, do: @fits_nowhere, else: 1_000
     pid = spawn(fn -> :ok end)
     OOM.Victims.mark(pid, now, bytes)
-    for id <- 1..size, do: :ok = OOM.Holds.hold(supervisor, id, [{id, true}], pid, options)
+    for id <- 1..size, do: :ok = OOM.Holds.Down.hold(supervisor, id, [{id, true}], pid, options)
     :sys.get_state(OOM.Holds, :infinity)
   end
 

@@ -266,8 +266,8 @@ defmodule OOM do
   @spec child_spec(Supervisor.child_spec() | {module(), term()} | module(), keyword()) ::
           Supervisor.child_spec()
   def child_spec(child, options) do
-    {ours, theirs} = Child.split!(options)
-    child |> Supervisor.child_spec(theirs) |> Child.wrap(ours)
+    {ours, theirs} = Child.Options.split!(options)
+    child |> Supervisor.child_spec(theirs) |> Child.Spec.wrap(ours)
   end
 
   @doc """

@@ -200,7 +200,7 @@ defmodule OOMTest do
         assert Map.drop(ours, [:start, :modules]) == Map.drop(plain, [:start, :modules])
         # The default is spelt out, because the start tells it no more.
         assert ours.modules == Map.get(plain, :modules, [Agent])
-        assert OOM.Child.unwrap(ours).start == plain.start
+        assert OOM.Child.Spec.unwrap(ours).start == plain.start
       end
     end
 

@@ -10,7 +10,8 @@ defmodule OOM.Accountant do
 
   use GenServer
 
-  alias OOM.{Beginners, Guard, Native, Owned, Plan, Probe, Stillness, Tables, Victims, Workers}
+  alias OOM.Accountant.{Pace, Readings}
+  alias OOM.{Beginners, Guard, Native, Plan, Probe, Stillness, Tables, Victims, Workers}
   alias OOM.Bonds.Rounds
   alias OOM.Tree.Census
 
@@ -26,29 +27,6 @@ defmodule OOM.Accountant do
 
   # How often the plan is looked through for keys without a worker, which cost little.
   @sweep_passes 16
-
-  # While the working set has not moved since the last pass, the figures still hold, for this long, or for
-  # so many times the length of the pass, but never longer than the last, whatever the level is.
-  @valid_ms 60_000
-  @valid_times 500
-  @longest_valid_ms 300_000
-
-  # How often to look whether it has moved: the second while it has not for a while. Where growth would
-  # reach the floor soon, the guard tells.
-  @rest_ms %{
-    normal: {5_000, 5_000},
-    elevated: {1_000, 1_000},
-    high: {100, 1_000},
-    critical: {50, 1_000}
-  }
-
-  # Time between passes where it has: at least this, and at least so many times the length of the last pass.
-  @pace %{
-    normal: {5_000, 50},
-    elevated: {250, 4},
-    high: {10, 2},
-    critical: {10, 1}
-  }
 
   # Where a million workers end together, so many messages wait; and all it keeps besides is small.
   @spawn [priority: :high, message_queue_data: :off_heap, fullsweep_after: 0]
@@ -88,10 +66,8 @@ defmodule OOM.Accountant do
       started_ms: nil,
       # the length of the last pass
       took_ms: 0,
-      # what workers own, by kind: {begun_ms, ended_ms} of the last reading
-      owned_ms: %{},
-      # by monitor: the readings under way
-      readers: %{},
+      # of what workers own
+      readings: %Readings{},
       # the working set then, and how often it is looked at since
       still: Stillness.new(1),
       # by monitor: the workers that probes wait for
@@ -135,12 +111,11 @@ defmodule OOM.Accountant do
       state.started_ms == nil or Stillness.moved?(state.still, snapshot) ->
         {:noreply, state |> begin_pass() |> moved()}
 
-      now() - state.started_ms >= valid_ms(state) ->
+      now() - state.started_ms >= Pace.valid_ms(state.took_ms) ->
         {:noreply, begin_pass(state)}
 
       true ->
-        {least, most} = @rest_ms[state.level]
-        still = Stillness.rest(state.still, snapshot, least, most)
+        still = Pace.rest(state.still, snapshot, state.level)
         {:noreply, next_pass(%{state | still: still}, still.pause_ms)}
     end
   end
@@ -157,13 +132,11 @@ defmodule OOM.Accountant do
     end
   end
 
-  def handle_info({:DOWN, ref, :process, _, _}, %{readers: readers} = state)
+  def handle_info({:DOWN, ref, :process, _, _}, %{readings: %{readers: readers}} = state)
       when is_map_key(readers, ref) do
-    {{kind, begun}, readers} = Map.pop!(readers, ref)
-    owned_ms = Map.put(state.owned_ms, kind, {begun, now()})
-    state = %{state | readers: readers, owned_ms: owned_ms}
+    state = %{state | readings: Readings.ended(state.readings, ref, now())}
 
-    if state.chunk == :owned and readers == %{},
+    if state.chunk == :owned and Readings.over?(state.readings),
       do: {:noreply, next_chunk(state)},
       else: {:noreply, state}
   end
@@ -178,9 +151,6 @@ defmodule OOM.Accountant do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
-
-  defp valid_ms(%{took_ms: took}),
-    do: (took * @valid_times) |> max(@valid_ms) |> min(@longest_valid_ms)
 
   # What else goes by who is there need not look at rest.
   defp moved(state) do
@@ -220,34 +190,17 @@ defmodule OOM.Accountant do
 
     # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
     # may be locked by whoever fills it.
-    case read_owned(state, now) do
-      %{readers: none} = state when none == %{} ->
-        next_chunk(state)
+    state = %{state | readings: Readings.start(state.readings, now, state.level)}
 
-      state ->
-        Process.send_after(self(), {:look, :owned}, @owned_ms)
-        %{state | chunk: :owned}
+    if Readings.over?(state.readings) do
+      next_chunk(state)
+    else
+      Process.send_after(self(), {:look, :owned}, @owned_ms)
+      %{state | chunk: :owned}
     end
   end
 
   defp begin_pass(state), do: state
-
-  defp read_owned(%{readers: readers} = state, now) do
-    under_way = for {_, {kind, _}} <- readers, do: kind
-
-    due =
-      for kind <- Owned.kinds() -- under_way,
-          Owned.due?(state.owned_ms[kind], now, state.level),
-          do: kind
-
-    started =
-      for kind <- due, into: readers do
-        {_pid, ref} = Owned.start(kind)
-        {ref, {kind, now}}
-      end
-
-    %{state | readers: started}
-  end
 
   defp next_chunk(state) do
     case Workers.pids(state.rest) do
@@ -315,10 +268,9 @@ defmodule OOM.Accountant do
     took_ms = now - state.started_ms
     state = %{state | rest: nil, took_ms: took_ms, passes: passes}
     state = %{state | callers: state.next_callers, next_callers: []}
-    {least, times} = @pace[state.level]
 
     if state.callers == [],
-      do: next_pass(state, max(least, times * took_ms)),
+      do: next_pass(state, Pace.pause_ms(state.level, took_ms)),
       else: begin_pass(state)
   end
 

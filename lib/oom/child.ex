@@ -1,11 +1,10 @@
 defmodule OOM.Child do
   @moduledoc false
-  # The start of a child, wrapped: runs in the supervisor, starts what the child specification
-  # says, and registers the result. Works under any supervisor.
+  # The start of a child, wrapped (OOM.Child.Spec): runs in the supervisor, starts what the child
+  # specification says, and registers the result. Works under any supervisor.
 
   alias OOM.{
     Asker,
-    Config,
     Heap,
     HeapCaps,
     HeapReports,
@@ -23,120 +22,11 @@ defmodule OOM.Child do
   alias OOM.Supervisor.{Callback, Children, Starts}
   alias OOM.Tree.Census
 
-  @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
-
   # By then one that was `:killed` while it started is no victim, if whoever reads the VM's reports does
   # not answer.
   @verdict_ms 5_000
   # The rank of those that go last.
   @last 1000
-
-  @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
-  @spec split!(keyword()) :: {keyword(), keyword()}
-  def split!(options) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
-    end
-
-    {ours, rest} = Keyword.split(options, @options)
-    {check!(ours), rest}
-  end
-
-  @doc "Checks options that must all be ours."
-  @spec check!(keyword()) :: keyword()
-  def check!(options) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "expected :oom to be a keyword list, got: #{inspect(options)}"
-    end
-
-    Enum.map(options, fn
-      {:priority, priority} ->
-        _ = Priority.rank!(priority)
-        {:priority, priority}
-
-      {:max_heap_size, size} ->
-        {:max_heap_size, Config.max_heap_size!(size)}
-
-      {:backoff, backoff} ->
-        {:backoff, Config.backoff!(backoff)}
-
-      {:unit, unit} when is_boolean(unit) ->
-        {:unit, unit}
-
-      {:unit, other} ->
-        raise ArgumentError, "expected :unit to be true or false, got: #{inspect(other)}"
-
-      {:max_kills, kills} ->
-        {:max_kills, Config.max_kills!(kills)}
-
-      {:shed, share} ->
-        {:shed, Config.shed!(share)}
-
-      {:handle_pressure, handle?} ->
-        {:handle_pressure, Config.handle_pressure!(handle?)}
-
-      {name, value} ->
-        raise ArgumentError,
-              "unknown option #{inspect(name)}, expected one of " <>
-                "#{Enum.map_join(@options, ", ", &inspect/1)}, got: #{inspect([{name, value}])}"
-    end)
-  end
-
-  @doc "Wraps the start of a child specification; options already wrapped in win over `options`."
-  @spec wrap(Supervisor.child_spec(), keyword()) :: Supervisor.child_spec()
-  # The facts are taken again: the specification may have been changed since, with its id.
-  def wrap(%{start: {__MODULE__, :start_link, [mfa, _id, inner]}} = spec, options) do
-    options = Keyword.merge(options, Keyword.take(inner, @options))
-    %{spec | start: {__MODULE__, :start_link, [mfa, Map.get(spec, :id), facts(spec) ++ options]}}
-  end
-
-  def wrap(%{start: {module, function, args} = mfa} = spec, options)
-      when is_atom(module) and is_atom(function) and is_list(args) do
-    start = {__MODULE__, :start_link, [mfa, Map.get(spec, :id), facts(spec) ++ options]}
-    # The default, which the supervisor would take from the wrapper.
-    spec |> Map.put_new(:modules, [module]) |> Map.put(:start, start)
-  end
-
-  # Erlang's tuple form.
-  def wrap({id, {module, function, args} = mfa, restart, shutdown, type, modules}, options)
-      when is_atom(module) and is_atom(function) and is_list(args) do
-    facts = [type: type, shutdown: shutdown, restart: restart]
-    {id, {__MODULE__, :start_link, [mfa, id, facts ++ options]}, restart, shutdown, type, modules}
-  end
-
-  # Anything else is the supervisor's to refuse.
-  def wrap(other, _options), do: other
-
-  @doc "What a start function that was wrapped tells of its child."
-  @spec options({module(), atom(), [term()] | :undefined}) :: keyword()
-  def options({__MODULE__, :start_link, [_mfa, _id, options]}), do: options
-  def options(_other), do: []
-
-  @doc "The specification as the user gave it."
-  @spec unwrap(Supervisor.child_spec() | tuple()) :: Supervisor.child_spec() | tuple()
-  def unwrap(%{id: id, start: start} = spec), do: %{spec | start: unwrap_mfa(start, id)}
-
-  # OTP's record of a child, as errors tell it.
-  def unwrap(record) when is_tuple(record) and elem(record, 0) == :child,
-    do: put_elem(record, 3, unwrap_mfa(elem(record, 3), elem(record, 2)))
-
-  def unwrap(other), do: other
-
-  @doc "The start function as the user gave it, of the child `id` of the calling supervisor."
-  @spec unwrap_mfa(term(), term()) :: term()
-  def unwrap_mfa({__MODULE__, :start_link, [mfa, _id, _options]}, _), do: mfa
-
-  # OTP keeps no arguments of a temporary child that was added later.
-  def unwrap_mfa({__MODULE__, :start_link, :undefined} = mfa, id) do
-    with pid when is_pid(pid) <- Children.pid(id),
-         {_id, [{:start, {module, function}} | _]} <- Children.get(pid) do
-      {module, function, :undefined}
-    else
-      _ -> mfa
-    end
-  end
-
-  def unwrap_mfa(mfa, _id), do: mfa
 
   @doc false
   @spec start_link({module(), atom(), [term()]}, term(), keyword()) :: term()
@@ -174,7 +64,7 @@ defmodule OOM.Child do
   end
 
   defp turn_away(id, options) do
-    Holds.hold(
+    Holds.Down.hold(
       self(),
       id,
       [{id, true}],
@@ -232,7 +122,7 @@ defmodule OOM.Child do
         :ignore
 
       true ->
-        Holds.hold(self(), id, [{id, true}], self(), [return: :restart_held] ++ options)
+        Holds.Down.hold(self(), id, [{id, true}], self(), [return: :restart_held] ++ options)
         :ignore
     end
   end
@@ -337,9 +227,6 @@ defmodule OOM.Child do
   def rank(options), do: options |> inherit() |> Tree.rank()
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
-
-  defp facts(spec),
-    do: spec |> Map.take([:type, :shutdown, :restart, :significant]) |> Map.to_list()
 
   defp pid({:ok, pid}) when is_pid(pid), do: pid
   defp pid({:ok, pid, _info}) when is_pid(pid), do: pid

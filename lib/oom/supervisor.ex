@@ -194,7 +194,7 @@ defmodule OOM.Supervisor do
           Supervisor.on_start()
   def start_link(module, init_arg, options) when is_atom(module) and is_list(options) do
     {oom, options} = Keyword.pop(options, :oom, [])
-    callback_arg = {module, init_arg, Child.check!(oom)}
+    callback_arg = {module, init_arg, Child.Options.check!(oom)}
 
     case Keyword.get(options, :name) do
       nil ->
@@ -214,7 +214,7 @@ defmodule OOM.Supervisor do
   def init(children, options) when is_list(children) and is_list(options) do
     {oom, options} = Keyword.pop(options, :oom, [])
     {:ok, {flags, specs}} = otp_init(children, options)
-    {:ok, {Map.put(flags, :oom, Child.check!(oom)), specs}}
+    {:ok, {Map.put(flags, :oom, Child.Options.check!(oom)), specs}}
   end
 
   # Elixir passes :auto_shutdown on from 1.15 on; OTP has had it for longer.

@@ -18,7 +18,7 @@ defmodule OOM.Units do
   @last 1000
 
   @doc "Which children a strategy takes down with this one, of `{id, runs?}` in start order."
-  @spec together(atom(), term(), Holds.unit()) :: Holds.unit()
+  @spec together(atom(), term(), Holds.Down.unit()) :: Holds.Down.unit()
   def together(:one_for_all, _id, children), do: children
 
   def together(:rest_for_one, id, children),

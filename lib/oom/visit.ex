@@ -71,7 +71,7 @@ defmodule OOM.Visit do
 
   defp fate(others) do
     {down, left} = Enum.split_with(others, &(&1.pid == nil or Victims.marked?(&1.pid)))
-    held = Holds.ids(self())
+    held = Holds.Down.ids(self())
 
     cond do
       left != [] -> :stays
@@ -212,12 +212,12 @@ defmodule OOM.Visit do
   end
 
   defp hold(id, unit, pid, start, return),
-    do: Holds.hold(self(), id, unit, pid, [return: return] ++ options(start))
+    do: Holds.Down.hold(self(), id, unit, pid, [return: return] ++ options(start))
 
   # The child's own, or what holds for all that are here.
   defp options(start) do
     Tree.here()
-    |> Keyword.merge(Child.options(start))
+    |> Keyword.merge(Child.Spec.options(start))
     |> Keyword.take([:backoff, :max_kills])
   end
 

@@ -11,14 +11,13 @@ defmodule OOM.HeapCaps do
   # them apart is speed: so one that is large while memory grows slowly gets a cap that leaves it room
   # from there (OOM.HeapCaps.Scan), and a runaway meets the default.
   #
-  # A cap is set in the worker itself, between two of its messages (OOM.Heap), and what is right then is
-  # read from the table there: of two orders that cross it does not matter which comes last.
+  # How a cap is set is in OOM.HeapCaps.Setting.
 
   use GenServer
   require Logger
 
   alias OOM.{Heap, Native, Priority, Stillness, Tables, Units, Workers}
-  alias OOM.HeapCaps.{Limits, Recap, Scan}
+  alias OOM.HeapCaps.{Limits, Recap, Scan, Setting}
 
   @typedoc "`:default` of `config :oom`, or said of this worker or by it."
   @type origin :: :default | :own
@@ -31,9 +30,6 @@ defmodule OOM.HeapCaps do
   @rest_ms 1_000
   # A limit that moves by less leaves the caps as they are.
   @moved 0.01
-  # At least so many times the heap that there is when the cap is set, in which garbage is counted, too.
-  # 100 MB that lived and were rewritten came to 132 MB after one collection, and to 558 MB at the next.
-  @room 6
   # The working set has moved by so much of the limit since the last scan, or nobody has come to a size
   # that matters; and a scan takes no more than this part of a CPU.
   @scan_moved 0.02
@@ -90,7 +86,7 @@ defmodule OOM.HeapCaps do
       _ = :erlang.spawn_opt(Heap, :cap, [pid, bytes, Heap.binaries?(size)], priority: :high)
       :ok
     else
-      set(pid)
+      Setting.set(pid)
     end
   end
 
@@ -109,7 +105,7 @@ defmodule OOM.HeapCaps do
     Tables.while_there(fn ->
       :ets.insert(__MODULE__, {self(), size, origin, bytes(cap, rank), origin == :default})
       counts?(size)
-      take_effect()
+      Setting.here()
     end)
   end
 
@@ -141,36 +137,9 @@ defmodule OOM.HeapCaps do
   @spec change(pid(), pos_integer() | nil) :: :ok
   def change(pid, bytes) do
     # It may have ended.
-    if :ets.update_element(__MODULE__, pid, [{4, bytes}, {5, true}]), do: set(pid), else: :ok
-  end
-
-  # It is asked first whether it would understand, which may take as long as what it does just now.
-  # At high priority, because one that floods its heap may begin at once.
-  defp set(pid) when pid == self(), do: take_effect()
-
-  defp set(pid) do
-    _ = :erlang.spawn_opt(fn -> Heap.ask(pid, &take_effect/0) end, priority: :high)
-    :ok
-  end
-
-  # Runs in the worker, and must not be why it ends.
-  defp take_effect do
-    Heap.mailbox_off_heap()
-
-    case :ets.lookup(__MODULE__, self()) do
-      [{_, _, _, nil, true}] -> Heap.cap_self(nil)
-      [{_, size, _, bytes, true}] -> cap_with_room(bytes, Heap.binaries?(size))
-      [{_, size, _, bytes, false}] when bytes != nil -> Heap.cap_self(bytes, Heap.binaries?(size))
-      _none -> :ok
-    end
-  rescue
-    # The application is being stopped.
-    ArgumentError -> :ok
-  end
-
-  defp cap_with_room(bytes, binaries?) do
-    held = Heap.held_bytes(self(), binaries?)
-    Heap.cap_self(max(bytes, trunc(@room * held)), binaries?)
+    if :ets.update_element(__MODULE__, pid, [{4, bytes}, {5, true}]),
+      do: Setting.set(pid),
+      else: :ok
   end
 
   @impl true
@@ -259,7 +228,11 @@ defmodule OOM.HeapCaps do
       {me, large, time?} = {self(), state.large, Scan.time?(report.time_to_exhaustion_ms)}
 
       scan = fn ->
-        Tables.while_there(fn -> send(me, {:large, scan_all(large, limit, time?)}) end)
+        Tables.while_there(fn ->
+          {large, told} = Scan.compare(large, Setting.large(limit), time?)
+          Enum.each(told, &Setting.set/1)
+          send(me, {:large, large})
+        end)
       end
 
       {_pid, ref} = spawn_monitor(scan)
@@ -270,23 +243,6 @@ defmodule OOM.HeapCaps do
   end
 
   defp scan(_report, _now, state), do: state
-
-  # Of the default only: what was asked for is what was meant.
-  defp scan_all(before, limit_bytes, time?) do
-    row = {:"$1", :"$2", :default, :"$3", :_}
-    rows = :ets.select(__MODULE__, [{row, [{:"/=", :"$3", nil}], [{{:"$1", :"$2"}}]}])
-
-    sizes =
-      for {pid, size} <- rows,
-          bytes = Heap.held_bytes(pid, Heap.binaries?(size)),
-          bytes * @room > Heap.bytes(size, limit_bytes),
-          into: %{},
-          do: {pid, bytes}
-
-    {large, told} = Scan.compare(before, sizes, time?)
-    Enum.each(told, &set/1)
-    large
-  end
 
   defp put(bytes, state) do
     :ets.insert(__MODULE__, {:limit, bytes})

@@ -10,11 +10,7 @@ defmodule OOM.Reuse do
 
   alias OOM.Limits
 
-  # Of slack after 9 of 10 processes were killed new ones of the same size reused 87 to 98 %, others less.
-  @most 0.9
-  @unknown 0.75
-
-  defstruct last: nil, part: @unknown
+  defstruct last: nil, part: Limits.reuse_unknown()
 
   @type t :: %__MODULE__{}
 
@@ -29,10 +25,10 @@ defmodule OOM.Reuse do
     part =
       cond do
         # What somebody has just let go is another thing.
-        allocated <= -Limits.moved_bytes() -> max(part, @unknown)
-        max(allocated, given) < Limits.moved_bytes() -> min(part + 0.125, @most)
+        allocated <= -Limits.moved_bytes() -> max(part, Limits.reuse_unknown())
+        max(allocated, given) < Limits.moved_bytes() -> min(part + 0.125, Limits.reuse_most())
         given >= allocated -> part / 2
-        true -> min((part + (allocated - given) / allocated) / 2, @most)
+        true -> min((part + (allocated - given) / allocated) / 2, Limits.reuse_most())
       end
 
     %{reuse | last: measure, part: part}

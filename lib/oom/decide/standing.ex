@@ -8,13 +8,7 @@ defmodule OOM.Standing do
   # time comes from no worker.
 
   alias OOM.Limits
-
-  # A verdict takes so many ms of standing, which is three stands; and after so many without growth, the growth
-  # comes from the workers that run.
-  @least_ms 45
-  @most_ms 300
-  # The kernel charges less than this in advance on a few CPUs, and other processes make noise.
-  @least_bytes 524_288
+  alias OOM.Limits.Turn
 
   defstruct bytes: 0, most: 0, ms: 0, all?: false
 
@@ -43,9 +37,9 @@ defmodule OOM.Standing do
   @spec judge(t()) :: {:own | :all | :foreign | :wait, t()}
   def judge(%{ms: ms, all?: all?} = standing) do
     cond do
-      ms >= @least_ms and grows?(standing) and all? -> {:foreign, %__MODULE__{}}
-      ms >= @least_ms and grows?(standing) -> {:all, all()}
-      ms >= @most_ms -> {:own, %__MODULE__{}}
+      ms >= Turn.verdict_ms() and grows?(standing) and all? -> {:foreign, %__MODULE__{}}
+      ms >= Turn.verdict_ms() and grows?(standing) -> {:all, all()}
+      ms >= Turn.own_ms() -> {:own, %__MODULE__{}}
       true -> {:wait, standing}
     end
   end
@@ -68,6 +62,6 @@ defmodule OOM.Standing do
   # The largest single step does not count: the kernel may charge a run late.
   defp grows?(%{bytes: bytes, most: most, ms: ms}) do
     bytes = bytes - most
-    bytes >= @least_bytes and bytes * 1_000 >= Limits.growth_bytes_per_s() * ms
+    bytes >= Turn.noise_bytes() and bytes * 1_000 >= Limits.growth_bytes_per_s() * ms
   end
 end

@@ -52,32 +52,6 @@ defmodule OOM.Bonds do
     end
   end
 
-  @doc """
-  What the most important process is worth that waits for it just now, or for one that waits for it; 0
-  where nobody waits. Who is only linked with it does not notice that it stands still for a while.
-  """
-  @spec awaited(pid()) :: Priority.rank()
-  def awaited(pid) do
-    {links, monitors} = ties(pid)
-    waiting = for monitor <- monitors, waiting(monitor) != nil, do: monitor
-    readers = for link <- links, reader = reader(link), do: reader
-
-    for waits <- waiting ++ readers, reduce: 0 do
-      rank -> rank |> Units.highest(Units.worth(waits) || 0) |> Units.highest(rank(waits))
-    end
-  end
-
-  # The process between the tasks of a stream and who reads it, and has started it for that.
-  defp reader(link) do
-    with {_, {Task.Supervised, function, _}} <- :erlang.process_info(link, :current_function),
-         true <- function in [:stream_monitor_loop, :stream_monitor],
-         {_, parent} when is_pid(parent) <- :erlang.process_info(link, :parent) do
-      parent
-    else
-      _ -> nil
-    end
-  end
-
   # Somebody who does not answer must not keep the victim alive: what is known by then counts.
   defp beyond(pid, ties) do
     {me, ref} = {self(), make_ref()}

@@ -14,7 +14,10 @@ defmodule OOM.Supervisor.Callback do
         {inner, flags} = pop_options(flags)
 
         inherited = inherited()
-        own = options |> Keyword.merge(Child.check!(inner)) |> Keyword.merge(Tree.declared())
+
+        own =
+          options |> Keyword.merge(Child.Options.check!(inner)) |> Keyword.merge(Tree.declared())
+
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
@@ -85,7 +88,7 @@ defmodule OOM.Supervisor.Callback do
 
   # A template takes further arguments at each start; it is left as it is.
   defp wrap(specs, :simple_one_for_one, _options), do: specs
-  defp wrap(specs, _strategy, options), do: Enum.map(specs, &Child.wrap(&1, options))
+  defp wrap(specs, _strategy, options), do: Enum.map(specs, &Child.Spec.wrap(&1, options))
 
   defp pop_options(%{} = flags), do: Map.pop(flags, :oom, [])
   defp pop_options(flags), do: {[], flags}

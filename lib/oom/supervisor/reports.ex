@@ -28,7 +28,7 @@ defmodule OOM.Supervisor.Reports do
     case List.keyfind(child, :mfargs, 0) do
       {:mfargs, mfargs} ->
         {:id, id} = List.keyfind(child, :id, 0, {:id, nil})
-        {key, List.keyreplace(child, :mfargs, 0, {:mfargs, Child.unwrap_mfa(mfargs, id)})}
+        {key, List.keyreplace(child, :mfargs, 0, {:mfargs, Child.Spec.unwrap_mfa(mfargs, id)})}
 
       nil ->
         {key, child}

@@ -6,19 +6,14 @@ defmodule OOM.Supervisor.Server do
   #
   # Why the exit and not a `terminate_child` sent ahead of the kill: the exit tells the whole
   # story, whoever killed and however busy this process is, so there is no order to get wrong.
-  #
-  # From OTP 28 on, what `:supervisor` returns may end with an action for `:gen_server` (a timer
-  # after which it hibernates). It is passed on where a return is, see `split/1` and `idle/1`.
 
   @behaviour :gen_server
 
-  alias OOM.{Child, HeapReports, Holds, Tables, Units, Victims, Visit}
-  alias OOM.Holds.Release
-  alias OOM.Supervisor.{Callback, Children, Starts}
+  import OOM.Supervisor.Otp
 
-  # By then a `:killed` child that has a cap is a crash like any other, if whoever reads the VM's reports
-  # does not answer; see `verdict/3`. Longer than loops within one timeslice have kept it from running.
-  @verdict_ms 5_000
+  alias OOM.{Child, Holds, Units, Victims, Visit}
+  alias OOM.Holds.Release
+  alias OOM.Supervisor.{Callback, Children, Starts, Verdict}
 
   @impl true
   def init({name, callback, {module, _arg, _options} = arg}) do
@@ -44,11 +39,11 @@ defmodule OOM.Supervisor.Server do
   end
 
   defp request({:start_child, spec}, from, state) when is_map(spec) or is_tuple(spec) do
-    request = {:start_child, Child.wrap(spec, Callback.options())}
+    request = {:start_child, Child.Spec.wrap(spec, Callback.options())}
 
     case split(:supervisor.handle_call(request, from, state)) do
       {{:error, {reason, child}}, rest} when is_tuple(child) ->
-        reply({:error, {reason, Child.unwrap(child)}}, rest)
+        reply({:error, {reason, Child.Spec.unwrap(child)}}, rest)
 
       {result, rest} ->
         reply(result, rest)
@@ -57,7 +52,7 @@ defmodule OOM.Supervisor.Server do
 
   defp request({:get_childspec, _id} = request, from, state) do
     case split(:supervisor.handle_call(request, from, state)) do
-      {{:ok, spec}, rest} -> reply({:ok, Child.unwrap(spec)}, rest)
+      {{:ok, spec}, rest} -> reply({:ok, Child.Spec.unwrap(spec)}, rest)
       {error, rest} -> reply(error, rest)
     end
   end
@@ -69,7 +64,7 @@ defmodule OOM.Supervisor.Server do
 
     if result == :ok or elem(result, 0) == :ok do
       if action != :restart_child, do: Children.forget(id)
-      Holds.forget(self(), id, action, Callback.strategy() == :one_for_one)
+      Holds.Down.forget(self(), id, action, Callback.strategy() == :one_for_one)
     end
 
     reply(result, rest)
@@ -77,7 +72,7 @@ defmodule OOM.Supervisor.Server do
 
   # Its user may have decided otherwise since that was sent.
   defp request({Release, key, id}, {releaser, _} = from, state) do
-    if Holds.returns?(key, id, releaser) do
+    if Holds.Down.returns?(key, id, releaser) do
       request({:restart_child, id}, from, state)
     else
       {_, rest} = split(:supervisor.handle_call({:get_childspec, make_ref()}, from, state))
@@ -94,7 +89,7 @@ defmodule OOM.Supervisor.Server do
 
   @impl true
   def handle_info({:EXIT, pid, reason} = exit, state) do
-    if verdicts() != [] and strategy_takes_others?() do
+    if Verdict.pending() != [] and strategy_takes_others?() do
       # What a strategy does to all its children goes by one end after the other. Back into the
       # mailbox, where OTP expects the exit of a child it ends.
       send(self(), exit)
@@ -104,7 +99,7 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  def handle_info({__MODULE__, :verdict, pid}, state) do
+  def handle_info({Verdict, pid}, state) do
     with {:noreply, state} <- settle_verdict(pid, state), do: idle(state)
   end
 
@@ -118,7 +113,7 @@ defmodule OOM.Supervisor.Server do
   @impl true
   def terminate(reason, state) do
     # OTP looks for the exits of the children it ends in the mailbox.
-    for {pid, why} <- Enum.reverse(verdicts()), do: send(self(), {:EXIT, pid, why})
+    for {pid, why} <- Enum.reverse(Verdict.pending()), do: send(self(), {:EXIT, pid, why})
     :supervisor.terminate(reason, state)
   end
 
@@ -147,7 +142,7 @@ defmodule OOM.Supervisor.Server do
         exited(pid, reason, state)
 
       {_id, options} = child ->
-        case verdict(pid, reason, options) do
+        case Verdict.on(pid, reason, options) do
           :memory ->
             hold(pid, child, state)
 
@@ -155,10 +150,7 @@ defmodule OOM.Supervisor.Server do
             ended(pid, child, state)
 
           :unknown ->
-            Process.put({__MODULE__, :verdicts}, [{pid, reason} | verdicts()])
-            marked? = fn -> Victims.marked?(pid) end
-            HeapReports.tell_when_read(marked?, {__MODULE__, :verdict, pid})
-            Process.send_after(self(), {__MODULE__, :verdict, pid}, @verdict_ms)
+            Verdict.wait_for(pid, reason)
             idle(state)
 
           :other ->
@@ -185,43 +177,12 @@ defmodule OOM.Supervisor.Server do
   defp for_good?(:transient, {:shutdown, _}), do: true
   defp for_good?(_restart, _reason), do: false
 
-  # Memory's victim is whom the guard has marked, or the VM's heap report names (OOM.HeapReports), and
-  # who leaves with the reason that victims have. All else is a crash like any other.
-  #
-  # `:killed` says nothing of who killed. Where the VM may have done it, because there is a cap, its
-  # report is made with the exit, and the restart waits until it is read. A protected worker never waits: it is
-  # restarted at once, whatever it ended with.
-  defp verdict(pid, reason, options) do
-    cond do
-      # While the application is stopped nobody could bring it back.
-      Tables.config() == nil or Tables.stopping?() -> :other
-      protected?(options) -> :other
-      reason == {:shutdown, :memory_pressure} -> :memory
-      Victims.marked?(pid) -> if ended?(reason, options), do: :ended, else: :memory
-      reason != :killed or not worker?(options) -> :other
-      Child.capped?(options) -> :unknown
-      true -> :other
-    end
-  end
-
-  defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
-
-  # Of a supervisor it is what is below it that is protected.
-  defp protected?(options),
-    do: (worker?(options) or options[:unit] == true) and Child.rank(options) == :protected
-
-  # A supervisor that ended because of what was killed below it (OOM.Visit.ending/0).
-  defp ended?(:shutdown, options), do: options[:type] == :supervisor and options[:unit] != true
-  defp ended?(_reason, _options), do: false
-
-  defp verdicts, do: Process.get({__MODULE__, :verdicts}, [])
-
   defp await_verdicts(state) do
-    if verdicts() == [] do
+    if Verdict.pending() == [] do
       {:noreply, state}
     else
       receive do
-        {__MODULE__, :verdict, pid} ->
+        {Verdict, pid} ->
           with {:noreply, state} <- settle_verdict(pid, state), do: await_verdicts(state)
       end
     end
@@ -229,8 +190,7 @@ defmodule OOM.Supervisor.Server do
 
   # Of this one alone: the report on another may not have been read yet.
   defp settle_verdict(pid, state) do
-    with {{^pid, reason}, rest} <- List.keytake(verdicts(), pid, 0),
-         Process.put({__MODULE__, :verdicts}, rest),
+    with {:ok, reason} <- Verdict.take(pid),
          child when child != nil <- Children.get(pid) do
       outcome =
         if Victims.marked?(pid),
@@ -267,7 +227,7 @@ defmodule OOM.Supervisor.Server do
 
   # Those of them that are down: one that its user has started again is like any other.
   defp held(state) do
-    case Holds.ids(self()) do
+    case Holds.Down.ids(self()) do
       [] -> []
       held -> for {id, pid} <- children(state), not is_pid(pid), id in held, do: id
     end
@@ -291,7 +251,7 @@ defmodule OOM.Supervisor.Server do
     state = end_quietly(pid, spec, state)
     others = for {other, true} when other != spec.id <- Enum.reverse(unit), do: other
     state = Enum.reduce(others, state, &terminate_child/2)
-    Holds.hold(self(), spec.id, unit, pid, [return: :restart_held] ++ options)
+    Holds.Down.hold(self(), spec.id, unit, pid, [return: :restart_held] ++ options)
     idle(state)
   end
 
@@ -315,50 +275,5 @@ defmodule OOM.Supervisor.Server do
       :stays ->
         exited(pid, reason, state)
     end
-  end
-
-  defp childspec(id, state) do
-    {{:ok, spec}, _} = split(:supervisor.handle_call({:get_childspec, id}, from(), state))
-    spec
-  end
-
-  # In start order.
-  defp children(state) do
-    {children, _} = split(:supervisor.handle_call(:which_children, from(), state))
-    for {id, pid, _, _} <- Enum.reverse(children), do: {id, pid}
-  end
-
-  # The child is dead and its exit already taken from the mailbox. `terminate_child` is what
-  # leaves a specification without a process and without a restart; put back as the exit that
-  # terminate_child expects, it also leaves no error report.
-  defp end_quietly(pid, spec, state) do
-    expected = if spec.shutdown == :brutal_kill, do: :killed, else: :shutdown
-    send(self(), {:EXIT, pid, expected})
-    terminate_child(spec.id, state)
-  end
-
-  defp terminate_child(id, state) do
-    {_, [state | _]} = split(:supervisor.handle_call({:terminate_child, id}, from(), state))
-    Children.forget(id)
-    state
-  end
-
-  # Nobody waits for an answer.
-  defp from, do: {self(), make_ref()}
-
-  # A reply, and the rest of what was returned: the state, and an action where there is one.
-  defp split(reply) do
-    [:reply, result | rest] = Tuple.to_list(reply)
-    {result, rest}
-  end
-
-  defp reply(result, rest), do: List.to_tuple([:reply, result | rest])
-
-  # Nothing more to do; with the action that OTP wants now. It answers a question that changes
-  # nothing with just that.
-  defp idle(state) do
-    request = {:get_childspec, make_ref()}
-    {_, rest} = split(:supervisor.handle_call(request, from(), state))
-    List.to_tuple([:noreply | rest])
   end
 end

@@ -251,7 +251,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
 
       log =
         capture_log(fn ->
-          :ok = Holds.hold(dynamic, gone, [{gone, true}], gone, options)
+          :ok = Holds.Down.hold(dynamic, gone, [{gone, true}], gone, options)
           eventually(fn -> OOM.Holds.Store.all(dynamic) == [] end)
           assert OOM.release({dynamic, gone}) == {:error, :not_held}
         end)
@@ -333,7 +333,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
       options = [backoff: [initial_ms: 1, max_ms: 20], return: {:start_child, request}]
       OOM.Victims.mark(gone, System.monotonic_time(:millisecond), 1_000_000_000_000_000)
-      :ok = Holds.hold(dynamic, gone, [{gone, true}], gone, options)
+      :ok = Holds.Down.hold(dynamic, gone, [{gone, true}], gone, options)
       new = started(:a)
       eventually(fn -> alarm?(dynamic, new, :oom_no_room) end)
       refute alarm?(dynamic, gone, :oom_no_room)

@@ -183,7 +183,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
 
       gone = gone()
       options = options ++ [return: {:start_child, request}]
-      :ok = Holds.hold(sup, gone, [{gone, true}], gone, options)
+      :ok = Holds.Down.hold(sup, gone, [{gone, true}], gone, options)
 
       :ok = Application.stop(:oom)
       started(:a)
@@ -211,7 +211,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       :ok = Supervisor.terminate_child(sup, :c)
       :ok = Application.stop(:oom)
       # As its supervisor would, between two words of who stops the application.
-      :ok = Holds.hold(sup, :b, [b: true, c: true], b, [])
+      :ok = Holds.Down.hold(sup, :b, [b: true, c: true], b, [])
       started(:b)
       started(:c)
     end
@@ -323,7 +323,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     gone = gone()
     # As whoever acts for such a supervisor does it.
     options = [backoff: [initial_ms: 1, max_ms: 1], return: {:start_child, request}]
-    :ok = Holds.hold(sup, gone, [{gone, true}], gone, options)
+    :ok = Holds.Down.hold(sup, gone, [{gone, true}], gone, options)
     assert_receive {:starting, ^sup}, 10_000
     crash(Holds)
     crash(OOM.Accountant)
@@ -528,7 +528,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   defp verdicts(sup) do
     {:dictionary, dictionary} = Process.info(sup, :dictionary)
 
-    case List.keyfind(dictionary, {OOM.Supervisor.Server, :verdicts}, 0) do
+    case List.keyfind(dictionary, OOM.Supervisor.Verdict, 0) do
       {_, verdicts} -> verdicts
       nil -> []
     end

@@ -57,7 +57,7 @@ defmodule OOM.Supervisor.HoldStartChildTest do
     {:ok, a} = :supervisor.start_child(sup, [:b])
     assert a == started(:b)
     :ok = :supervisor.terminate_child(sup, a)
-    :ok = Holds.hold(sup, a, [{a, true}], a, backoff: @backoff, return: {:start_child, [:b]})
+    :ok = Holds.Down.hold(sup, a, [{a, true}], a, backoff: @backoff, return: {:start_child, [:b]})
     new = started(:b)
     eventually(fn -> kills(sup, new) == 1 end)
   end
@@ -85,7 +85,7 @@ defmodule OOM.Supervisor.HoldStartChildTest do
     request = {start, :permanent, 5_000, :worker, [OOM.Test.Worker]}
 
     :ok =
-      Holds.hold(sup, pid, [{pid, true}], pid,
+      Holds.Down.hold(sup, pid, [{pid, true}], pid,
         backoff: @backoff,
         return: {:start_child, request}
       )

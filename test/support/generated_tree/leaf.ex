@@ -37,7 +37,7 @@ defmodule OOM.Test.GeneratedTree.Leaf do
 
     # A strategy of a supervisor that does not know us starts those, too, when another one crashes.
     if is_pid(supervisor) and Tree.kind(supervisor) == :oom and
-         node.path in Holds.ids(supervisor),
+         node.path in Holds.Down.ids(supervisor),
        do: Births.wrong(births, {:held, node.path})
 
     if node.declares, do: OOM.set_priority(node.declares)

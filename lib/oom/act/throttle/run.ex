@@ -1,0 +1,87 @@
+defmodule OOM.Throttle.Run do
+  @moduledoc false
+  # The second half of a turn: the workers run whose last runs fit into what is left above the floor.
+
+  alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps, Stretches}
+  alias OOM.Throttle.{Look, Sample, Stand, State, Wait}
+
+  # In the first of so many turns the workers are also looked at while they may run.
+  @look_turns 8
+
+  @doc "Some run; `:ok` where the guard has ended."
+  @spec run(State.t()) :: {:ok, State.t()} | :ok
+  # Memory grows on: all stand in the next turn, and that begins now.
+  def run(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
+
+  def run(state) do
+    before = Sample.take(state.watcher)
+    distance = Sample.distance(before)
+    room = {distance, before.floor_bytes || 0}
+    state = keep(state, room)
+    busy = busy(state)
+    {run, run_ms, stand, line} = choose(state, room, busy)
+
+    # While they may run it shows who wants to.
+    _ = if rem(state.turn, @look_turns) == 0, do: Look.start(run)
+
+    calm? =
+      stand == [] and busy == [] and calm?(line, before, distance) and
+        Slices.calm?(run, line.costs, distance, Limits.throttle_ms())
+
+    state = State.resume(%{state | line: line}, run)
+
+    with {:ok, state} <- run_on(state, run, before, now() + run_ms) do
+      calm = if calm?, do: state.calm + 1, else: 0
+      ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
+      {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
+    end
+  end
+
+  defp keep(%{line: before} = state, room) do
+    line = Lineup.keep(before, room)
+    _ = if before.kept == %{} and line.kept != %{}, do: Reporter.kept(Map.keys(line.kept))
+    %{state | line: line}
+  end
+
+  # A worker in a collection runs until that is through, and no other worker with such a step beside it.
+  defp busy(%{line: %{kept: kept}} = state),
+    do: for(pid <- State.busy(state), not is_map_key(kept, pid), do: pid)
+
+  defp choose(%{line: %{kept: kept}} = state, room, busy) do
+    last_ms = if state.ran, do: elem(state.ran, 2), else: 1
+
+    # The worker that has stood longest comes first.
+    pids =
+      for pid <- Enum.sort_by(Map.keys(state.still) -- busy, &Map.get(state.ran_turn, &1, -1)),
+          not is_map_key(kept, pid),
+          do: {pid, Steps.bytes_of(pid)}
+
+    busy_bytes = busy |> Enum.map(&Steps.bytes_of/1) |> Enum.sum()
+    {rested, pids} = Lineup.rested(state.line, pids)
+    {late, pids} = late(state, pids)
+    {pids, line} = Lineup.refuse(state.line, pids, room, busy_bytes, now())
+    {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_bytes)
+    # What the late ones take fits into nothing.
+    run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
+    {rested ++ late ++ run, run_ms, stand, line}
+  end
+
+  # A worker that would have stood too long after the next stand runs now, whatever the run costs.
+  defp late(state, pids) do
+    by_ms = now() + 1 + state.stood_ms
+    due = state.since |> Stretches.due(Lineup.shown(state.line), by_ms) |> MapSet.new()
+    {late, pids} = Enum.split_with(pids, fn {pid, _} -> MapSet.member?(due, pid) end)
+    {for({pid, _} <- late, do: pid), pids}
+  end
+
+  defp calm?(line, before, distance) do
+    line.kept == %{} and line.refused == %{} and Standing.quiet?(line.standing) and
+      before.drift_bytes_per_s * Limits.throttle_ms() <= distance * 1_000
+  end
+
+  # Where no worker runs the stand goes on.
+  defp run_on(state, [], before, until_ms), do: Stand.go_on(state, before, until_ms)
+  defp run_on(state, _run, _before, until_ms), do: Wait.until(state, until_ms, nil)
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,128 @@
+defmodule OOM.Throttle.Stand do
+  @moduledoc false
+  # The first half of a turn: all workers that may grow stand still and are read. From what memory does meanwhile
+  # the throttle learns whether the growth is theirs.
+
+  alias OOM.{Evidence, Guard, Level, Limits, Lineup, Standing, Stretches, Units, VictimQueue}
+  alias OOM.Limits.Turn
+  alias OOM.Throttle.{Look, Sample, State, Suspended, Wait}
+  alias OOM.Workers
+
+  # Whom a stand takes in.
+  @line 1_000
+  @of_each_rank 400
+  # How often a stand looks whether the workers that are left alone grow, in ms.
+  @watch_ms 5
+
+  @doc "All stand, and are read; `:ok` where the guard has ended."
+  @spec run(State.t()) :: {:ok, State.t()} | :ok
+  def run(state) do
+    began_ms = now()
+
+    alone =
+      for {pid, until} <- state.line.alone,
+          until > began_ms,
+          not grows?(pid),
+          into: %{},
+          do: {pid, until}
+
+    bound = bound(alone)
+    line = VictimQueue.line(@line, @of_each_rank, alone) ++ Map.keys(bound)
+
+    since = Stretches.only(state.since, state.still)
+    still = Enum.reduce(line, state.still, &Suspended.suspend/2)
+
+    state =
+      State.due(%{
+        state
+        | line: %{state.line | alone: alone, bound: bound},
+          still: still,
+          since: Stretches.begun(since, Map.keys(still), began_ms),
+          loose?: false
+      })
+
+    with {:ok, state} <- Wait.until(state, began_ms + Turn.settle_ms(), :stood),
+         settled = Sample.take(state.watcher),
+         look = Look.start(line),
+         {:ok, state} <-
+           Wait.until(state, began_ms + Limits.longest_stand_ms(), {:looked, look}),
+         standing = Sample.take(state.watcher),
+         state =
+           line |> read(state) |> stood_for(settled, standing) |> sort() |> charge(standing),
+         :ok = Guard.look(self(), Sample.rate(settled, standing)) do
+      # At first no worker is known to need a longer stand.
+      with {:ok, state} <- longer(state, standing, began_ms + Turn.stand_ms()),
+           do: {:ok, State.due(%{state | stood_ms: max(now() - began_ms, Turn.stand_ms())})}
+    end
+  end
+
+  defp longer(%{turn: 0} = state, _standing, _until_ms), do: {:ok, state}
+  defp longer(state, standing, until_ms), do: go_on(state, standing, until_ms)
+
+  @doc "The stand goes on until this time, unless the workers that are left alone begin to grow meanwhile."
+  @spec go_on(State.t(), Sample.t(), integer()) :: {:ok, State.t()} | :ok
+  def go_on(state, standing, until_ms) do
+    with {:ok, state} <- Wait.until(state, min(now() + @watch_ms, until_ms), nil) do
+      now = Sample.take(state.watcher)
+
+      cond do
+        # Where growth goes on while all stand, more of that tells nothing new.
+        not state.line.standing.all? and not state.loose? and State.busy(state) == [] and
+            Sample.moved(standing, now) > Turn.alert_bytes() ->
+          {:ok, %{state | alert?: true, line: Lineup.all(state.line)}}
+
+        now.at_ms >= until_ms ->
+          {:ok, stood_for(state, standing, now)}
+
+        true ->
+          go_on(state, standing, until_ms)
+      end
+    end
+  end
+
+  # The accountant looks at the workers that are left alone.
+  defp grows?(pid) do
+    row = Workers.lookup(pid)
+    row != nil and Evidence.grown_bytes(row) >= Limits.grown_bytes()
+  end
+
+  # A worker that nobody may kill, because a protected worker would end with it, may grow all the same.
+  defp bound(alone) do
+    for pid <- Enum.take(Units.bound(), @of_each_rank),
+        not is_map_key(alone, pid),
+        Units.own(pid) not in [:protected, nil],
+        Workers.rank(pid) == :protected,
+        into: %{},
+        do: {pid, true}
+  end
+
+  defp read(pids, state) do
+    seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
+    %{state | line: Lineup.read(state.line, seen)}
+  end
+
+  # What known growers have taken since the last stand may have been charged late, or be about to be.
+  defp stood_for(%{line: line} = state, from, to) do
+    bytes = Sample.moved(from, to)
+
+    # A worker in a collection does not stand yet, and takes what the collection copies into.
+    if state.loose? or State.busy(state) != [] or
+         (bytes > 0 and Lineup.explained_bytes(line) * 2 >= bytes),
+       do: state,
+       else: standing(state, Standing.add(line.standing, bytes, to.at_ms - from.at_ms))
+  end
+
+  defp standing(state, standing), do: %{state | line: %{state.line | standing: standing}}
+
+  defp sort(state) do
+    {alone, line} = Lineup.sort(state.line, Level.episode(), now())
+    State.resume(%{state | line: line}, alone)
+  end
+
+  defp charge(%{ran: nil} = state, _standing), do: state
+
+  defp charge(%{ran: {before, pids, run_ms}} = state, standing),
+    do: %{state | line: Lineup.charge(state.line, pids, Sample.grown(before, standing), run_ms)}
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,63 @@
+defmodule OOM.Throttle.State do
+  @moduledoc false
+  # What the throttle carries from turn to turn.
+
+  alias OOM.{Limits, Lineup, Native, Stretches}
+  alias OOM.Throttle.{Sample, Suspended}
+
+  @enforce_keys [:guard, :watcher]
+  defstruct guard: nil,
+            watcher: nil,
+            turn: 0,
+            # the workers that stand still
+            still: %{},
+            # the workers, and what is known of each
+            line: %Lineup{},
+            # since when each worker stands, when the first of them has to run, how long the last stand took, and
+            # whether some were let run in that stand
+            since: %{},
+            due_ms: :infinity,
+            stood_ms: 0,
+            loose?: false,
+            # the last run: {sample before, the workers, how long}
+            ran: nil,
+            # the turn in which each worker ran last
+            ran_turn: %{},
+            # so many turns in a row without growth towards the floor
+            calm: 0,
+            # growth was seen among the workers that are left alone
+            alert?: false
+
+  @type t :: %__MODULE__{
+          guard: reference(),
+          watcher: Native.watcher(),
+          turn: non_neg_integer(),
+          still: Suspended.t(),
+          line: Lineup.t(),
+          since: Stretches.t(),
+          due_ms: integer() | :infinity,
+          stood_ms: non_neg_integer(),
+          loose?: boolean(),
+          ran: {Sample.t(), [pid()], pos_integer()} | nil,
+          ran_turn: %{pid() => non_neg_integer()},
+          calm: non_neg_integer(),
+          alert?: boolean()
+        }
+
+  @spec new(reference(), Native.watcher()) :: t()
+  def new(guard, watcher),
+    do: %__MODULE__{guard: guard, watcher: watcher, stood_ms: Limits.Turn.stand_ms()}
+
+  @doc "The workers that do not stand yet."
+  @spec busy(t()) :: [pid()]
+  def busy(%{still: still}), do: Suspended.busy(still)
+
+  @doc "These workers run on."
+  @spec resume(t(), [pid()]) :: t()
+  def resume(state, pids),
+    do: %{state | still: Enum.reduce(pids, state.still, &Suspended.resume/2)}
+
+  @doc "Who stands or is shown to grow has changed, and with that who has to run first."
+  @spec due(t()) :: t()
+  def due(state), do: %{state | due_ms: Stretches.due_ms(state.since, Lineup.shown(state.line))}
+end

@@ -1,0 +1,63 @@
+defmodule OOM.Child.Options do
+  @moduledoc false
+  # The options of a child that are this library's.
+
+  alias OOM.{Config, Priority}
+
+  @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
+
+  @doc "Those of these options that are this library's."
+  @spec take(keyword()) :: keyword()
+  def take(options), do: Keyword.take(options, @options)
+
+  @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
+  @spec split!(keyword()) :: {keyword(), keyword()}
+  def split!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    {ours, rest} = Keyword.split(options, @options)
+    {check!(ours), rest}
+  end
+
+  @doc "Checks options that must all be ours."
+  @spec check!(keyword()) :: keyword()
+  def check!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected :oom to be a keyword list, got: #{inspect(options)}"
+    end
+
+    Enum.map(options, fn
+      {:priority, priority} ->
+        _ = Priority.rank!(priority)
+        {:priority, priority}
+
+      {:max_heap_size, size} ->
+        {:max_heap_size, Config.max_heap_size!(size)}
+
+      {:backoff, backoff} ->
+        {:backoff, Config.backoff!(backoff)}
+
+      {:unit, unit} when is_boolean(unit) ->
+        {:unit, unit}
+
+      {:unit, other} ->
+        raise ArgumentError, "expected :unit to be true or false, got: #{inspect(other)}"
+
+      {:max_kills, kills} ->
+        {:max_kills, Config.max_kills!(kills)}
+
+      {:shed, share} ->
+        {:shed, Config.shed!(share)}
+
+      {:handle_pressure, handle?} ->
+        {:handle_pressure, Config.handle_pressure!(handle?)}
+
+      {name, value} ->
+        raise ArgumentError,
+              "unknown option #{inspect(name)}, expected one of " <>
+                "#{Enum.map_join(@options, ", ", &inspect/1)}, got: #{inspect([{name, value}])}"
+    end)
+  end
+end

@@ -1,0 +1,104 @@
+defmodule OOM.Guard.Reaction do
+  @moduledoc false
+  # What the guard does when something is needed: it trims, orders victims to leave, sweeps for what they leave,
+  # and says when nothing helps. OOM.Policy decides; this module carries out, in the guard.
+
+  alias OOM.{Kill, Limits, Policy, Promises, Reporter, Sweep, Trim, VictimQueue}
+  alias OOM.Guard.Measures
+
+  # While critical, what the dead and the living let go is cached again at once. Given back this
+  # often, half as much again fits below the limit as with a trim each 100 ms (bench/trim.exs).
+  @trim_again_ms 10
+
+  @typedoc "The guard's state, of which a reaction reads and changes these."
+  @type state :: %{
+          required(:config) => OOM.Config.t(),
+          required(:policy) => Policy.t(),
+          required(:trimmed_ms) => integer() | nil,
+          required(:sweep) => Sweep.t(),
+          required(:sweep_timer) => reference() | nil,
+          required(:measures) => Measures.t(),
+          optional(atom()) => term()
+        }
+
+  @doc "At a sample at which something may be needed."
+  @spec run(OOM.Need.report(), state()) :: state()
+  def run(report, state) do
+    state = state |> trim_again() |> sweep()
+
+    case Policy.decide(state.policy, report, now()) do
+      {:wait, policy} ->
+        given_up(report, state, policy)
+
+      {:trim, policy} ->
+        trim(%{state | policy: policy})
+
+      {{:trim_and_kill, need}, policy} ->
+        kill(need, report, trim(%{state | policy: policy}))
+
+      {{:kill, need}, policy} ->
+        kill(need, report, %{state | policy: policy})
+    end
+  end
+
+  @doc "From the order to leave until the memory of the victims is back."
+  @spec sweep(state()) :: state()
+  def sweep(%{policy: policy} = state) do
+    now = now()
+    sweep = Sweep.start(state.sweep, Promises.leave_ms(policy.promises, now), now)
+    sweep_again(%{state | sweep: sweep})
+  end
+
+  # Ticks may end before all of that memory is back.
+  defp sweep_again(%{sweep_timer: nil} = state) do
+    if Sweep.over?(state.sweep),
+      do: state,
+      else: %{state | sweep_timer: Process.send_after(self(), :sweep, Limits.sweep_every_ms())}
+  end
+
+  defp sweep_again(state), do: state
+
+  # Besides the trims that are waited for, while victims leave.
+  defp trim_again(%{trimmed_ms: last, policy: policy} = state) do
+    due? = last != nil and now() - last >= @trim_again_ms
+    if due? and policy.promises.leaving != %{}, do: trim(state), else: state
+  end
+
+  defp trim(state) do
+    Trim.start()
+    %{state | trimmed_ms: now()}
+  end
+
+  defp kill(_need, report, %{config: %{kill: false}} = state),
+    do: given_up(report, state, Policy.nobody(state.policy, :none, report, now()))
+
+  defp kill(need, report, %{policy: policy, config: config} = state) do
+    now = now()
+    limits = Policy.limits(policy, need, report, config.min_victim_bytes, now)
+
+    case VictimQueue.choose(limits) do
+      {[], verdict} ->
+        given_up(report, state, Policy.nobody(policy, verdict, report, now))
+
+      {victims, verdict} ->
+        for victim <- victims do
+          Process.monitor(victim.pid)
+          Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)
+        end
+
+        Reporter.killed(victims, need, report)
+        state = sweep(%{state | policy: Policy.killed(policy, victims, verdict, report, now)})
+        %{state | measures: Measures.start_in(state.measures, Limits.measure_after_ms())}
+    end
+  end
+
+  # The reporter is told once, at the moment killing is given up.
+  defp given_up(report, state, policy) do
+    if Policy.exhausted?(policy) and not Policy.exhausted?(state.policy),
+      do: Reporter.exhausted(report, state.config.on_exhausted)
+
+    %{state | policy: policy}
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
