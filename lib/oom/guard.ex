@@ -206,7 +206,8 @@ defmodule OOM.Guard do
       state =
         if Throttling.episode_over?(state.throttling, now()), do: next_episode(state), else: state
 
-      %{state | throttling: Throttling.start(state.throttling, state.watcher)}
+      trim? = state.policy.trim?
+      %{state | throttling: Throttling.start(state.throttling, state.watcher, trim?)}
     else
       state
     end

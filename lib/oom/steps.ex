@@ -38,6 +38,10 @@ defmodule OOM.Steps do
     end
   end
 
+  @doc "Whether anyone is about to take a step that matters."
+  @spec any?() :: boolean()
+  def any?, do: :ets.first(__MODULE__) != :"$end_of_table"
+
   @doc """
   The largest step, and what the largest take together that may run at the same time: as many as there
   are schedulers.

@@ -29,11 +29,14 @@ defmodule OOM.Throttle do
 
   @type t :: %{pid: pid(), ref: reference()}
 
-  @doc "Begins to throttle; the caller is told of the end by the monitor."
-  @spec start(Native.watcher()) :: t()
-  def start(watcher) do
+  @doc """
+  Begins to throttle; the caller is told of the end by the monitor. With `trim?` each stand gives back the
+  segments that the collections of large heaps have freed.
+  """
+  @spec start(Native.watcher(), boolean()) :: t()
+  def start(watcher, trim? \\ false) do
     options = [:monitor, priority: :max, min_heap_size: 20_000, message_queue_data: :off_heap]
-    {pid, ref} = :erlang.spawn_opt(__MODULE__, :run, [self(), watcher], options)
+    {pid, ref} = :erlang.spawn_opt(__MODULE__, :run, [self(), watcher, trim?], options)
     %{pid: pid, ref: ref}
   end
 
@@ -47,9 +50,9 @@ defmodule OOM.Throttle do
   end
 
   @doc false
-  @spec run(pid(), Native.watcher()) :: :ok | no_return()
-  def run(guard, watcher),
-    do: Tables.while_there(fn -> turn(State.new(Process.monitor(guard), watcher)) end)
+  @spec run(pid(), Native.watcher(), boolean()) :: :ok | no_return()
+  def run(guard, watcher, trim?),
+    do: Tables.while_there(fn -> turn(State.new(Process.monitor(guard), watcher, trim?)) end)
 
   defp turn(state) do
     with {:ok, state} <- Stand.run(state), {:ok, state} <- Run.run(state) do

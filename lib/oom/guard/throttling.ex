@@ -14,9 +14,9 @@ defmodule OOM.Guard.Throttling do
           again_ms: integer() | nil
         }
 
-  @spec start(t(), Native.watcher()) :: t()
-  def start(throttling, watcher),
-    do: %{throttling | throttle: Throttle.start(watcher), standing_bytes_per_s: 0}
+  @spec start(t(), Native.watcher(), boolean()) :: t()
+  def start(throttling, watcher, trim?),
+    do: %{throttling | throttle: Throttle.start(watcher, trim?), standing_bytes_per_s: 0}
 
   @spec at_work?(t()) :: boolean()
   def at_work?(%{throttle: throttle}), do: throttle != nil

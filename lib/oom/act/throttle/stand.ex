@@ -2,11 +2,15 @@ defmodule OOM.Throttle.Stand do
   @moduledoc false
   # The first half of a turn: all workers that may grow stand still and are read. From what memory does meanwhile
   # the throttle learns whether the growth is theirs.
+  #
+  # A collection frees the heap it has copied, and the scheduler caches that: two workers of 9 MB took 38 MB in
+  # 60 ms, while they were let run one after the other. So where large heaps grow, each stand gives that back
+  # before the growth of the stand is measured.
 
-  alias OOM.{Evidence, Guard, Level, Limits, Lineup, Standing, Stretches, Units, VictimQueue}
+  alias OOM.{Evidence, Guard, Level, Limits, Lineup, Standing, Steps, Stretches, Trim, Units}
+  alias OOM.{VictimQueue, Workers}
   alias OOM.Limits.Turn
   alias OOM.Throttle.{Look, Sample, State, Suspended, Wait}
-  alias OOM.Workers
 
   # Whom a stand takes in.
   @line 1_000
@@ -31,6 +35,7 @@ defmodule OOM.Throttle.Stand do
 
     since = Stretches.only(state.since, state.still)
     still = Enum.reduce(line, state.still, &Suspended.suspend/2)
+    if state.trim? and Steps.any?(), do: Trim.start()
 
     state =
       State.due(%{

@@ -8,6 +8,8 @@ defmodule OOM.Throttle.State do
   @enforce_keys [:guard, :watcher]
   defstruct guard: nil,
             watcher: nil,
+            # whether freed segments can be given back (OOM.Trim)
+            trim?: false,
             turn: 0,
             # the workers that stand still
             still: %{},
@@ -31,6 +33,7 @@ defmodule OOM.Throttle.State do
   @type t :: %__MODULE__{
           guard: reference(),
           watcher: Native.watcher(),
+          trim?: boolean(),
           turn: non_neg_integer(),
           still: Suspended.t(),
           line: Lineup.t(),
@@ -44,9 +47,15 @@ defmodule OOM.Throttle.State do
           alert?: boolean()
         }
 
-  @spec new(reference(), Native.watcher()) :: t()
-  def new(guard, watcher),
-    do: %__MODULE__{guard: guard, watcher: watcher, stood_ms: Limits.Turn.stand_ms()}
+  @spec new(reference(), Native.watcher(), boolean()) :: t()
+  def new(guard, watcher, trim?) do
+    %__MODULE__{
+      guard: guard,
+      watcher: watcher,
+      trim?: trim?,
+      stood_ms: Limits.Turn.stand_ms()
+    }
+  end
 
   @doc "The workers that do not stand yet."
   @spec busy(t()) :: [pid()]
