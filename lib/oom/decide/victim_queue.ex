@@ -159,11 +159,20 @@ defmodule OOM.VictimQueue do
   # that is worth more goes before them.
   defp measure(row, all, limits) do
     cond do
-      cause?(row, all, limits) -> row.fastest_bytes
+      cause?(row, all, limits) or adds?(row, all, limits) -> row.fastest_bytes
       Evidence.cause?(all.total, all.total, recent_bytes(limits)) -> all.fastest
       true -> nil
     end
   end
+
+  # What grows much faster may be nobody's, such as a program in the same cgroup. Workers below `:normal` go
+  # beside that where their growth is a part of what is missing.
+  defp adds?(%{rank: rank} = row, all, limits) when rank < @normal do
+    least = min(recent_bytes(limits), limits.need_bytes)
+    Evidence.cause?(row.grown_bytes, all.total, max(least, Limits.recent_bytes()))
+  end
+
+  defp adds?(_row, _all, _limits), do: false
 
   defp cause?(row, all, limits),
     do: Evidence.cause?(row.grown_bytes, all.total, recent_bytes(limits))
