@@ -1,9 +1,11 @@
 defmodule Arena.DecisionCode do
   @moduledoc false
-  # Which code decided, in a few digits: figures of two hashes are of two guards.
+  # Which code decided, in a few digits: figures of two hashes are of two guards. Comments and docs decide nothing,
+  # so better words for them do not make figures obsolete.
 
   @patterns ["lib/oom/**/*.ex", "native/oom/src/**/*.rs"]
   @digits 12
+  @words [:moduledoc, :doc, :typedoc]
 
   @doc "Of the sources below a directory; the scripts compile them before anything runs."
   @spec hash(Path.t()) :: String.t()
@@ -13,12 +15,31 @@ defmodule Arena.DecisionCode do
     files
     |> Enum.sort()
     |> Enum.reduce(:crypto.hash_init(:sha256), fn path, context ->
-      text = File.read!(path)
-      head = "#{Path.relative_to(path, root)} #{byte_size(text)}\n"
-      context |> :crypto.hash_update(head) |> :crypto.hash_update(text)
+      code = path |> File.read!() |> code(Path.extname(path))
+      head = "#{Path.relative_to(path, root)} #{byte_size(code)}\n"
+      context |> :crypto.hash_update(head) |> :crypto.hash_update(code)
     end)
     |> :crypto.hash_final()
     |> Base.encode16(case: :lower)
     |> String.slice(0, @digits)
+  end
+
+  defp code(text, ".ex") do
+    text
+    |> Code.string_to_quoted!()
+    |> Macro.prewalk(fn
+      {:@, _, [{word, _, _}]} when word in @words -> nil
+      {name, _meta, arguments} -> {name, [], arguments}
+      other -> other
+    end)
+    |> :erlang.term_to_binary()
+  end
+
+  defp code(text, ".rs") do
+    text
+    |> String.split("\n")
+    |> Enum.map(&String.trim/1)
+    |> Enum.reject(&(&1 == "" or String.starts_with?(&1, "//")))
+    |> Enum.join("\n")
   end
 end

@@ -1,6 +1,6 @@
 defmodule OOM.HeapStep do
   @moduledoc false
-  # What the next collection of a heap copies, at most: pure, as the VM decides it (erl_gc.c; the same rules from
+  # What the next collection of a heap copies at most: pure, as the VM decides it (erl_gc.c; the same rules from
   # OTP 25 to 29). The VM asks for blocks that are larger than that, but the system gives only what is written to.
   #
   # A minor collection copies the young heap with its fragments. What has survived an earlier collection (`recent`)
