@@ -78,4 +78,6 @@ else
   peak=$(value memory.peak) events=memory.events
 fi
 kills=$(sed -n 's/^oom_kill //p' "$limit_path/$events")
+# The last words of the VM may lack the end of their line.
+printf "\n"
 echo "{arena,outside,[{status,$status},{oom_kills,${kills:--1}},{peak,$peak}]}."
