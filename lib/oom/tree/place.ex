@@ -1,19 +1,19 @@
 defmodule OOM.Tree.Place do
   @moduledoc false
-  # Where a process is in the tree that no walk has found yet: from its parents, as far as it takes.
+  # The place in the tree of a process that no walk has found yet, from the parents of the process.
 
   alias OOM.{InitialCall, Tree}
   alias OOM.Tree.{Census, Start}
 
-  # Further up nobody looks.
+  # No search goes farther up than so many parents.
   @generations 16
 
-  @doc "Whether a process is below a unit, or one that is just being started; else below whom we know."
+  @doc "Whether a process is below a unit, which may be starting just now, or below a known supervisor."
   @spec above(pid()) :: :unit | :known | :nobody
   def above(pid), do: above(Tree.parent(pid), pid, :unread, @generations)
 
   defp above(parent, pid, ancestors, generations) when parent != nil and generations > 0 do
-    # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
+    # The unit is a supervisor: no child of the process that starts the unit just now is below the unit.
     starting =
       generations < @generations and Tree.lookup(pid) == nil and Start.note(parent)[:inside_unit]
 
@@ -27,8 +27,8 @@ defmodule OOM.Tree.Place do
 
   defp above(_parent, _pid, _ancestors, _generations), do: :nobody
 
-  # What proc_lib has noted costs nothing. Whoever else is asked for its parent answers when its turn
-  # comes, and the caller waits for that.
+  # What proc_lib has noted costs nothing. Any other process that is asked for the parent answers at the end of
+  # its turn, and the caller waits.
   defp next(pid, [], generations), do: above(Tree.parent(pid), pid, [], generations)
 
   defp next(pid, [ancestor | beyond], generations) do
@@ -38,7 +38,7 @@ defmodule OOM.Tree.Place do
     end
   end
 
-  # Those beyond its parent, of the calling process: of no other they are known here.
+  # The ancestors beyond the parent, which are known here of the calling process only.
   defp beyond(parent, pid) do
     with true <- pid == self(),
          [first | beyond] <- Process.get(:"$ancestors"),
@@ -50,9 +50,9 @@ defmodule OOM.Tree.Place do
   end
 
   @doc """
-  A worker that this process has started tells of itself. Where it is a supervisor that no walk has
-  found yet, it has its place from now on: one that may be killed has a supervisor that is told, and
-  of which it is asked who else would go. Once for all its children.
+  A worker that the process `pid` has started tells of itself. Where `pid` is a supervisor that no walk has found
+  yet, the supervisor has a place from now on: the supervisor of a worker that may be killed is told, and is
+  asked for the workers that would go too. Once for all children.
   """
   @spec met(pid() | nil) :: :ok
   def met(pid) do
@@ -61,7 +61,7 @@ defmodule OOM.Tree.Place do
     :ok
   end
 
-  # It waits for its child to start, so it answers at once.
+  # The process waits for a child to start, so the process answers at once.
   defp meet(pid) do
     case InitialCall.of(pid) do
       {:supervisor, _, _} ->
@@ -72,7 +72,7 @@ defmodule OOM.Tree.Place do
     end
   end
 
-  # The options that hold below it, or nil.
+  # The options that hold below the process, or nil.
   defp find(pid, generations) when pid != nil and generations > 0 do
     case Tree.lookup(pid) do
       {_, kind, _, options, _} when kind in [:oom, :supervisor, :special, :unknown] -> options
@@ -86,12 +86,12 @@ defmodule OOM.Tree.Place do
   defp find_new(pid, parent, generations) do
     with options when options != nil <- find(parent, generations),
          {:supervisor, _, _} <- InitialCall.of(pid) do
-      # What is said of a sibling that its parent starts just now is not said of it.
+      # The parent may start a sibling just now, and what is said then is said of the sibling.
       {type, said, others} = Start.noted(parent)
       its_own? = type == :supervisor and pid not in others
       options = if its_own?, do: Keyword.merge(options, said), else: options
       if Tree.put_new(pid, :supervisor, parent, options), do: Census.changed()
-      # Somebody else may have been first, and have known more.
+      # Another process may have been first, and have known more.
       Tree.options(pid)
     else
       _ -> nil

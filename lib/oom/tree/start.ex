@@ -5,7 +5,7 @@ defmodule OOM.Tree.Start do
 
   alias OOM.{Priority, Tree, Workers}
 
-  @doc "Called in a supervisor that starts, in its `init/1`: the priority of what will be below it."
+  @doc "Called in a supervisor that starts, in `init/1`: the priority of all workers below."
   @spec declare(Priority.rank()) :: :ok
   def declare(rank) do
     Process.put({Tree, :declared}, rank)
@@ -16,7 +16,7 @@ defmodule OOM.Tree.Start do
     :ok
   end
 
-  @doc "Called in a supervisor: what it has declared."
+  @doc "Called in a supervisor: what the supervisor has declared."
   @spec declared() :: Tree.options()
   def declared do
     case Process.get({Tree, :declared}) do
@@ -26,9 +26,9 @@ defmodule OOM.Tree.Start do
   end
 
   @doc """
-  Called in a supervisor that is about to start a child, which may be a supervisor, too, whether its
-  specification says so or not: what is below it may ask what holds for it before the start is
-  through. `rank` is that of a worker, which may be registered before that, too; else `nil`.
+  Called in a supervisor that is about to start a child. The child may be a supervisor, whatever the specification
+  says, and a process below the child may ask for its options before the start is through. `rank` is the rank of
+  a worker, which may be registered before that, too; else `nil`.
   """
   @spec starting(Tree.options(), Priority.rank() | nil) :: true
   def starting(options, rank) do
@@ -37,14 +37,14 @@ defmodule OOM.Tree.Start do
     :ets.insert(Tree, {{:starting, self()}, note, since})
   end
 
-  @doc "Supervisors that have begun to start a worker before this time, and its rank."
+  @doc "Supervisors that have begun to start a worker before this time, and the rank of that worker."
   @spec being_started(integer()) :: [{pid(), Priority.rank()}]
   def being_started(before_ms) do
     row = {{:starting, :"$1"}, :_, {:"$2", :"$3"}}
     :ets.select(Tree, [{row, [{:"=<", :"$2", before_ms}], [{{:"$1", :"$3"}}]}])
   end
 
-  # Of whom this is not said, though nobody has told of them yet. An OOM.Supervisor tells of all.
+  # The children that were there before, of which the note says nothing. An OOM.Supervisor tells of all children.
   defp others(:supervisor) do
     if Tree.kind(self()) == :oom, do: [], else: :erlang.process_info(self(), :links) |> elem(1)
   end
@@ -54,15 +54,15 @@ defmodule OOM.Tree.Start do
   @spec started() :: true
   def started, do: :ets.delete(Tree, {:starting, self()})
 
-  @doc "Called in a supervisor that starts: what holds for it, from the nearest one above it."
+  @doc "Called in a supervisor that starts: what holds for the supervisor, from the nearest supervisor above."
   @spec inherited() :: Tree.options()
   def inherited, do: inherited(Process.get(:"$ancestors", []), self())
 
-  @doc "Called in a supervisor that starts: the process that starts it."
+  @doc "Called in a supervisor that starts: the process that starts the supervisor."
   @spec parent() :: pid() | nil
   def parent, do: :"$ancestors" |> Process.get([nil]) |> hd() |> whereis()
 
-  @doc "An ancestor as proc_lib has noted it: by its pid, or by its name."
+  @doc "The process of an ancestor, which proc_lib notes by pid or by name."
   @spec whereis(pid() | atom()) :: pid() | port() | nil
   def whereis(name) when is_atom(name) and name != nil, do: Process.whereis(name)
   def whereis(pid_or_nil), do: pid_or_nil
@@ -70,7 +70,7 @@ defmodule OOM.Tree.Start do
   defp inherited([ancestor | above], below) do
     pid = whereis(ancestor)
 
-    # One that is known has been started before, whatever is being started now.
+    # A process that is known was started before, whatever starts now.
     starting =
       if Tree.lookup(below) == nil and not Workers.member?(below), do: note(pid), else: []
 
@@ -84,11 +84,11 @@ defmodule OOM.Tree.Start do
 
   defp inherited(_none, _below), do: []
 
-  @doc "The options of the child that this process starts just now."
+  @doc "The options of the child that `pid` starts just now."
   @spec note(pid() | nil) :: Tree.options()
   def note(pid), do: pid |> noted() |> elem(1)
 
-  @doc "What a process says of the child that it starts just now: the type, the options, and of whom it is not said."
+  @doc "What a process says of the child that starts just now: type, options, and the older children, not meant."
   @spec noted(pid() | nil) :: {atom(), Tree.options(), [pid()]}
   def noted(pid) do
     case :ets.lookup(Tree, {:starting, pid}) do
@@ -97,8 +97,8 @@ defmodule OOM.Tree.Start do
     end
   end
 
-  @doc "Called in a supervisor: what holds for its children."
+  @doc "Called in a supervisor: what holds for the children."
   @spec here() :: Tree.options()
-  # Where there is no row it is being started, and whoever does that has not heard of it yet.
+  # A supervisor without a row starts just now, and the process above has not heard of the supervisor yet.
   def here, do: Tree.row_options(self()) || inherited()
 end
