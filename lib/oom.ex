@@ -209,7 +209,7 @@ defmodule OOM do
 
     # In the init/1 of a supervisor, it holds for what is below.
     if match?({:supervisor, _, _}, Process.get(:"$initial_call")),
-      do: Tree.declare(rank),
+      do: Tree.Start.declare(rank),
       else: Workers.declare(self(), rank)
 
     said = if(before != rank, do: [priority: rank], else: []) ++ cap(max_heap_size)

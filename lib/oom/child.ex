@@ -153,12 +153,12 @@ defmodule OOM.Child do
   # What is below it may ask for its options before it is started, and until these are where they
   # stay.
   defp starting(options, fun) do
-    Tables.while_there(fn -> Tree.starting(below(options), beginner(options)) end)
+    Tables.while_there(fn -> Tree.Start.starting(below(options), beginner(options)) end)
 
     try do
       fun.()
     after
-      Tables.while_there(&Tree.started/0)
+      Tables.while_there(&Tree.Start.started/0)
     end
   end
 
@@ -182,10 +182,10 @@ defmodule OOM.Child do
   defp below(options),
     do: inherit(if unit?(options), do: [inside_unit: true] ++ options, else: options)
 
-  defp inherit(options), do: Keyword.merge(Tree.here(), options)
+  defp inherit(options), do: Keyword.merge(Tree.Start.here(), options)
 
   defp unit?(options), do: options[:unit] == true
-  defp inside_unit?, do: Tree.here()[:inside_unit] == true
+  defp inside_unit?, do: Tree.Start.here()[:inside_unit] == true
 
   defp registered(pid, id, options, cap) do
     # A plain supervisor would never take it back.
@@ -200,7 +200,7 @@ defmodule OOM.Child do
 
   defp register(pid, id, options) do
     # A plain supervisor does not tell of itself.
-    Tree.met(self())
+    Tree.Place.met(self())
 
     cond do
       unit?(options) ->

@@ -37,7 +37,7 @@ defmodule OOM.Tree do
     do: :ets.insert_new(__MODULE__, row(pid, kind, parent, options))
 
   defp row(pid, kind, parent, options),
-    do: {pid, kind, parent, Keyword.take(options, @inherited), nil}
+    do: {pid, kind, parent, inheritable(options), nil}
 
   @spec put_kind(pid(), kind()) :: boolean()
   def put_kind(pid, kind), do: :ets.update_element(__MODULE__, pid, {2, kind})
@@ -104,7 +104,15 @@ defmodule OOM.Tree do
 
   @doc "The options that hold for the children of this supervisor."
   @spec options(pid()) :: options()
-  def options(pid), do: element(pid, 4) || []
+  def options(pid), do: row_options(pid) || []
+
+  @doc "The same, `nil` where it has no row."
+  @spec row_options(pid()) :: options() | nil
+  def row_options(pid), do: element(pid, 4)
+
+  @doc "Those of these options that hold for what is below."
+  @spec inheritable(keyword()) :: options()
+  def inheritable(options), do: Keyword.take(options, @inherited)
 
   @doc "Whether the children of this supervisor come and go: it has no list of them that it starts."
   @spec dynamic?(pid()) :: boolean()
@@ -133,30 +141,10 @@ defmodule OOM.Tree do
       priority = [priority: Units.own(pid) || rank]
       put(pid, :supervisor, supervisor, above |> Keyword.merge(own) |> Keyword.merge(priority))
       Workers.delete(pid)
-      OOM.Tree.Census.changed()
+      Census.changed()
       true
     else
       _ -> false
-    end
-  end
-
-  @doc "Called in a supervisor that starts, in its `init/1`: the priority of what will be below it."
-  @spec declare(Priority.rank()) :: :ok
-  def declare(rank) do
-    Process.put({__MODULE__, :declared}, rank)
-    options = Keyword.put(here(), :priority, rank)
-    _ = put_new(self(), :supervisor, parent(), options)
-    own = [{:own, rank} | Keyword.take(options, @inherited)]
-    :ets.update_element(__MODULE__, self(), {4, own})
-    :ok
-  end
-
-  @doc "Called in a supervisor: what it has declared."
-  @spec declared() :: options()
-  def declared do
-    case Process.get({__MODULE__, :declared}) do
-      nil -> []
-      rank -> [priority: rank]
     end
   end
 
@@ -183,160 +171,6 @@ defmodule OOM.Tree do
     :ok
   end
 
-  @doc """
-  Called in a supervisor that is about to start a child, which may be a supervisor, too, whether its
-  specification says so or not: what is below it may ask what holds for it before the start is
-  through. `rank` is that of a worker, which may be registered before that, too; else `nil`.
-  """
-  @spec starting(options(), Priority.rank() | nil) :: true
-  def starting(options, rank) do
-    note = {options[:type], Keyword.take(options, @inherited), others(options[:type])}
-    since = if rank, do: {System.monotonic_time(:millisecond), rank}
-    :ets.insert(__MODULE__, {{:starting, self()}, note, since})
-  end
-
-  @doc "Supervisors that have begun to start a worker before this time, and its rank."
-  @spec being_started(integer()) :: [{pid(), Priority.rank()}]
-  def being_started(before_ms) do
-    row = {{:starting, :"$1"}, :_, {:"$2", :"$3"}}
-    :ets.select(__MODULE__, [{row, [{:"=<", :"$2", before_ms}], [{{:"$1", :"$3"}}]}])
-  end
-
-  # Of whom this is not said, though nobody has told of them yet. An OOM.Supervisor tells of all.
-  defp others(:supervisor) do
-    if kind(self()) == :oom, do: [], else: :erlang.process_info(self(), :links) |> elem(1)
-  end
-
-  defp others(_worker), do: []
-
-  @spec started() :: true
-  def started, do: :ets.delete(__MODULE__, {:starting, self()})
-
-  @doc "Called in a supervisor that starts: what holds for it, from the nearest one above it."
-  @spec inherited() :: options()
-  def inherited, do: inherited(Process.get(:"$ancestors", []), self())
-
-  @doc "Called in a supervisor that starts: the process that starts it."
-  @spec parent() :: pid() | nil
-  def parent, do: :"$ancestors" |> Process.get([nil]) |> hd() |> whereis()
-
-  defp whereis(name) when is_atom(name) and name != nil, do: Process.whereis(name)
-  defp whereis(pid_or_nil), do: pid_or_nil
-
-  defp inherited([ancestor | above], below) do
-    pid = whereis(ancestor)
-
-    # One that is known has been started before, whatever is being started now.
-    starting = if lookup(below) == nil and not Workers.member?(below), do: note(pid), else: []
-
-    case is_pid(pid) && lookup(pid) do
-      {_, _, _, options, _} -> Keyword.merge(options, starting)
-      _unknown -> Keyword.merge(inherited(above, pid || below), starting)
-    end
-  rescue
-    ArgumentError -> []
-  end
-
-  defp inherited(_none, _below), do: []
-
-  defp note(pid), do: pid |> noted() |> elem(1)
-
-  defp noted(pid) do
-    case :ets.lookup(__MODULE__, {:starting, pid}) do
-      [{_, note, _}] -> note
-      [] -> {nil, [], []}
-    end
-  end
-
-  # Further up nobody looks.
-  @generations 16
-
-  @doc "Whether a process is below a unit, or one that is just being started; else below whom we know."
-  @spec above(pid()) :: :unit | :known | :nobody
-  def above(pid), do: above(parent(pid), pid, :unread, @generations)
-
-  defp above(parent, pid, ancestors, generations) when parent != nil and generations > 0 do
-    # The unit itself is a supervisor: no child of whoever is starting it just now is below it.
-    starting = generations < @generations and lookup(pid) == nil and note(parent)[:inside_unit]
-
-    case lookup(parent) do
-      _ when starting -> :unit
-      {_, _, _, options, _} -> if options[:inside_unit], do: :unit, else: :known
-      nil when ancestors == :unread -> next(parent, beyond(parent, pid), generations - 1)
-      nil -> next(parent, ancestors, generations - 1)
-    end
-  end
-
-  defp above(_parent, _pid, _ancestors, _generations), do: :nobody
-
-  # What proc_lib has noted costs nothing. Whoever else is asked for its parent answers when its turn
-  # comes, and the caller waits for that.
-  defp next(pid, [], generations), do: above(parent(pid), pid, [], generations)
-
-  defp next(pid, [ancestor | beyond], generations) do
-    case whereis(ancestor) do
-      next when is_pid(next) and node(next) == node() -> above(next, pid, beyond, generations)
-      _gone -> :nobody
-    end
-  end
-
-  # Those beyond its parent, of the calling process: of no other they are known here.
-  defp beyond(parent, pid) do
-    with true <- pid == self(),
-         [first | beyond] <- Process.get(:"$ancestors"),
-         ^parent <- whereis(first) do
-      beyond
-    else
-      _ -> []
-    end
-  end
-
-  @doc """
-  A worker that this process has started tells of itself. Where it is a supervisor that no walk has
-  found yet, it has its place from now on: one that may be killed has a supervisor that is told, and
-  of which it is asked who else would go. Once for all its children.
-  """
-  @spec met(pid() | nil) :: :ok
-  def met(pid) do
-    new? = pid != nil and kind(pid) == nil and not :ets.member(__MODULE__, {:no_supervisor, pid})
-    _ = if new?, do: meet(pid)
-    :ok
-  end
-
-  # It waits for its child to start, so it answers at once.
-  defp meet(pid) do
-    case InitialCall.of(pid) do
-      {:supervisor, _, _} -> find(pid, @generations) || put_new(pid, :aside, parent(pid), [])
-      _ -> :ets.insert(__MODULE__, {{:no_supervisor, pid}})
-    end
-  end
-
-  # The options that hold below it, or nil.
-  defp find(pid, generations) when pid != nil and generations > 0 do
-    case lookup(pid) do
-      {_, kind, _, options, _} when kind in [:oom, :supervisor, :special, :unknown] -> options
-      nil -> find_new(pid, parent(pid), generations - 1)
-      _in_a_unit_or_a_worker -> nil
-    end
-  end
-
-  defp find(_pid, _generations), do: nil
-
-  defp find_new(pid, parent, generations) do
-    with options when options != nil <- find(parent, generations),
-         {:supervisor, _, _} <- InitialCall.of(pid) do
-      # What is said of a sibling that its parent starts just now is not said of it.
-      {type, said, others} = noted(parent)
-      its_own? = type == :supervisor and pid not in others
-      options = if its_own?, do: Keyword.merge(options, said), else: options
-      if put_new(pid, :supervisor, parent, options), do: Census.changed()
-      # Somebody else may have been first, and have known more.
-      options(pid)
-    else
-      _ -> nil
-    end
-  end
-
   @doc "Its supervisor has started it and knows what it said of it."
   @spec declared(pid(), pid(), options()) :: :ok
   def declared(pid, supervisor, options) do
@@ -344,7 +178,7 @@ defmodule OOM.Tree do
       # An OOM.Supervisor has said so itself.
       if kind(pid) == :supervisor do
         own = for {:own, rank} <- options(pid), name <- [:own, :priority], do: {name, rank}
-        options = options |> Keyword.take(@inherited) |> Keyword.merge(own)
+        options = options |> inheritable() |> Keyword.merge(own)
         :ets.update_element(__MODULE__, pid, {4, options})
       end
     end
@@ -374,9 +208,4 @@ defmodule OOM.Tree do
       kind -> kind in [:supervisor, :aside]
     end
   end
-
-  @doc "Called in a supervisor: what holds for its children."
-  @spec here() :: options()
-  # Where there is no row it is being started, and whoever does that has not heard of it yet.
-  def here, do: element(self(), 4) || inherited()
 end

@@ -40,7 +40,7 @@ defmodule OOM.Visit do
   """
   @spec ending() :: :ok
   def ending do
-    {me, parent} = {self(), Tree.parent()}
+    {me, parent} = {self(), Tree.Start.parent()}
 
     case Tree.kind(parent) do
       :supervisor -> run(parent, &taken(&1, me, :ended))
@@ -216,7 +216,7 @@ defmodule OOM.Visit do
 
   # The child's own, or what holds for all that are here.
   defp options(start) do
-    Tree.here()
+    Tree.Start.here()
     |> Keyword.merge(Child.Spec.options(start))
     |> Keyword.take([:backoff, :max_kills])
   end

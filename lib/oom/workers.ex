@@ -33,7 +33,9 @@ defmodule OOM.Workers do
   @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
-    if member?(pid), do: declare_again(pid, rank), else: declare_new(pid, rank, Tree.above(pid))
+    if member?(pid),
+      do: declare_again(pid, rank),
+      else: declare_new(pid, rank, Tree.Place.above(pid))
   end
 
   # What is in a unit lives and dies with it, and is no worker.
@@ -41,7 +43,7 @@ defmodule OOM.Workers do
 
   defp declare_new(pid, rank, _above) do
     supervisor = supervisor(pid)
-    Tree.met(supervisor)
+    Tree.Place.met(supervisor)
 
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil}),
       do: appeared(pid, rank),

@@ -1,8 +1,7 @@
 defmodule OOM.HeapCaps.Setting do
   @moduledoc false
-  # Sets caps. A worker sets its cap itself, between two of its messages (OOM.Heap), to what the table says then:
-  # of two orders that cross it does not matter which comes last. And a cap leaves a heap that is large already
-  # room to live in.
+  # Sets caps. A worker sets the cap, between two messages (OOM.Heap), to what the table says then: of two orders
+  # that cross either may come last. And a cap leaves room to a heap that is large already.
 
   alias OOM.{Heap, HeapCaps}
 
@@ -10,11 +9,11 @@ defmodule OOM.HeapCaps.Setting do
   # 100 MB that lived and were rewritten came to 132 MB after one collection, and to 558 MB at the next.
   @room 6
 
-  @doc "The worker sets its cap, as soon as the worker can; the caller does not wait, unless it is the worker."
+  @doc "The worker sets the cap as soon as the worker can. The caller does not wait; a worker that calls sets the cap now."
   @spec set(pid()) :: :ok
   def set(pid) when pid == self(), do: here()
 
-  # A worker is asked first whether it would understand, which may take as long as what it does just now.
+  # A helper asks first whether the worker would understand, which may take as long as the worker is busy.
   # At high priority, because a worker that floods its heap may begin at once.
   def set(pid) do
     _ = :erlang.spawn_opt(fn -> Heap.ask(pid, &here/0) end, priority: :high)
@@ -43,8 +42,8 @@ defmodule OOM.HeapCaps.Setting do
   end
 
   @doc """
-  The workers, with what each holds, whose heap is so large that the default leaves it no room. Of the default
-  only: what was asked for is what was meant.
+  The workers whose heap is so large that the default leaves no room, and what each holds. Of the default only: a
+  cap that was asked for was meant.
   """
   @spec large(pos_integer()) :: %{pid() => pos_integer()}
   def large(limit_bytes) do

@@ -1,12 +1,12 @@
 defmodule OOM.Child.Options do
   @moduledoc false
-  # The options of a child that are this library's.
+  # The options of a child that belong to this library.
 
   alias OOM.{Config, Priority}
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
-  @doc "Those of these options that are this library's."
+  @doc "The part of these options that belongs to this library."
   @spec take(keyword()) :: keyword()
   def take(options), do: Keyword.take(options, @options)
 

@@ -1,7 +1,7 @@
 defmodule OOM.Holds.Down do
   @moduledoc false
-  # What a supervisor says of its children that are down because of memory. Called in the supervisor, or by whoever
-  # acts for it, and written into the table of holds there; OOM.Holds is told.
+  # What a supervisor says of children that are down because of memory. The supervisor, or a process that acts for
+  # the supervisor, writes into the table of holds and tells OOM.Holds.
 
   alias OOM.{Hold, Holds, Tables, Victims}
   alias OOM.Holds.{Alarm, Release, Store}

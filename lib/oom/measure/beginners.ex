@@ -16,7 +16,8 @@ defmodule OOM.Beginners do
 
   @doc "Registers the children whose start is under way and takes long."
   @spec read() :: :ok
-  def read, do: OOM.Tables.while_there(fn -> Enum.each(Tree.being_started(before()), &read/1) end)
+  def read,
+    do: OOM.Tables.while_there(fn -> Enum.each(Tree.Start.being_started(before()), &read/1) end)
 
   defp before, do: System.monotonic_time(:millisecond) - @long_ms
 

@@ -16,7 +16,9 @@ defmodule OOM.Supervisor.Callback do
         inherited = inherited()
 
         own =
-          options |> Keyword.merge(Child.Options.check!(inner)) |> Keyword.merge(Tree.declared())
+          options
+          |> Keyword.merge(Child.Options.check!(inner))
+          |> Keyword.merge(Tree.Start.declared())
 
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
@@ -44,7 +46,7 @@ defmodule OOM.Supervisor.Callback do
     # A unit is what its supervisor made it, once it was started.
     Tables.while_there(fn ->
       if Tree.kind(self()) != :unit do
-        Tree.put(self(), kind, Tree.parent(), options)
+        Tree.put(self(), kind, Tree.Start.parent(), options)
 
         # Its children go one by one, and nobody has to ask who goes with whom.
         if strategy == :one_for_one and auto_shutdown(flags) == :never,
@@ -56,7 +58,7 @@ defmodule OOM.Supervisor.Callback do
   # On a code change nobody is starting this supervisor, and what it was started with holds.
   defp inherited do
     with nil <- Process.get({__MODULE__, :inherited}) do
-      inherited = Tree.inherited()
+      inherited = Tree.Start.inherited()
       Process.put({__MODULE__, :inherited}, inherited)
       inherited
     end

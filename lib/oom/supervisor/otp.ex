@@ -4,7 +4,7 @@ defmodule OOM.Supervisor.Otp do
   # OTP's, whose state nobody else reads.
   #
   # From OTP 28 on, what `:supervisor` returns may end with an action for `:gen_server` (a timer
-  # after which it hibernates). It is passed on where a return is, see `split/1` and `idle/1`.
+  # after which the supervisor hibernates). The action is passed on where a return is, see `split/1` and `idle/1`.
 
   alias OOM.Supervisor.Children
 

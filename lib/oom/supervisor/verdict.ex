@@ -1,18 +1,18 @@
 defmodule OOM.Supervisor.Verdict do
   @moduledoc false
-  # Whether a child left because of memory, and the children of whom that is not known yet. Called in the supervisor.
+  # Whether a child left because of memory, and the children whose verdict comes later. Called in the supervisor.
   #
-  # Memory's victim is whom the guard has marked, or the VM's heap report names (OOM.HeapReports), and
-  # who leaves with the reason that victims have. All else is a crash like any other.
+  # A victim of memory is a child that the guard has marked, that the VM's heap report names (OOM.HeapReports), or
+  # that leaves with the reason of victims. Any other end is a crash like any other.
   #
-  # `:killed` says nothing of who killed. Where the VM may have done it, because there is a cap, its
-  # report is made with the exit, and the restart waits until it is read. A protected worker never waits: it is
-  # restarted at once, whatever it ended with.
+  # `:killed` says nothing of the killer. Where the VM may have killed, because there is a cap, the VM makes a
+  # report with the exit, and the restart waits until the report is read. A protected worker never waits: the
+  # supervisor restarts a protected worker at once, whatever the reason.
 
   alias OOM.{Child, HeapReports, Tables, Victims}
 
-  # By then a `:killed` child that has a cap is a crash like any other, if whoever reads the VM's reports
-  # does not answer. Longer than loops within one timeslice have kept it from running.
+  # By then a `:killed` child that has a cap is a crash like any other, if the reader of the VM's reports does
+  # not answer. Longer than loops within one timeslice have kept it from running.
   @verdict_ms 5_000
 
   @typedoc "`:ended`: a supervisor that ended because of what was killed below it."
@@ -34,7 +34,7 @@ defmodule OOM.Supervisor.Verdict do
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
 
-  # Of a supervisor it is what is below it that is protected.
+  # A protected supervisor means protected workers below.
   defp protected?(options),
     do: (worker?(options) or options[:unit] == true) and Child.rank(options) == :protected
 
@@ -54,7 +54,7 @@ defmodule OOM.Supervisor.Verdict do
   @spec pending() :: [{pid(), reason :: term()}]
   def pending, do: Process.get(__MODULE__, [])
 
-  @doc "How this child ended, which does not wait any more; `nil` where it did not."
+  @doc "How this child ended, if there was no verdict yet; the child waits no longer. Else `nil`."
   @spec take(pid()) :: {:ok, reason :: term()} | nil
   def take(pid) do
     with {{^pid, reason}, rest} <- List.keytake(pending(), pid, 0) do

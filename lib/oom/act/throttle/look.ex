@@ -35,6 +35,6 @@ defmodule OOM.Throttle.Look do
     Beginners.read()
     chunk = Probe.chunk(pids)
     probes = for _ <- 1..@probes, do: elem(Probe.start(chunk, :max), 1)
-    for probe <- probes, do: receive(do: ({:DOWN, ^probe, _, _, _} -> :ok))
+    Enum.each(probes, fn probe -> receive(do: ({:DOWN, ^probe, _, _, _} -> :ok)) end)
   end
 end

@@ -21,7 +21,7 @@ defmodule OOM.Throttle.Run do
     busy = busy(state)
     {run, run_ms, stand, line} = choose(state, room, busy)
 
-    # While they may run it shows who wants to.
+    # A look at workers that may run shows which of them want to.
     _ = if rem(state.turn, @look_turns) == 0, do: Look.start(run)
 
     calm? =
@@ -43,7 +43,7 @@ defmodule OOM.Throttle.Run do
     %{state | line: line}
   end
 
-  # A worker in a collection runs until that is through, and no other worker with such a step beside it.
+  # A worker in a collection runs to the end of the collection, and no other worker takes such a step meanwhile.
   defp busy(%{line: %{kept: kept}} = state),
     do: for(pid <- State.busy(state), not is_map_key(kept, pid), do: pid)
 
