@@ -17,7 +17,7 @@ defmodule OOM.Real.StepsTest do
   for {count, period_ms} <- [{1, 20}, {4, 65}, {20, 500}] do
     test "#{count} tasks of a protected one's stream that step each #{period_ms} ms stand at the floor" do
       vm = LimitedVM.start!(@limit, [])
-      :ok = call(vm, :start_bound, [unquote(count), unquote(period_ms), 300 * @mib])
+      :ok = call(vm, :start_bound, [unquote(count), unquote(period_ms), 370 * @mib])
       reader = LimitedVM.call(vm, Process, :whereis, [Stepper.Reader])
       tasks = call(vm, :await_standing, [])
       assert length(tasks) == unquote(count)
@@ -35,7 +35,7 @@ defmodule OOM.Real.StepsTest do
   for {count, period_ms} <- [{1, 65}, {4, 200}, {20, 500}] do
     test "of #{count} workers that step each #{period_ms} ms some are ended, and nobody else" do
       vm = LimitedVM.start!(@limit, [])
-      idle = call(vm, :start_free, [unquote(count), unquote(period_ms), 340 * @mib])
+      idle = call(vm, :start_free, [unquote(count), unquote(period_ms), 380 * @mib])
       :ok = call(vm, :await_kill, [])
       victims = for {pid, _, _} <- LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims]), do: pid
       assert victims -- idle == victims
@@ -50,7 +50,7 @@ defmodule OOM.Real.StepsTest do
   for {kind, mib_per_s} <- [table: 5, table: 20, table: 50, program: 20] do
     test "a #{kind} of nobody's that grows by #{mib_per_s} MiB a second kills nobody, and nobody stands for it" do
       vm = LimitedVM.start!(@limit, [])
-      idle = call(vm, :start_idle, [50, 400 * @mib])
+      idle = call(vm, :start_idle, [50, 430 * @mib])
       stood = call(vm, :fill, [unquote(kind), unquote(mib_per_s), 12 * @mib, idle])
       assert Enum.max(stood, fn -> 0 end) <= Patience.times(@longest_ms)
       assert LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims]) == []

@@ -107,7 +107,9 @@ defmodule OOM.Test.Stepper do
   end
 
   defp ballast(bytes) do
-    load = fn -> for _ <- 1..div(bytes, @mib)//1, do: mib() end
+    # Of whole chunks: byte by byte it takes longer than what is shown.
+    chunk = :binary.copy(<<1>>, 65_536)
+    load = fn -> for _ <- 1..div(bytes, @mib)//1, do: :binary.copy(chunk, 16) end
     start = {Agent, :start_link, [load, [name: __MODULE__.Ballast]]}
     OOM.child_spec(%{id: :ballast, start: start}, priority: :protected)
   end
