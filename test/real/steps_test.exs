@@ -50,7 +50,7 @@ defmodule OOM.Real.StepsTest do
   for {kind, mib_per_s} <- [table: 5, table: 20, table: 50, program: 20] do
     test "a #{kind} of nobody's that grows by #{mib_per_s} MiB a second kills nobody, and nobody stands for it" do
       vm = LimitedVM.start!(@limit, [])
-      idle = call(vm, :start_idle, [50, 430 * @mib])
+      idle = call(vm, :start_idle, [50, 405 * @mib])
       stood = call(vm, :fill, [unquote(kind), unquote(mib_per_s), 12 * @mib, idle])
       assert Enum.max(stood, fn -> 0 end) <= Patience.times(@longest_ms)
       assert LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims]) == []
