@@ -12,7 +12,7 @@ defmodule OOM.Real.DependencyTest do
   @moduletag timeout: 600_000
 
   @mib 1_048_576
-  @limit 512 * @mib
+  @limit 256 * @mib
 
   setup_all do
     shop = Shop.new!()
