@@ -211,6 +211,7 @@ defmodule OOM.Test.Stepper do
   end
 
   defp open(:table), do: {:table, :ets.new(__MODULE__, [:public])}
+
   # It keeps the last lines of what it is told, and none ends. Nothing is read of it: a port whose program
   # says nothing from the start, because that goes elsewhere, would be closed by the VM at once.
   defp open(:program),
