@@ -205,6 +205,18 @@ defmodule OOM.Real.PressureTest do
       assert LimitedVM.call(vm, Process, :alive?, [supervisor])
     end
 
+    # By default the cap is the limit, and a list asks for more than that with less than half of it. Two lists
+    # at once are not promised: together they may be the limit.
+    test "whose list runs away, without a cap of its own, is ended before the VM is" do
+      {vm, supervisor} = start(workers(:low, 1, priority: :low))
+      LimitedVM.call(vm, Workload, :run_away, [supervisor, :low, 2 * @limit])
+      {:done, events} = grow(vm, supervisor, :none, :binary, {:ended, :low, 1})
+      assert [{:low, reason}] = ended(events)
+      assert reason in [:killed, {:shutdown, :memory_pressure}]
+      {:done, _} = LimitedVM.call(vm, Workload, :settle, [supervisor])
+      assert Cgroup.oom_kills(vm.cgroup) == 0
+    end
+
     test "of its max_heap_size is held like any other" do
       # One that it meets long before the node has anything to fear.
       cap = [priority: :low, max_heap_size: 16 * @mib]
