@@ -16,6 +16,8 @@ defmodule OOM.Visit do
   @auto [:never, :any_significant, :all_significant]
   # Of more children nobody asks for the facts: it is one_for_one, or their order is a matter of ms.
   @many 1_000
+  # In a supervisor that is about to end: the child whose end is its end.
+  @ends_with {__MODULE__, :ends_with}
 
   @type child :: %{
           id: term(),
@@ -177,15 +179,21 @@ defmodule OOM.Visit do
 
     with {id, _, _, _} <- List.keyfind(children, pid, 1),
          {:ok, spec} <- ask({:get_childspec, id}, state) do
-      if held?(spec.restart, why),
-        do: hold_with_others(pid, id, spec, children, state),
-        else: forget(pid, id, spec, state)
+      cond do
+        not held?(spec.restart, why) -> forget(pid, id, spec, state)
+        # It goes with the supervisor, and must not take along whose end ends that.
+        ending?(children) -> end_quietly(pid, id, spec, state)
+        true -> hold_with_others(pid, id, spec, children, state)
+      end
     else
       _ -> throw(:unknown)
     end
   end
 
   defp taken(_unknown, _pid, _why), do: throw(:unknown)
+
+  # Those above were told that it ends. A child that a strategy terminated before would not end it.
+  defp ending?(children), do: List.keymember?(children, Process.get(@ends_with), 1)
 
   defp hold_with_others(pid, id, spec, children, state) do
     running = for {id, pid, _, _} <- children, do: {id, is_pid(pid)}
@@ -203,6 +211,7 @@ defmodule OOM.Visit do
         end_quietly(pid, id, spec, state)
 
       :ends ->
+        Process.put(@ends_with, pid)
         ending()
         throw(:ends)
 

@@ -734,6 +734,37 @@ defmodule OOM.TreeTest do
       end
     end
 
+    # What comes in between would end its significant child for it, and it would live on, marked.
+    test "does, whoever else of it is killed before it hears of that" do
+      significant = worker(:a, restart: :temporary, significant: true)
+      flags = %{strategy: :one_for_all, intensity: 0, period: 1, auto_shutdown: :any_significant}
+      start = {:supervisor, :start_link, [OOM.Test.Template, {flags, [significant, worker(:b)]}]}
+      {top, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      [ref | _] = for pid <- [supervisor, a, b], do: Process.monitor(pid)
+      test = self()
+      spawn(fn -> :sys.replace_state(supervisor, &served(test, &1), :infinity) end)
+      assert_receive :busy
+
+      for pid <- [a, b] do
+        Victims.mark(pid, System.monotonic_time(:millisecond), 1)
+        OOM.Visit.take(supervisor, pid)
+      end
+
+      for pid <- [a, b] do
+        Process.exit(pid, {:shutdown, :memory_pressure})
+        assert_receive {:DOWN, _, _, ^pid, {:shutdown, :memory_pressure}}
+      end
+
+      send(supervisor, :go)
+      assert_receive {:DOWN, ^ref, _, _, :shutdown}
+      # It is held as a whole, and back.
+      assert is_pid(started(:a)) and is_pid(started(:b))
+      assert [{:ends, new, _, _}] = Supervisor.which_children(top)
+      assert new != supervisor
+    end
+
     test "stays down where it is not permanent, as ever" do
       children = [worker(:a, restart: :temporary, significant: true), worker(:b)]
       ends = ending(:any_significant, children, :transient)

@@ -12,7 +12,7 @@ defmodule OOM.Real.DependencyTest do
   @moduletag timeout: 600_000
 
   @mib 1_048_576
-  @limit 512 * @mib
+  @limit 256 * @mib
 
   setup_all do
     shop = Shop.new!()
@@ -124,7 +124,7 @@ defmodule OOM.Real.DependencyTest do
     defp leak(shop, release, supervisor) do
       cgroup = Cgroup.create!(@limit)
       on_exit(fn -> Cgroup.destroy(cgroup) end)
-      env = [{"SHOP_SUPERVISOR", supervisor}, {"SHOP_LEAK_MIB", "#{div(3 * @limit, 2 * @mib)}"}]
+      env = [{"SHOP_SUPERVISOR", supervisor}, {"SHOP_LEAK_MIB", "#{div(5 * @limit, 4 * @mib)}"}]
       {output, status} = Shop.release(shop, release, ["start"], env, Cgroup.procs(cgroup))
       {output, status, Cgroup.oom_kills(cgroup)}
     end

@@ -104,10 +104,11 @@ defmodule OOM.Real.HealthyTest do
     test "is no pressure: names that somebody looks up and that are not there", context do
       %{vm: vm, path: names} = context
       File.mkdir!(names)
-      usage = Cgroup.usage(vm.cgroup)
       # A new name for each, or it is in the cache already; 192 bytes each.
       inside(vm.cgroup, "perl -e 'stat qq(#{names}/$_) for 1..500_000'")
-      assert Cgroup.usage(vm.cgroup) - usage > 60 * @mib
+      # Pages of files that were there before have made room for some of them.
+      assert Cgroup.kernel_bytes(vm.cgroup) > 60 * @mib
+      assert Cgroup.usage(vm.cgroup) > 180 * @mib
       all_live(context)
     end
   end

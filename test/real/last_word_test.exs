@@ -26,22 +26,26 @@ defmodule OOM.Real.LastWordTest do
     ]
 
     supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
-    fill(vm, supervisor, :cache, 60)
-    fill(vm, supervisor, :small, 1)
+    fill(vm, supervisor, :cache, 60, 12)
+    fill(vm, supervisor, :small, 1, 12)
     # What is left is soon grown by.
-    fill(vm, supervisor, :ballast, 70)
+    for {left, every_ms} <- [{110, 15}, {75, 25}] do
+      headroom = LimitedVM.call(vm, OOM, :snapshot, []).headroom_bytes
+      fill(vm, supervisor, :ballast, div(headroom, @mib) - left, every_ms)
+    end
+
     {vm, supervisor}
   end
 
-  # Half a MiB each 25 ms: 20 MiB/s.
-  defp fill(vm, supervisor, group, mib) do
-    args = [supervisor, group, div(@mib, 2), 2 * mib, 25]
+  # Half a MiB each 12 to 25 ms: 40 to 20 MiB/s.
+  defp fill(vm, supervisor, group, mib, every_ms) do
+    args = [supervisor, group, div(@mib, 2), 2 * mib, every_ms]
     :ok = LimitedVM.call(vm, Workload, :fill, args)
     assert LimitedVM.call(vm, OOM, :level, []) in [:normal, :elevated]
   end
 
   defp grow(vm, supervisor, done) do
-    args = [supervisor, :ballast, :binary, 100_000, 20, done]
+    args = [supervisor, :ballast, :binary, 200_000, 20, done]
     LimitedVM.call(vm, Workload, :grow_until, args)
   end
 

@@ -12,7 +12,7 @@ defmodule OOM.Real.TreeTest do
   @moduletag timeout: 120_000
 
   @limit 256 * 1_048_576
-  @config [backoff: [initial_ms: 1_500, max_ms: 3_000]]
+  @config [backoff: [initial_ms: 300, max_ms: 600]]
 
   defp run(kind, returns?, busy? \\ false) do
     vm = LimitedVM.start!(@limit, @config)

@@ -76,6 +76,11 @@ defmodule OOM.Test.Cgroup do
   def usage(%{version: 1} = cgroup), do: number(cgroup, "memory.usage_in_bytes")
   def usage(%{version: 2} = cgroup), do: number(cgroup, "memory.current")
 
+  @doc "What the kernel has taken for itself on its behalf, the names of files among it."
+  @spec kernel_bytes(t()) :: non_neg_integer()
+  def kernel_bytes(%{version: 1} = cgroup), do: number(cgroup, "memory.kmem.usage_in_bytes")
+  def kernel_bytes(%{version: 2} = cgroup), do: counter(cgroup, "memory.stat", "slab_reclaimable")
+
   @doc "How many processes the kernel has killed in it."
   @spec oom_kills(t()) :: non_neg_integer()
   def oom_kills(%{version: 1} = cgroup), do: counter(cgroup, "memory.oom_control", "oom_kill")

@@ -34,7 +34,11 @@ defmodule OOM.Test.Healthy do
     def handle_call(:ping, _from, data), do: {:reply, :pong, data}
 
     def handle_call({:add, bytes}, _from, data),
-      do: {:reply, :ok, [:binary.copy(<<1>>, bytes) | data]}
+      do: {:reply, :ok, [binary(bytes) | data]}
+
+    # Of whole chunks, so that to fill up what is far from the floor takes no time.
+    @chunk :binary.copy(<<1>>, 65_536)
+    defp binary(bytes), do: :binary.copy(@chunk, div(bytes, 65_536))
 
     # As fast as it can, and for ever.
     @impl true
@@ -89,14 +93,17 @@ defmodule OOM.Test.Healthy do
     await(fn -> OOM.snapshot().samples > samples end)
     headroom = OOM.snapshot().headroom_bytes
     if headroom <= left_bytes, do: throw(:full)
-    :ok = GenServer.call(worker, {:add, @mib}, :infinity)
-    if pace == :slow, do: Process.sleep(pause_ms(headroom))
+    {bytes, pause_ms} = step(headroom)
+    :ok = GenServer.call(worker, {:add, bytes}, :infinity)
+    if pace == :slow, do: Process.sleep(pause_ms)
   end
 
-  # 100 MB/s, 20 MB/s and less than 2 MB/s.
-  defp pause_ms(headroom_bytes) when headroom_bytes > 128 * @mib, do: 10
-  defp pause_ms(headroom_bytes) when headroom_bytes > 40 * @mib, do: 50
-  defp pause_ms(_headroom_bytes), do: 600
+  # As fast as can be where the floor is far; then 30 MB/s, 20 MB/s, 7 MB/s, and less than 2 MB/s.
+  defp step(headroom_bytes) when headroom_bytes > 192 * @mib, do: {4 * @mib, 0}
+  defp step(headroom_bytes) when headroom_bytes > 80 * @mib, do: {@mib, 20}
+  defp step(headroom_bytes) when headroom_bytes > 40 * @mib, do: {@mib, 50}
+  defp step(headroom_bytes) when headroom_bytes > 33 * @mib, do: {@mib, 150}
+  defp step(_headroom_bytes), do: {@mib, 600}
 
   @doc "Waits until a process that is not `before` has this name."
   @spec await_other(atom(), pid()) :: pid()

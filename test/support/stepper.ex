@@ -6,6 +6,7 @@ defmodule OOM.Test.Stepper do
   @mib 1_048_576
   @pause_ms 20
   @looks 25
+  @calm_bytes_per_s 500_000
 
   defmodule Reader do
     @moduledoc false
@@ -47,9 +48,10 @@ defmodule OOM.Test.Stepper do
   @doc "Starts a protected reader of so many tasks, which grow by 1 MiB each so many ms, beside ballast."
   @spec start_bound(pos_integer(), pos_integer(), non_neg_integer()) :: :ok
   def start_bound(count, period_ms, ballast_bytes) do
+    start_ballast(ballast_bytes)
+
     start([
       OOM.child_spec({Task.Supervisor, name: __MODULE__.Tasks}, priority: :low),
-      ballast(ballast_bytes),
       OOM.child_spec({Reader, {count, period_ms}}, priority: :protected)
     ])
   end
@@ -64,8 +66,7 @@ defmodule OOM.Test.Stepper do
         )
       end
 
-    start([ballast(ballast_bytes) | idle(20)])
-    pids = children()
+    pids = start_idle(20, ballast_bytes)
     start(growers)
     pids
   end
@@ -73,7 +74,8 @@ defmodule OOM.Test.Stepper do
   @doc "Starts so many idle workers beside ballast, and returns who they are."
   @spec start_idle(pos_integer(), non_neg_integer()) :: [pid()]
   def start_idle(count, ballast_bytes) do
-    start([ballast(ballast_bytes) | idle(count)])
+    start_ballast(ballast_bytes)
+    start(idle(count))
     children()
   end
 
@@ -107,9 +109,27 @@ defmodule OOM.Test.Stepper do
   end
 
   defp ballast(bytes) do
-    load = fn -> for _ <- 1..div(bytes, @mib)//1, do: mib() end
+    # Of whole chunks: byte by byte it takes longer than what is shown.
+    chunk = :binary.copy(<<1>>, 65_536)
+    load = fn -> for _ <- 1..div(bytes, @mib)//1, do: :binary.copy(chunk, 16) end
     start = {Agent, :start_link, [load, [name: __MODULE__.Ballast]]}
     OOM.child_spec(%{id: :ballast, start: start}, priority: :protected)
+  end
+
+  # What it grew by is forgotten before anybody else starts.
+  defp start_ballast(bytes) do
+    start([ballast(bytes)])
+    calm()
+  end
+
+  defp calm do
+    snapshot = OOM.snapshot()
+
+    unless snapshot.level in [:normal, :elevated] and
+             (snapshot.growth_bytes_per_s || 0) < @calm_bytes_per_s do
+      Process.sleep(@pause_ms)
+      calm()
+    end
   end
 
   defp start(children) do
@@ -191,8 +211,11 @@ defmodule OOM.Test.Stepper do
   end
 
   defp open(:table), do: {:table, :ets.new(__MODULE__, [:public])}
-  # It keeps the last lines of what it is told, and none ends.
-  defp open(:program), do: {:port, Port.open({:spawn, "tail > /dev/null 2>&1"}, [:binary])}
+
+  # It keeps the last lines of what it is told, and none ends. Nothing is read of it: a port whose program
+  # says nothing from the start, because that goes elsewhere, would be closed by the VM at once.
+  defp open(:program),
+    do: {:port, Port.open({:spawn, "tail > /dev/null 2>&1"}, [:binary, :out])}
 
   defp fill(count, to, mib_per_s, left_bytes, began) do
     due = div((now() - began) * mib_per_s, 1_000)
@@ -228,10 +251,6 @@ defmodule OOM.Test.Stepper do
         watch(pids, since, longest)
 
       :filled ->
-        Map.values(longest)
-
-      # The kernel may end a program that has filled what is left.
-      {:DOWN, _, :process, _, {:badarg, [{:erlang, :port_command, _, _} | _]}} ->
         Map.values(longest)
 
       {:DOWN, _, :process, _, reason} ->

@@ -3,6 +3,14 @@ defmodule OOM.Test.TreeWorkload do
   # Runs inside a limited VM: below an OOM.Supervisor one plain supervisor of each kind with a worker
   # that leaks and one that does not, and what became of them.
 
+  @near 120 * 1_048_576
+  @chunk :binary.copy(<<1>>, 1_024)
+
+  @doc "What a leak takes at a time: less near the floor."
+  @spec more() :: binary()
+  def more,
+    do: :binary.copy(@chunk, if(OOM.snapshot().headroom_bytes > @near, do: 2_000, else: 500))
+
   defmodule Worker do
     @moduledoc false
     use GenServer
@@ -16,7 +24,7 @@ defmodule OOM.Test.TreeWorkload do
     end
 
     @impl true
-    def handle_cast(:grow, data), do: {:noreply, [:binary.copy(<<1>>, 500_000) | data]}
+    def handle_cast(:grow, data), do: {:noreply, [OOM.Test.TreeWorkload.more() | data]}
   end
 
   defmodule Conns do
@@ -236,7 +244,7 @@ defmodule OOM.Test.TreeWorkload do
 
   defp loop(data \\ []) do
     receive do
-      {:"$gen_cast", :grow} -> loop([:binary.copy(<<1>>, 500_000) | data])
+      {:"$gen_cast", :grow} -> loop([more() | data])
     end
   end
 
