@@ -259,6 +259,10 @@ defmodule OOM.Limits do
   @spec reuse_unknown() :: float()
   def reuse_unknown, do: 0.75
 
+  @doc "A part that was found small grows by this at each measure in which nothing moves. Chosen, not measured."
+  @spec reuse_recovers() :: float()
+  def reuse_recovers, do: 0.125
+
   @doc """
   The same where nothing is free inside the VM, in ms: a measure asks all schedulers, and what it could
   find is no growth.

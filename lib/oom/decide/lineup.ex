@@ -5,11 +5,7 @@ defmodule OOM.Lineup do
   # which workers may run next.
 
   alias OOM.{Evidence, Limits, Slices, Standing, Workers}
-
-  # A worker that has done so many reductions in a turn and has not grown is left alone for so many ms, unless
-  # a probe sees the worker grow. A leak that does next to nothing else takes 64 KiB with far fewer reductions.
-  @ran_reductions 20_000
-  @alone_ms 800
+  alias OOM.Limits.Turn
 
   # {pid, row, growth shown} of each worker
   defstruct seen: [],
@@ -82,7 +78,7 @@ defmodule OOM.Lineup do
     leave_alone(
       %{line | growers: growers, ranks: ranks, standing: standing, foreign?: foreign?},
       episode,
-      now_ms + @alone_ms
+      now_ms + Turn.alone_ms()
     )
   end
 
@@ -121,7 +117,7 @@ defmodule OOM.Lineup do
     with true <- Evidence.shown?(row, episode),
          {before, _, _} when is_integer(before) <- line.before[pid],
          {now, _, _} when is_integer(now) <- line.looks[pid] do
-      now - before > @ran_reductions
+      now - before > Turn.ran_reductions()
     else
       _ -> false
     end

@@ -26,13 +26,15 @@ defmodule OOM.Reuse do
       cond do
         # What somebody has just let go is another thing.
         allocated <= -Limits.moved_bytes() -> max(part, Limits.reuse_unknown())
-        max(allocated, given) < Limits.moved_bytes() -> min(part + 0.125, Limits.reuse_most())
+        max(allocated, given) < Limits.moved_bytes() -> recovered(part)
         given >= allocated -> part / 2
         true -> min((part + (allocated - given) / allocated) / 2, Limits.reuse_most())
       end
 
     %{reuse | last: measure, part: part}
   end
+
+  defp recovered(part), do: min(part + Limits.reuse_recovers(), Limits.reuse_most())
 
   @doc "What of this slack counts as room, where the system has so much headroom left."
   @spec bytes(t(), non_neg_integer(), non_neg_integer()) :: non_neg_integer()

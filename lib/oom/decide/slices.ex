@@ -9,20 +9,7 @@ defmodule OOM.Slices do
   # the floor; the others wait for the next turn.
 
   alias OOM.Limits
-
-  @mib 1_048_576
-
-  # What one takes that has not run yet: a turn that is spent on arrays or binaries; but where so many
-  # others are known, as much as the worst of them.
-  @unknown_bytes 16 * @mib
-  @known_enough 3
-  # The part of what is left above the floor that a turn may take; and of the floor, which is there for
-  # that: at the floor somebody is killed, and slower growth only makes it later.
-  @share 4
-  @floor_share 8
-  @shortest_ms 1
-  # A run this long is no throttle.
-  @longest_ms 100
+  alias OOM.Limits.Turn
 
   @typedoc "What a run of so many ms took, by worker."
   @type costs :: %{pid() => {bytes :: non_neg_integer(), run_ms :: pos_integer()}}
@@ -57,11 +44,11 @@ defmodule OOM.Slices do
           non_neg_integer()
         ) :: {run :: [pid()], run_ms :: pos_integer(), stand :: [pid()]}
   def choose(pids, costs, {distance, floor}, last_ms, busy_bytes \\ 0) do
-    budget = max(div(distance - busy_bytes, @share), div(floor, @floor_share))
+    budget = max(div(distance - busy_bytes, Turn.share()), div(floor, Turn.floor_share()))
     {later, pids} = Enum.split_with(pids, fn {_, step} -> busy_bytes > 0 and step > budget end)
     {run, stand, taken} = take(pids, costs, unknown_bytes(costs), budget)
     stand = stand ++ for {pid, _} <- later, do: pid
-    {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: @shortest_ms), stand}
+    {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: Turn.shortest_ms()), stand}
   end
 
   @doc """
@@ -87,12 +74,13 @@ defmodule OOM.Slices do
 
   @doc "Whether so much is left above the floor that one that has taken the node there may go on."
   @spec room?({distance_bytes :: non_neg_integer(), floor_bytes :: pos_integer()}) :: boolean()
-  def room?({distance, floor}), do: distance >= div(floor, @floor_share)
+  def room?({distance, floor}), do: distance >= div(floor, Turn.floor_share())
 
-  defp unknown_bytes(costs) when map_size(costs) < @known_enough, do: @unknown_bytes
-
-  defp unknown_bytes(costs),
-    do: Enum.reduce(costs, 0, fn {_, {bytes, _}}, most -> max(bytes, most) end)
+  defp unknown_bytes(costs) do
+    if map_size(costs) < Turn.known_enough(),
+      do: Turn.unknown_bytes(),
+      else: Enum.reduce(costs, 0, fn {_, {bytes, _}}, most -> max(bytes, most) end)
+  end
 
   defp take(pids, costs, unknown, budget) do
     {run, stand, taken} =
@@ -115,11 +103,11 @@ defmodule OOM.Slices do
   end
 
   # As long as what it takes fits, but no more than twice as long as the last.
-  defp run_ms(_budget, 0, last_ms), do: min(last_ms * 2, @longest_ms)
+  defp run_ms(_budget, 0, last_ms), do: min(last_ms * 2, Turn.longest_ms())
 
   defp run_ms(budget, taken, last_ms) do
     fits = div(budget * last_ms, taken)
-    fits |> min(last_ms * 2) |> max(@shortest_ms) |> min(@longest_ms)
+    fits |> min(last_ms * 2) |> max(Turn.shortest_ms()) |> min(Turn.longest_ms())
   end
 
   @doc "Whether these, let run, would not reach the floor within so many ms."

@@ -27,6 +27,48 @@ defmodule OOM.Limits.Turn do
   @spec alert_bytes() :: pos_integer()
   def alert_bytes, do: 4 * @mib
 
+  # -- Who is left alone (OOM.Lineup)
+
+  @doc """
+  A worker that has done so many reductions in a turn and has not grown takes nothing: a leak that does next to
+  nothing else takes 64 KiB with far fewer.
+  """
+  @spec ran_reductions() :: pos_integer()
+  def ran_reductions, do: 20_000
+
+  @doc "Such a worker is left alone for so long, in ms, unless a probe sees growth. Chosen, not measured."
+  @spec alone_ms() :: pos_integer()
+  def alone_ms, do: 800
+
+  # -- A run (OOM.Slices)
+
+  @doc "A worker that has not run yet is taken to need this, in bytes: a turn spent on arrays or binaries took 17 MB."
+  @spec unknown_bytes() :: pos_integer()
+  def unknown_bytes, do: 16 * @mib
+
+  @doc "Where so many others are known, as much as the worst of them. Chosen, not measured."
+  @spec known_enough() :: pos_integer()
+  def known_enough, do: 3
+
+  @doc "A turn may take this part of what is left above the floor. Chosen, not measured."
+  @spec share() :: pos_integer()
+  def share, do: 4
+
+  @doc """
+  A turn may take this part of the floor in any case: at the floor somebody is killed, and slower growth only
+  makes that later. Chosen, not measured.
+  """
+  @spec floor_share() :: pos_integer()
+  def floor_share, do: 8
+
+  @doc "The shortest run, in ms: what a timer of the VM can tell."
+  @spec shortest_ms() :: pos_integer()
+  def shortest_ms, do: 1
+
+  @doc "The longest run, in ms: a longer one is no throttle."
+  @spec longest_ms() :: pos_integer()
+  def longest_ms, do: 100
+
   # -- Growth while workers stand (OOM.Standing)
 
   @doc "A verdict of growth takes so many ms of standing: three of the least stands."
