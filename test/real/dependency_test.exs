@@ -3,7 +3,8 @@ defmodule OOM.Real.DependencyTest do
   # OOM as others have it: the files of its package, as a path dependency of an application that
   # `mix new --sup` made, built with the real cargo, and its release.
 
-  use ExUnit.Case, async: false
+  # Most of it is compilers, and nothing here goes by time.
+  use ExUnit.Case, async: true
 
   alias OOM.Test.{Cgroup, Shop}
 

@@ -18,7 +18,7 @@ defmodule OOM.Real.FightTest do
   # Up to the floor of 28 MiB, beside the VM's own 60.
   @fits div(@limit - (28 + 60) * @mib, @bytes)
   @count 50
-  @seconds String.to_integer(System.get_env("OOM_FIGHT_SECONDS", "12"))
+  @seconds String.to_integer(System.get_env("OOM_FIGHT_SECONDS", "8"))
 
   test "a plain supervisor is the end of the VM" do
     vm = LimitedVM.start!(@limit, nil)

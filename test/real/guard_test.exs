@@ -35,7 +35,7 @@ defmodule OOM.Real.GuardTest do
   test "cached segments alone kill nobody" do
     vm = LimitedVM.start!(512 * @mib, max_heap_size: :infinity)
     supervisor = LimitedVM.call(vm, Workload, :start, [workers(50), []])
-    for _ <- 1..5, do: :ok = LimitedVM.call(vm, Workload, :churn, [90 * @mib])
+    for _ <- 1..3, do: :ok = LimitedVM.call(vm, Workload, :churn, [90 * @mib])
     assert {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
     assert Enum.any?(events, &match?({:level, _, _, _}, &1))
     assert Enum.filter(events, &match?({:ended, _, _, _}, &1)) == []

@@ -3,8 +3,8 @@ defmodule OOM.Test.Bound do
   # Runs inside a limited VM: a protected worker that would end with workers of the lowest priority, in one
   # of several ways, and beside them one as low as these to which nobody is bound. Both grow alike.
 
-  @mib 1_048_576
   @pause_ms 20
+  @chunk :binary.copy(<<1>>, 1_024)
 
   defmodule Protected do
     @moduledoc false
@@ -143,5 +143,5 @@ defmodule OOM.Test.Bound do
 
   @doc false
   @spec mib() :: binary()
-  def mib, do: :binary.copy(<<1>>, @mib)
+  def mib, do: :binary.copy(@chunk, 1_024)
 end

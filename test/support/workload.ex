@@ -26,7 +26,7 @@ defmodule OOM.Test.Workload do
       {:ok, {options, for(n <- 1..Keyword.get(options, :mib, 0)//1, do: mib(n))}}
     end
 
-    defp mib(n), do: :binary.copy(<<n>>, 1_048_576)
+    defp mib(n), do: <<n>> |> :binary.copy(1_024) |> :binary.copy(1_024)
 
     # Of whole chunks: byte by byte takes an emulator longer than a leak may.
     @chunk :binary.copy(<<1>>, 1_024)
