@@ -6,10 +6,9 @@ defmodule OOM.EndedGrowth do
 
   alias OOM.{Evidence, Limits}
 
-  defstruct rank: -1, total_bytes: 0, fastest_bytes: 0, at_ms: 0
+  defstruct total_bytes: 0, fastest_bytes: 0, at_ms: 0
 
   @type t :: %__MODULE__{
-          rank: integer(),
           total_bytes: non_neg_integer(),
           fastest_bytes: non_neg_integer(),
           at_ms: integer()
@@ -17,12 +16,11 @@ defmodule OOM.EndedGrowth do
 
   @doc "These were told to leave."
   @spec told(t(), [OOM.VictimQueue.victim()], integer()) :: t()
-  def told(ended, [%{rank: rank} | _] = victims, now_ms) do
+  def told(ended, victims, now_ms) do
     grown = Enum.map(victims, & &1.grown_bytes)
     left = at(ended, now_ms)
 
     %__MODULE__{
-      rank: rank,
       total_bytes: left.total_bytes + Enum.sum(grown),
       fastest_bytes: Enum.max([left.fastest_bytes | grown]),
       at_ms: now_ms

@@ -118,16 +118,13 @@ defmodule OOM.VictimQueue do
       known: known,
       late?: late != [],
       grown_bytes: Enum.sum(grown),
-      fastest_bytes: Enum.max([fastest_ended(limits.ended, rank) | grown ++ late_grown]),
+      # Of whatever rank, a worker that grows much slower than the last victims is no cause yet.
+      fastest_bytes: Enum.max([limits.ended.fastest_bytes | grown ++ late_grown]),
       steps_bytes: late |> Enum.map(&elem(&1, 1)) |> Enum.sum()
     }
 
     [row | ranks(Plan.next_rank(rank), limits)]
   end
-
-  # Of the same rank, whoever grows much slower than the last victims is none of theirs.
-  defp fastest_ended(%{rank: rank, fastest_bytes: bytes}, rank), do: bytes
-  defp fastest_ended(_ended, _rank), do: 0
 
   defp explained(%{recent_bytes: recent} = limits, steps_bytes),
     do: %{limits | recent_bytes: max(recent - steps_bytes, min(recent, Limits.recent_bytes()))}
