@@ -37,7 +37,7 @@ defmodule OOM.HeapReports do
   end
 
   @doc """
-  Sends `message` as soon as `known?` returns true, or after all reports of the VM on an end are read. No
+  Sends `message` as soon as `known?` returns true, or once the time for the VM's report of an end is over. No
   message comes where this process ends meanwhile.
   """
   @spec tell_when_read((() -> boolean()), term(), pid() | reference()) :: :ok

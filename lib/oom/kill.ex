@@ -52,6 +52,7 @@ defmodule OOM.Kill do
   defp spare(row, bond, still?) do
     {pid, rank} = {elem(row, 0), elem(row, 1)}
     Workers.put_back(row, Units.spare(pid, rank, bond))
+
     # A walk of the tree may have dropped the bond meanwhile, because the worker was not registered.
     Units.bind(pid, bond)
     Victims.unmark(pid)
@@ -105,6 +106,7 @@ defmodule OOM.Kill do
     # victim resumes only now: without the order it would take one more turn.
     go_on(pid, still?)
     tell_guard({:told, pid})
+
     # A port whose owner has ended keeps its output until all is written, which may be never. A killed port
     # drops its output. The worker's own signal comes first, so that its exit reason stays. Where the worker
     # ends before the port is killed (1 of 100 times on a busy machine), only a socket drops its output.

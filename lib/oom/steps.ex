@@ -21,6 +21,7 @@ defmodule OOM.Steps do
   @spec put(pid(), non_neg_integer()) :: true
   def put(pid, bytes) when bytes >= @matters_bytes do
     :ets.insert(__MODULE__, {pid, bytes})
+
     # The step of a worker that ended during the look would count for ever, and others would die for the step.
     Workers.member?(pid) or delete(pid)
   end

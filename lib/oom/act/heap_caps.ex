@@ -42,7 +42,7 @@ defmodule OOM.HeapCaps do
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Tells this process that the limit has moved, by a message; nothing happens where it has not."
+  @doc "Sends this process the present limit, in bytes; a limit that has not moved changes nothing."
   @spec limit_changed(pos_integer()) :: :ok
   def limit_changed(limit_bytes) do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__),

@@ -64,6 +64,7 @@ defmodule OOM.Evidence do
 
   def look({last, last_bytes, since_ms, free?}, bytes, episode) do
     more = bytes - last_bytes
+
     # Time in which the throttle held the worker, or the worker had no turn, is no time between two looks.
     free? = free? or last.episode != episode
     known? = last.shown? and (not free? or since_ms <= Limits.fresh_ms())
@@ -117,9 +118,9 @@ defmodule OOM.Evidence do
   def grown_bytes(_row), do: 0
 
   @doc """
-  Returns the same as of now, in bytes. A growing worker may be in a collection, where no look reaches it, so
-  its growth does not fade at once. A worker that waited is in no collection, and a new worker took its memory
-  at the start, so their growth fades.
+  Returns the growth of `grown_bytes/1` as of now, in bytes. A growing worker may be in a collection, where no
+  look reaches it, so its growth does not fade at once. A worker that waited is in no collection, and a new
+  worker took its memory at the start, so their growth fades.
   """
   @spec grown_bytes(Workers.row(), integer()) :: non_neg_integer()
   def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: evidence} = found}}, now_ms) do

@@ -28,6 +28,7 @@ defmodule OOM.Need do
     urgent? = urgent?(report) or short?
     room = report.headroom_bytes + Promises.bytes(promises, report, urgent?, now_ms)
     floor = report.critical_headroom_bytes
+
     # A node that stands still is healthy; only with next to nothing left is a worker killed to make room.
     at = if report.standing_bytes_per_s || lasts?(report), do: floor, else: at_rest_bytes(report)
     missing = at - (room - coming_bytes(report, reaction_ms))

@@ -3,9 +3,10 @@ defmodule OOM.Slices do
   # Picks the suspended workers that may run next, and for how long: pure, for OOM.Throttle.
   #
   # The cost of a run is measured for each worker: the growth of its figure, and its share of the other growth
-  # of memory. A worker stops only at the end of its turn, and reductions do not count bytes, so a run of 1 ms
-  # may take much more than 1 ms of growth: 17 MB were seen. So of the workers that may grow only so many run
-  # that their last costs fit into a part of the room above the floor; the others wait for the next turn.
+  # of memory. A worker stops only at the end of its turn, and reductions do not count bytes, so a worker may
+  # take much more memory than a run of 1 ms suggests: 17 MB were seen. So of the workers that may grow only
+  # so many run that their last costs fit into a part of the room above the floor; the others wait for the
+  # next turn.
 
   alias OOM.Limits
   alias OOM.Limits.Turn

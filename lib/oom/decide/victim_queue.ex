@@ -15,7 +15,7 @@ defmodule OOM.VictimQueue do
   #
   # Where a worker does not answer (no kill interrupts a collection), the choice waits for the worker rather
   # than take others in its place. The memory taken meanwhile is explained by the collection, as far as the
-  # worker's step goes (OOM.Steps). Workers beside it that were shown to grow are measured by the rest, and by
+  # worker's step goes (OOM.Steps). Other workers shown to grow are measured by the rest of the growth, and by
   # the growth of the late worker.
   #
   # The choice reads the plan (OOM.Plan) in order, so the cost does not depend on the number of workers, and
@@ -157,8 +157,8 @@ defmodule OOM.VictimQueue do
   end
 
   # The growth that the growers of a rank are measured by, or `nil` where no grower of the rank goes. A rank
-  # that is a cause goes by its fastest grower. Of any other rank, with few workers left, only workers go that
-  # grow like the fastest of all, so that no worker of a higher rank goes before them.
+  # that is a cause goes by its fastest grower. In any other rank, with few workers left, the workers go that
+  # grow like the fastest of all: no worker of a higher rank goes before them.
   defp measure(row, all, limits) do
     cond do
       cause?(row, all, limits) or adds?(row, all, limits) -> row.fastest_bytes
