@@ -10,12 +10,12 @@ defmodule OOM.HeapCaps.Setting do
   @room 6
 
   @doc """
-  Has the worker set its cap as soon as possible, without waiting. A worker that calls sets its cap at once.
+  Has the worker set its cap as soon as possible, without waiting. Called in the worker, sets the cap at once.
   """
   @spec set(pid()) :: :ok
   def set(pid) when pid == self(), do: here()
 
-  # A helper first asks whether the worker understands the message, which may take as long as the worker is
+  # A helper first asks whether the worker understands the message, and waits for as long as the worker is
   # busy. The helper runs at high priority, because a worker may flood its heap at once.
   def set(pid) do
     _ = :erlang.spawn_opt(fn -> Heap.ask(pid, &here/0) end, priority: :high)

@@ -5,10 +5,10 @@ defmodule OOM.RecentKills do
 
   alias OOM.{Priority, Tables}
 
-  # The time for which victims count as on their way: more than twice the default grace of a worker that traps
+  # How long victims count as on the way: more than twice the default grace of a worker that traps
   # exits. The memory of slower victims counts as used.
   @on_their_way_ms 250
-  # The time after a kill in which the guard is taken to go on, and to kill workers that start.
+  # How long after a kill the guard is taken to go on, and to kill new workers.
   @at_it_ms 1_000
 
   @spec note(Priority.rank(), integer()) :: :ok
@@ -16,7 +16,7 @@ defmodule OOM.RecentKills do
   # No known rank, as in tests; protected workers are never killed.
   def note(_rank, _now_ms), do: :ok
 
-  @doc "Tells whether victims of the guard may still be on their way."
+  @doc "Tells whether victims of the guard may still be on the way."
   @spec on_their_way?(integer()) :: boolean()
   def on_their_way?(now_ms), do: Tables.killed_since?(0, now_ms - @on_their_way_ms)
 

@@ -1,6 +1,6 @@
 defmodule OOM.HeapCaps.Scan do
   @moduledoc false
-  # Picks the workers that get a new cap for the size of their heap: workers with a large heap, while memory
+  # Picks the workers to get a new cap by heap size: workers with a large heap, while memory
   # grows so slowly that the guard has time for figures and a decision. A runaway inside the VM passes from a
   # sixth of the limit to its end in less time, and a worker that never comes back to its loop is not reached.
 

@@ -82,7 +82,7 @@ defmodule OOM.Limits do
   def fresh_at_rest_ms, do: 301_000
 
   @doc """
-  The choice waits for late figures for this time before passing to other workers, in ms, while the throttle
+  How long the choice waits for late figures before it passes to other workers, in ms, while the throttle
   holds: a collection of 300 MB takes up to 500.
   """
   @spec late_ms() :: pos_integer()
@@ -254,7 +254,7 @@ defmodule OOM.Limits do
   @spec measure_at_rest_ms() :: pos_integer()
   def measure_at_rest_ms, do: 2_000
 
-  @doc "The VM's memory has moved between two measures if by this, in bytes: less is noise."
+  @doc "Less change of the VM's memory between two measures than this, in bytes, is noise."
   @spec moved_bytes() :: pos_integer()
   def moved_bytes, do: 4 * @mib
 

@@ -35,7 +35,7 @@ defmodule OOM.Lineup do
   @type t :: %__MODULE__{}
   @type room :: {distance_bytes :: non_neg_integer(), floor_bytes :: non_neg_integer()}
 
-  @doc "Takes in the look at this stand."
+  @doc "Records the look at this stand."
   @spec read(t(), [seen()]) :: t()
   def read(line, seen) do
     looks = Map.new(seen, fn {pid, row, _} -> {pid, look_of(row)} end)
@@ -127,7 +127,7 @@ defmodule OOM.Lineup do
   @spec all(t()) :: t()
   def all(line), do: %{line | alone: %{}, standing: Standing.all()}
 
-  @doc "Notes that the guard lets these workers run, so that they act on an exit signal."
+  @doc "Records that the guard lets these workers run, so that they act on an exit signal."
   @spec released(t(), [pid()]) :: t()
   def released(line, pids), do: %{line | growers: Map.drop(line.growers, pids)}
 

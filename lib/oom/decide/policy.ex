@@ -122,7 +122,7 @@ defmodule OOM.Policy do
   defp late_too_long?(%{late_ms: nil}, _now_ms), do: false
   defp late_too_long?(%{late_ms: since}, now_ms), do: now_ms - since > Limits.late_ms()
 
-  @doc "Takes in victims that were told to leave."
+  @doc "Records victims that were told to leave."
   @spec killed(t(), [VictimQueue.victim()], VictimQueue.verdict(), Need.report(), integer()) ::
           t()
   def killed(policy, victims, verdict, report, now_ms) do
@@ -136,7 +136,7 @@ defmodule OOM.Policy do
     }
   end
 
-  @doc "Takes in that no victim was chosen. After a while, with no victim on the way, killing is given up."
+  @doc "Records that no victim was chosen. After a while, with no victim on the way, killing is given up."
   @spec nobody(t(), VictimQueue.verdict(), Need.report(), integer()) :: t()
   def nobody(policy, :late, _report, now_ms),
     do: %{policy | late_ms: policy.late_ms || now_ms}
@@ -152,11 +152,11 @@ defmodule OOM.Policy do
       else: policy
   end
 
-  @doc "Takes in that nothing is needed: no candidate is missing, and a later wait for figures is a new wait."
+  @doc "Records that nothing is needed: no candidate is missing, and a later wait for figures is a new wait."
   @spec unneeded(t()) :: t()
   def unneeded(policy), do: %{policy | late_ms: nil, nobody_since_ms: nil}
 
-  @doc "Takes in that a victim is gone; `true` when it was the last victim on the way."
+  @doc "Records that a victim is gone; `true` when it was the last victim on the way."
   @spec gone(t(), pid(), integer()) :: {boolean(), t()}
   def gone(policy, pid, now_ms) do
     {last?, promises} = Promises.gone(policy.promises, pid, now_ms)
@@ -170,7 +170,7 @@ defmodule OOM.Policy do
   def taken_back(policy, pid),
     do: %{policy | promises: Promises.taken_back(policy.promises, pid)}
 
-  @doc "Takes in a measure. `swept?`: the memory let go by victims is back, as far as known; see OOM.Sweep."
+  @doc "Records a measure. `swept?`: the memory let go by victims is back, as far as known; see OOM.Sweep."
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer(), boolean()) :: t()
   def measured(policy, measure, slack_bytes, swept? \\ true) do
     reuse = Reuse.measured(policy.reuse, measure)
@@ -197,7 +197,7 @@ defmodule OOM.Policy do
   def steps(policy, {largest, together}),
     do: %{policy | step_bytes: largest, steps_bytes: together}
 
-  @doc "Takes in that the level is below critical: the counts against killing begin anew."
+  @doc "Records that the level is below critical: the counts against killing begin anew."
   @spec relieved(t()) :: t()
   def relieved(policy) do
     promises = Promises.forgiven(policy.promises)

@@ -51,7 +51,7 @@ defmodule OOM.Promises do
     end
   end
 
-  @doc "Notes that a victim is gone; `true` when it was the last victim on the way."
+  @doc "Records that a victim is gone; `true` when it was the last victim on the way."
   @spec gone(t(), pid(), integer()) :: {boolean(), t()}
   def gone(promises, pid, now_ms) do
     case Map.pop(promises.leaving, pid) do
@@ -77,11 +77,11 @@ defmodule OOM.Promises do
     end
   end
 
-  @doc "Notes whether all memory let go is back, as far as known."
+  @doc "Records whether all memory let go is back, as far as known."
   @spec swept(t(), boolean()) :: t()
   def swept(promises, swept?), do: %{promises | swept?: swept?}
 
-  @doc "Takes in a measure of the VM, with `slack_bytes` free inside."
+  @doc "Records a measure of the VM, with `slack_bytes` free inside."
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
   def measured(promises, measure, slack_bytes) do
     # The measure may have missed victims that have just gone, so these still count as promised.

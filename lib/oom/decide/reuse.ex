@@ -15,7 +15,7 @@ defmodule OOM.Reuse do
 
   @type t :: %__MODULE__{}
 
-  @doc "Takes in a measure of the VM."
+  @doc "Records a measure of the VM."
   @spec measured(t(), OOM.Slack.measure()) :: t()
   def measured(%{last: nil} = reuse, measure), do: %{reuse | last: measure}
 

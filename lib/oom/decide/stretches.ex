@@ -8,7 +8,7 @@ defmodule OOM.Stretches do
   @typedoc "Since when each worker stands, in ms."
   @type t :: %{pid() => integer()}
 
-  @doc "Notes that these workers stand now; a worker that stood before keeps the time it began."
+  @doc "Records that these workers stand now; a worker that stood before keeps the time it began."
   @spec begun(t(), [pid()], integer()) :: t()
   def begun(stretches, pids, now_ms),
     do: Map.new(pids, &{&1, Map.get(stretches, &1, now_ms)})

@@ -42,7 +42,7 @@ defmodule OOM.Guard.Measures do
   def start_in(measures, ms),
     do: %{cancel(measures) | next: Process.send_after(self(), :measure, ms)}
 
-  @doc "Notes that the timer has fired."
+  @doc "Records that the timer has fired."
   @spec due(t()) :: t()
   def due(measures), do: %{measures | next: nil}
 
@@ -52,7 +52,7 @@ defmodule OOM.Guard.Measures do
   end
 
   @doc """
-  Takes in a measure: returns the slack that counts, and the change of the working set since the last measure.
+  Records a measure: returns the slack that counts, and the change of the working set since the last measure.
   `:first` for the measure at the start, the base of all later measures; `nil` where memory is not known.
   """
   @spec taken(t(), Slack.measure() | nil, OOM.level()) ::

@@ -21,7 +21,7 @@ defmodule OOM.Guard.Throttling do
   @spec at_work?(t()) :: boolean()
   def at_work?(%{throttle: throttle}), do: throttle != nil
 
-  @doc "Notes the growth while the workers stood still, as the throttle reports it."
+  @doc "Records the growth while the workers stood still, as the throttle reports it."
   @spec told(t(), non_neg_integer()) :: t()
   def told(throttling, bytes_per_s), do: %{throttling | standing_bytes_per_s: bytes_per_s}
 
@@ -30,7 +30,7 @@ defmodule OOM.Guard.Throttling do
   def standing_bytes_per_s(%{throttle: nil}), do: nil
   def standing_bytes_per_s(%{standing_bytes_per_s: standing}), do: standing
 
-  @doc "Notes that the throttle has ended; `foreign?`: because the growth is foreign."
+  @doc "Records that the throttle has ended; `foreign?`: because the growth is foreign."
   @spec ended(t(), boolean(), integer()) :: t()
   def ended(throttling, foreign?, now_ms) do
     pause_ms = if foreign?, do: Limits.Turn.again_foreign_ms(), else: Limits.Turn.again_ms()
