@@ -94,8 +94,8 @@ defmodule OOM.Need do
     end
   end
 
-  # Only growth that has lasted counts. A surge or a drift makes the throttle begin, but kills no worker: a
-  # surge may end within 20 ms, and a drift is reported for longer than the growth lasts.
+  # Only growth that has lasted counts. A surge or a drift makes the throttle begin, but neither kills: no
+  # worker dies for the first 20 ms of a surge, and a drift is known for longer than the growth lasts.
   # While the throttle is at work growth comes and goes. Then the growth of a whole turn counts, or the growth
   # that went on while all workers stood.
   @doc "Returns the growth that has lasted, in bytes/s, for decisions."
