@@ -1,8 +1,8 @@
 defmodule OOM.Guard do
   @moduledoc false
-  # Owns the watcher, publishes the level, and reacts. It runs at top priority with its heap
-  # allocated up front, reads the plan that others keep, sends signals and spawns, and asks no
-  # process anything. What is slow (logs, subscribers, callbacks) others do.
+  # Owns the watcher, publishes the level, and reacts. The guard runs at top priority with its heap allocated
+  # up front, reads a plan that other processes keep, sends signals and spawns, and asks no process anything.
+  # Slow work (logs, subscribers, callbacks) is left to other processes.
 
   use GenServer
 
@@ -29,9 +29,9 @@ defmodule OOM.Guard do
   @retry_ms 5_000
   # Room for a batch, its figures and the reports, so that the reaction does not collect garbage.
   @min_heap_words 50_000
-  # A tick after so long without one: memory begins to move, and others look after long pauses.
+  # After so long without a tick, a tick means that memory begins to move, and other processes pause long.
   @begins_ms 1_500
-  # The report of no watcher.
+  # The report without a watcher.
   @unknown %{level: :normal, source: nil, headroom_bytes: nil, growth_bytes_per_s: nil}
 
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
@@ -42,11 +42,15 @@ defmodule OOM.Guard do
     )
   end
 
-  @doc "New figures are in, and the watcher may see no reason to tick yet. Sent, not asked."
+  @doc """
+  Tells the guard that new figures are in, where the watcher may see no reason to tick. Sends a message.
+  """
   @spec look() :: :ok
   def look, do: tell(:look)
 
-  @doc "The same, from the throttle, with the growth while all that may grow stood still."
+  @doc """
+  Tells the guard the same, from the throttle, with the growth while all workers that may grow stood still.
+  """
   @spec look(pid(), non_neg_integer()) :: :ok
   def look(throttle, standing_bytes_per_s), do: tell({:look, throttle, standing_bytes_per_s})
 
@@ -70,7 +74,7 @@ defmodule OOM.Guard do
       measures: %Measures{}
     }
 
-    # Before anything of the user's starts there is a first sample.
+    # The first sample is taken before anything of the user's starts.
     {:ok, watch(state)}
   end
 
@@ -88,7 +92,7 @@ defmodule OOM.Guard do
     {:noreply, state}
   end
 
-  # The watcher's thread is gone: nothing is watched. Another takes its place at once.
+  # The watcher's thread is gone, so nothing is watched. A new watcher starts at once.
   def handle_info({:oom_watch, :down, message}, state) do
     Reporter.problem("the watcher stopped: #{message}")
     {:noreply, watch(%{state | watcher: nil})}
@@ -111,21 +115,21 @@ defmodule OOM.Guard do
     {:noreply, Reaction.sweep(%{state | policy: policy})}
   end
 
-  # A victim has its order, and must be able to follow it.
+  # The victim has its order, and must be able to follow the order.
   def handle_info({:told, pid}, state) do
     Throttle.release(state.throttling.throttle, [pid])
     {:noreply, state}
   end
 
-  # It would have taken along one that is worth more, and lives.
+  # The kill would have ended a worker of a higher rank too, so the worker lives.
   def handle_info({:spared, pid, _rank}, state),
     do: {:noreply, %{state | policy: Policy.taken_back(state.policy, pid)}}
 
-  # The throttle has read all that stand still, and tells what grew meanwhile.
+  # The throttle has read all suspended workers, and tells the growth meanwhile.
   def handle_info({:look, pid, standing}, %{throttling: %{throttle: %{pid: pid}}} = state),
     do: handle_info(:look, %{state | throttling: Throttling.told(state.throttling, standing)})
 
-  # New figures may show a step that does not fit, and while growth stands still nothing else would.
+  # New figures may show a step that does not fit; while growth stands still no tick would come.
   def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
     case Native.watcher_report(watcher) do
       %{headroom_bytes: headroom} = report when is_integer(headroom) ->
@@ -159,7 +163,7 @@ defmodule OOM.Guard do
         tick(report, state)
 
       Level.number(report.level) > Level.number(from) ->
-        # On the way up, before anyone has to die.
+        # On the way up, before any worker has to die.
         if state.policy.trim?, do: Trim.start()
         state
 
@@ -177,7 +181,7 @@ defmodule OOM.Guard do
     %{state | ticked_ms: now}
   end
 
-  # Ticks come before critical, too, when growth would reach the floor soon.
+  # Ticks come below critical, too, when growth would reach the floor soon.
   defp tick(%{headroom_bytes: headroom} = report, %{level: level} = state)
        when is_integer(headroom) do
     standing = Throttling.standing_bytes_per_s(state.throttling)
@@ -197,7 +201,7 @@ defmodule OOM.Guard do
   end
 
   defp throttle(report, %{throttling: %{throttle: nil}, config: %{kill: true}} = state) do
-    # Steps that do not fit together do not wait for the growth of others to end.
+    # Steps that do not fit together do not wait for the end of foreign growth.
     due? =
       Throttling.rested?(state.throttling, now()) or
         (state.policy.foreign? and Policy.crowded?(state.policy, report))
@@ -265,9 +269,9 @@ defmodule OOM.Guard do
         policy = Policy.new(Trim.enabled?(config.trim))
         state = measure(%{state | watcher: watcher, policy: policy, level: Level.get()})
 
-        # The watcher tells what is not normal. After a crash of this process, or of the watcher, the
-        # level is what it was until now, so that nothing comes back in between; and all who were
-        # told of that must hear that it is over.
+        # The watcher reports only levels above normal. After a crash of the guard or the watcher the old
+        # level stays, so that no held worker comes back in between. All subscribers of that level must hear
+        # of its end.
         if report.level == :normal, do: over(report, state), else: state
 
       {:error, {reason, message}} ->
@@ -275,7 +279,7 @@ defmodule OOM.Guard do
         Tables.put_watcher(nil)
         Reporter.problem("no watcher (#{reason}): #{message}")
         Process.send_after(self(), :watch, @retry_ms)
-        # Nothing is known, and nobody is kept out for that.
+        # Nothing is known, and no work is turned away for that.
         over(@unknown, %{state | level: Level.get()})
     end
   end

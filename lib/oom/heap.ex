@@ -1,26 +1,26 @@
 defmodule OOM.Heap do
   @moduledoc false
-  # `max_heap_size` for workers. One process that grows a heap is caught by no sampling: its
-  # collection needs the old heap and the new one at once and cannot be interrupted. The VM's own
-  # check runs before the new heap is taken, and that is what saves the node.
+  # `max_heap_size` for workers. Sampling is too slow for a single process that grows a heap: the collection
+  # needs the old heap and the new heap at once and cannot be interrupted. The VM checks `max_heap_size`
+  # before the VM takes the new heap, and the check saves the node.
   #
-  # Ways in, because the flag is not inherited and a supervisor does not spawn its children:
-  #   * a process itself: `cap_self/1`, from `OOM.set_priority/2`;
-  #   * a Task: its function is wrapped, `wrap/3`;
-  #   * what speaks `sys` (GenServer, Agent, gen_statem, gen_event, GenStage ...): `ask/2`, a
-  #     system message served before anything else in its loop.
-  # A plain `spawn_link` or a special process with a loop of its own is not reached from outside;
-  # it can call `OOM.set_priority/2`, and sampling covers it otherwise. Which cap is whose is in
-  # OOM.HeapCaps.
+  # The flag is not inherited, and a supervisor does not spawn its children. So there are three ways in:
+  #   * a process caps itself: `cap_self/1`, from `OOM.set_priority/2`;
+  #   * the function of a Task is wrapped: `wrap/3`;
+  #   * a process that speaks `sys` (GenServer, Agent, gen_statem, gen_event, GenStage ...): `ask/2`, a
+  #     system message, which the process serves before any other message in its loop.
+  # A plain `spawn_link` or a special process with a loop of its own is not reached from outside. Such a
+  # process can call `OOM.set_priority/2`; otherwise sampling covers it. OOM.HeapCaps holds the cap of each
+  # process.
 
   alias OOM.{HeapCaps, Priority}
 
   @word 8
   @most_words 0x3FFFFFFFFFFFFFF
-  # A process that begins with more than this was made so by somebody who knows.
+  # A process that begins with a larger heap was set up so on purpose.
   @small 1_048_576
 
-  @doc "The size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
+  @doc "Returns the size in bytes, or `nil` for no cap. `limit_bytes` is `nil` while no limit is known."
   @spec bytes(OOM.max_heap_size(), non_neg_integer() | nil) :: pos_integer() | nil
   def bytes(%{size: size}, limit_bytes), do: bytes(size, limit_bytes)
   def bytes(:infinity, _limit_bytes), do: nil
@@ -28,13 +28,13 @@ defmodule OOM.Heap do
   def bytes({:percent_of_limit, _}, nil), do: nil
   def bytes({:percent_of_limit, p}, limit_bytes), do: trunc(limit_bytes * p / 100)
 
-  @doc "The same, for the limit there is now; it is only asked for where it matters."
+  @doc "Returns the same for the present limit, which is read only where the size is a share of it."
   @spec bytes(OOM.max_heap_size()) :: pos_integer() | nil
   def bytes(%{size: size}), do: bytes(size)
   def bytes({:percent_of_limit, _} = size), do: bytes(size, HeapCaps.limit_bytes())
   def bytes(size), do: bytes(size, nil)
 
-  @doc "Whether the binaries that a process refers to count for this cap, too."
+  @doc "Tells whether the binaries that a process refers to count for the cap."
   @spec binaries?(OOM.max_heap_size()) :: boolean()
   def binaries?(%{include_shared_binaries: true}), do: true
   def binaries?(_size), do: false
@@ -46,8 +46,8 @@ defmodule OOM.Heap do
   end
 
   @doc """
-  Keeps the caller's mailbox off its heap. On the heap each collection copies it: 200 MB of it take
-  150 ms and more, in which no kill takes effect, and twice the memory.
+  Keeps the caller's mailbox off its heap. Each collection copies a mailbox on the heap: 200 MB take 150 ms
+  and more, in which no kill takes effect, and twice the memory.
   """
   @spec mailbox_off_heap() :: :ok
   def mailbox_off_heap do
@@ -56,15 +56,15 @@ defmodule OOM.Heap do
   end
 
   @doc """
-  The heap of a process, its garbage included, and its binaries where these count as well; asks no
-  process that does not run just now.
+  Returns the heap of a process in bytes, with garbage, and with binaries where `binaries?`. Only a process
+  that runs at this moment is sent a signal.
   """
   @spec held_bytes(pid(), boolean()) :: non_neg_integer()
   def held_bytes(pid \\ self(), binaries? \\ false) do
     case :erlang.process_info(pid, :garbage_collection_info) do
       {_, gc} ->
         heap = gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]
-        # As the VM counts them for a cap: once for each reference.
+        # As the VM counts binaries for a cap: once for each reference.
         binaries = if binaries?, do: gc[:bin_vheap_size] + gc[:bin_old_vheap_size], else: 0
         (heap + binaries) * @word
 
@@ -73,19 +73,18 @@ defmodule OOM.Heap do
     end
   end
 
-  @doc "Caps a process from outside, without waiting for it; `true` if it can be reached."
+  @doc "Caps a process from outside, without waiting; `true` where the process can be reached."
   @spec cap(pid(), pos_integer() | nil, boolean()) :: boolean()
   def cap(pid, bytes, binaries? \\ false), do: ask(pid, fn -> prepare_self(bytes, binaries?) end)
 
   @doc """
-  Runs this in a process, between two of its messages, without waiting for it; `true` if it can be
-  reached.
+  Runs `fun` in a process, between two messages, without waiting; `true` where the process can be reached.
   """
   @spec ask(pid(), (() -> :ok)) :: boolean()
   def ask(pid, fun) do
     case kind(pid) do
       :sys ->
-        # It throws: a normal return would send a copy of the state back to us.
+        # The function throws: a normal return would send a copy of the state back.
         set = fn _state ->
           :ok = fun.()
           throw(:capped)
@@ -94,8 +93,8 @@ defmodule OOM.Heap do
         tell(pid, {:replace_state, set})
 
       :gen_event ->
-        # It would call that fun for each of its handlers, and may have none yet. A debug function
-        # is called at the next event, and is gone after it.
+        # `replace_state` would call the function for each handler, and there may be no handler yet. A debug
+        # function is called at the next event, and is gone afterwards.
         set = fn _, _event, _ ->
           :ok = fun.()
           :done
@@ -103,7 +102,7 @@ defmodule OOM.Heap do
 
         tell(pid, {:debug, {:install, {set, nil}}})
 
-      # Its specification did not say so. It must never die of a cap, nor as one worker.
+      # The child's specification did not say so. A supervisor must never die of a cap, nor as one worker.
       :supervisor ->
         OOM.Tree.no_worker(pid)
         false
@@ -113,7 +112,7 @@ defmodule OOM.Heap do
     end
   end
 
-  # What `sys` replies goes to an alias that is already void.
+  # The reply of `sys` goes to an alias that is already void.
   defp tell(pid, request) do
     void = :erlang.alias()
     :erlang.unalias(void)
@@ -121,7 +120,7 @@ defmodule OOM.Heap do
     true
   end
 
-  @doc "Wraps the start of a Task of this rank so that it caps itself first."
+  @doc "Wraps the start of a Task of this rank so that the Task caps itself first."
   @spec wrap({module(), atom(), [term()]}, HeapCaps.cap() | nil, Priority.rank()) ::
           {module(), atom(), [term()]}
   def wrap({Task, start, [fun]}, cap, rank)
@@ -154,12 +153,11 @@ defmodule OOM.Heap do
     mailbox_off_heap()
   end
 
-  # How a process takes a system message, if it does; one that is no OTP process must not get a
-  # message it does not know. Asked of a child that has just started and is idle, so it costs
-  # microseconds.
+  # Tells how a process takes a system message, if at all; only an OTP process may be sent one. The question
+  # goes to a child that has just started and is idle, so it costs microseconds.
   #
-  # proc_lib notes the callback module's `init/1`. An Agent notes its own function in its place,
-  # but its outermost call is still that of a gen_server.
+  # proc_lib notes the callback module's `init/1`. For an Agent proc_lib notes the Agent's own function, but
+  # the outermost call is still a gen_server's.
   defp kind(pid) do
     case OOM.InitialCall.of(pid) do
       {:supervisor, _, _} -> :supervisor
@@ -180,11 +178,11 @@ defmodule OOM.Heap do
 
   defp flag(nil, _binaries?), do: %{size: 0}
 
-  # OTP 25 does not know the last of them, and does not mind it.
+  # OTP 25 does not know `include_shared_binaries`, and ignores the key.
   defp flag(bytes, true), do: Map.put(flag(bytes, false), :include_shared_binaries, true)
   defp flag(bytes, false), do: %{size: words(bytes), kill: true, error_logger: true}
 
-  # What the VM takes: no less than the process begins with, and a word of its own.
+  # The VM accepts no less than the minimal heap of the process, and no more than `@most_words`.
   defp words(bytes) when bytes >= @small, do: min(div(bytes, @word), @most_words)
 
   defp words(bytes) do

@@ -1,44 +1,44 @@
 defmodule OOM.HeapReports do
   @moduledoc false
-  # The VM reports a process that it killed for its `max_heap_size`, and only that report tells such an
-  # end from any other `:killed`. The emulator sends its reports to one process, the system logger, by
-  # default one of OTP's. This process takes that role, marks the victims for their supervisors, and
-  # hands every report on, unchanged, to whoever had the role before. So they are known whatever the
-  # level of the log is, and whatever its filters stop.
+  # The VM reports a process that it killed for its `max_heap_size`, and only the report tells such an end
+  # from any other `:killed`. The emulator sends its reports to one process, the system logger, by default a
+  # process of OTP. This process takes the role, marks the victims for their supervisors, and hands every
+  # report on, unchanged, to the previous holder. So the victims are known whatever the log level and filters
+  # are.
   #
-  # OTP's `logger_proxy` gives the role up while it is flooded (it then is `undefined`, and the VM drops
-  # what it would report), and takes it when that is over. So it is looked after once a second. From
-  # any other process it is not taken back: that one may hand its reports on to this one, and they would
-  # go round in circles.
+  # A flooded `logger_proxy` of OTP gives the role up (the role then is `undefined`, and the VM drops its
+  # reports), and takes the role again after the flood. So this process checks the role once a second. From a
+  # foreign process the role is not taken back: that process may hand its reports on to this process, and the
+  # reports would go round in circles.
   #
-  # When this process is killed, the VM gives the role to `logger`; its next incarnation takes it again.
+  # When this process is killed, the VM gives the role to `logger`; the next incarnation takes the role again.
 
   use GenServer
 
   alias OOM.Victims
 
   @look_ms 1_000
-  # How often this process looks whether a report has come, and the pause in between. It was seen to come
-  # up to 0.1 ms after the exit that it tells of; and while loops that do not yield have all schedulers,
-  # this process runs when they let it, so the time is counted from there.
+  # How often this process looks for a report, and the pause in between. A report was seen to come up to 0.1
+  # ms after the exit. While loops that do not yield occupy all schedulers, this process is late itself, so
+  # the time is counted from its own turn.
   @rounds 2
   @round_ms 25
-  # Reports that are under way to a process that gives the role up.
+  # Reports still on their way to a process that gives the role up.
   @drained_ms 0
 
   @typep logger :: pid() | :logger | :undefined
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options) do
-    # A report that comes too late for the verdict on an exit is lost on that; and a flood of them must
-    # neither wait for the scheduler nor be copied by each collection.
+    # A report that comes after the verdict on an exit is lost. A flood of reports must neither wait for the
+    # scheduler nor be copied by each collection.
     options = [priority: :high, message_queue_data: :off_heap]
     GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: options)
   end
 
   @doc """
-  Sends this message once `known?` says so, or what the VM had to report of an end is read. Nothing may
-  come where this process ends meanwhile.
+  Sends `message` as soon as `known?` returns true, or once the time for the VM's report of an end is over. No
+  message comes where this process ends meanwhile.
   """
   @spec tell_when_read((() -> boolean()), term(), pid() | reference()) :: :ok
   def tell_when_read(known?, message, to \\ self()) do
@@ -60,7 +60,7 @@ defmodule OOM.HeapReports do
 
   @impl true
   def handle_info(report, state) when is_tuple(report) and elem(report, 0) == :log do
-    # First the mark: its supervisor waits for that.
+    # The mark comes first: the supervisor waits for the mark.
     note(report)
     pass(state.before, report)
     {:noreply, state}
@@ -121,21 +121,21 @@ defmodule OOM.HeapReports do
     %{state | before: before, monitor: if(is_pid(before), do: Process.monitor(before))}
   end
 
-  # Those that take it by themselves.
+  # These processes take the role by themselves.
   defp otp?(holder),
     do: holder in [:logger, :undefined, Process.whereis(:logger), Process.whereis(:logger_proxy)]
 
   @spec otp() :: logger()
   defp otp, do: Process.whereis(:logger_proxy) || :logger
 
-  # Nobody wants them: the VM would not have made them.
+  # Without this process the VM would have dropped the report.
   defp pass(:undefined, _report), do: :ok
   defp pass(pid, report) when is_pid(pid), do: send(pid, report)
 
   defp pass(:logger, report),
     do: with(pid when is_pid(pid) <- Process.whereis(:logger), do: send(pid, report))
 
-  @doc "Marks the victim, where a report tells of one."
+  @doc "Marks the victim that a report names, if any."
   @spec note(tuple()) :: :ok
   def note({:log, :error, format, [pid | args], _meta}) when is_pid(pid) and is_list(format) do
     with words when is_integer(words) <- killed_at(args),
@@ -147,9 +147,9 @@ defmodule OOM.HeapReports do
 
   def note(_report), do: :ok
 
-  # The rest of the arguments of the VM's report: on a node with a name its name, then the cap in
-  # words, the heap in words, whether it kills, and more, which differs among releases. Where binaries
-  # count for the cap the heap itself may be small; with them it has passed the cap.
+  # The rest of the arguments of the VM's report: on a named node the name, then the cap in words, the heap in
+  # words, whether the VM kills, and more, which differs among releases. Where binaries count for the cap, the
+  # heap alone may be small; heap and binaries together have passed the cap.
   defp killed_at([max_words, heap_words, true | _])
        when is_integer(max_words) and is_integer(heap_words),
        do: max(max_words, heap_words)

@@ -1,23 +1,24 @@
 defmodule OOM.Kill do
   @moduledoc false
-  # One throw-away process at top priority for each victim. An exit signal alone does not raise
-  # the victim's priority, and would take effect only when its turn comes; asking whether it is
-  # alive does. The question waits for a victim in a long collection, so the guard never asks.
+  # Each victim gets a throw-away process at top priority. An exit signal alone does not raise the victim's
+  # priority, so the signal would wait for the victim's turn; a question whether the victim is alive does
+  # raise the priority. In a long collection the victim does not answer, so the guard never asks.
   #
-  # A supervisor that does not know us is told first (OOM.Visit): the message is in its mailbox
-  # before the exit is, so however busy it is, it restarts nothing and counts nothing.
+  # A supervisor that does not know OOM is told first (OOM.Visit). The message is in the supervisor's mailbox
+  # before the exit is, so even a busy supervisor neither restarts the child nor counts a crash.
   #
-  # Before that it is asked whom the exit would take along (OOM.Bonds): links and calls are made at any
-  # time. Meanwhile the victim stands still, so that nothing is lost by it, neither time nor memory: the
-  # question, the order to stand still and the exit all take effect when it is scheduled out.
+  # Links and calls are made at any time, so OOM.Bonds first asks which processes the exit would take along.
+  # The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
+  # suspension and the exit all take effect when the victim is scheduled out.
 
   alias OOM.{Bonds, Guard, Owned, RecentKills, Reporter, Tree, Units, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
   @doc """
-  Marks it, so that its end is a crash to nobody, and takes it out of the plan at once: whoever keeps
-  that may be late, and the dead free nothing.
+  Starts a kill in a process of its own and returns the process. Marks the victim, so that no supervisor
+  counts a crash, and takes the victim out of the plan at once: the plan's writers may be late, and a dead
+  worker frees nothing.
   """
   @spec begin(pid(), pid() | nil, non_neg_integer(), integer(), pos_integer()) :: pid()
   def begin(pid, supervisor, bytes, now_ms, grace_ms) do
@@ -34,7 +35,7 @@ defmodule OOM.Kill do
 
   @doc false
   @spec spare_or_run(Workers.row() | nil, pid(), pid() | nil, pos_integer()) :: :ok
-  # Nobody knows what it was worth.
+  # No row, so no rank to compare.
   def spare_or_run(nil, pid, supervisor, grace_ms), do: run(pid, supervisor, grace_ms)
 
   def spare_or_run(row, pid, supervisor, grace_ms) do
@@ -47,11 +48,12 @@ defmodule OOM.Kill do
       else: spare(row, bond, still?)
   end
 
-  # The guard counts on what it holds, and must hear that it stays.
+  # The guard counts on the victim's memory, and must hear that the worker stays.
   defp spare(row, bond, still?) do
     {pid, rank} = {elem(row, 0), elem(row, 1)}
     Workers.put_back(row, Units.spare(pid, rank, bond))
-    # A walk may have dropped that in between, as of nobody who is registered.
+
+    # A walk of the tree may have dropped the bond meanwhile, because the worker was not registered.
     Units.bind(pid, bond)
     Victims.unmark(pid)
     go_on(pid, still?)
@@ -64,14 +66,14 @@ defmodule OOM.Kill do
     :ok
   end
 
-  # One that waits for a message takes nothing meanwhile.
+  # A worker that waits for a message allocates nothing meanwhile.
   defp stand_still(pid) do
     case :erlang.process_info(pid, :status) do
       {_, :waiting} -> false
       _ -> :erlang.suspend_process(pid, [:asynchronous])
     end
   rescue
-    # It has ended.
+    # The victim has ended.
     ArgumentError -> false
   end
 
@@ -81,7 +83,7 @@ defmodule OOM.Kill do
     _ = :erlang.resume_process(pid)
     :ok
   rescue
-    # It has ended.
+    # The victim has ended.
     ArgumentError -> :ok
   end
 
@@ -94,20 +96,20 @@ defmodule OOM.Kill do
     if Tree.consents?(supervisor), do: Visit.take(supervisor, pid)
     unit? = Tree.kind(pid) == :unit
 
-    # One that traps exits leaves for nobody but its parent, in whose name the order comes first. Our
-    # signal is a message like any other to it: a GenServer would log it as one it does not expect,
-    # or crash for it, and a crash formats the state: a multiple of what should be freed.
+    # A victim that traps exits leaves only for its parent, so the order comes first in the parent's name. Our
+    # own exit signal is an unexpected message for such a victim: a GenServer would log the message or crash.
+    # A crash formats the state, which takes a multiple of the memory to be freed.
     if supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
     Process.exit(pid, @reason)
 
-    # One that traps exits leaves by itself, and must not be kept from it by the throttle; not before it
-    # has its order, or it would take one more turn.
+    # A victim that traps exits leaves by itself, so the throttle must not suspend the victim any longer. The
+    # victim resumes only now: without the order it would take one more turn.
     go_on(pid, still?)
     tell_guard({:told, pid})
-    # A port whose owner has ended keeps what it has to write until it is written, which may be
-    # never; killed before, it drops it. The worker has its own signal first, and its reason; where it
-    # is that quick that it ends before the port is killed (1 of 100 times on a busy machine), only a
-    # socket drops it.
+
+    # A port whose owner has ended keeps its output until all is written, which may be never. A killed port
+    # drops its output. The worker's own signal comes first, so that its exit reason stays. Where the worker
+    # ends before the port is killed (1 of 100 times on a busy machine), only a socket drops its output.
     Enum.each(ports, &Process.exit(&1, :kill))
 
     if Process.alive?(pid) do
@@ -122,7 +124,7 @@ defmodule OOM.Kill do
   end
 
   defp by_force(pid, unit?) do
-    # Whom it would have ended one by one; they are linked, but those that trap exits would stay.
+    # The supervisor would have ended these one by one. A link does not end a process that traps exits.
     below = if unit?, do: Owned.Children.below(pid), else: []
     Process.exit(pid, :kill)
     Enum.each(below, &Process.exit(&1, :kill))

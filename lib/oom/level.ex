@@ -1,8 +1,8 @@
 defmodule OOM.Level do
   @moduledoc false
-  # The level as one atomic word, so that reading it costs a few nanoseconds and waits for nobody.
-  # The reference is put into a persistent term once per VM and never replaced. Its key is an atom:
-  # a tuple is hashed and compared at each read, which took longer than all the rest.
+  # The level as one atomic word: a read costs a few nanoseconds and waits for no process. The reference is
+  # put into a persistent term once per VM and never replaced. The key is an atom: a tuple is hashed and
+  # compared at each read, which took longer than the rest of the read.
 
   @key __MODULE__
   @levels {:normal, :elevated, :high, :critical}
@@ -26,7 +26,7 @@ defmodule OOM.Level do
     end
   end
 
-  @doc "The number of the present episode of pressure; see OOM.Evidence."
+  @doc "Returns the number of the present episode of pressure; see OOM.Evidence."
   @spec episode() :: non_neg_integer()
   def episode, do: :atomics.get(:persistent_term.get(@key), 2)
 

@@ -1,17 +1,17 @@
 defmodule OOM.Plan do
   @moduledoc false
-  # All workers that may be killed, in the order of their rank and size: an ordered set of
-  # `{rank, -bytes, pid}`. The probes keep it current, so that a choice (OOM.VictimQueue) reads from the
-  # front, whatever the number of workers is.
+  # All workers that may be killed, in the order of rank and size: an ordered set of `{rank, -bytes, pid}`.
+  # The probes keep the plan current, so a choice (OOM.VictimQueue) reads from the front, whatever the number
+  # of workers.
 
   alias OOM.Workers
 
   @type figure :: {OOM.Priority.rank(), non_neg_integer()}
 
   @doc """
-  Moves a worker, around the `update` of its row: the new key is there before the row says so, and
-  the old one until after. A worker must not be missing even for a moment, or the guard takes one
-  that is worth more.
+  Moves a worker, around the `update` of its row: the new key is there before the row says so, and the old key
+  stays until after. A worker must not be missing even for a moment, or the guard takes a worker of a higher
+  rank.
   """
   @spec move(pid(), figure(), figure(), (... -> boolean())) :: :ok
   def move(pid, old, new, update) do
@@ -21,7 +21,7 @@ defmodule OOM.Plan do
       if old != new, do: delete(pid, old)
       :ok
     else
-      # It ended meanwhile, and its row is gone.
+      # The worker ended meanwhile, and its row is gone.
       delete(pid, new)
     end
   end
@@ -40,11 +40,11 @@ defmodule OOM.Plan do
     :ok
   end
 
-  @doc "The lowest rank that anybody has, or `nil`."
+  @doc "Returns the lowest rank in the plan, or `nil`."
   @spec first_rank() :: 0..1000 | nil
   def first_rank, do: rank(:ets.first(__MODULE__))
 
-  @doc "The next rank above this one that anybody has, or `nil`."
+  @doc "Returns the next rank above this one in the plan, or `nil`."
   @spec next_rank(0..1000) :: 0..1000 | nil
   # `[]` is larger than any pid and any number.
   def next_rank(rank), do: rank(:ets.next(__MODULE__, {rank, [], []}))
@@ -52,7 +52,7 @@ defmodule OOM.Plan do
   defp rank(:"$end_of_table"), do: nil
   defp rank({rank, _, _}), do: rank
 
-  @doc "The largest of a rank, `{-bytes, pid}`, at most `count`."
+  @doc "Returns the largest workers of a rank, `{-bytes, pid}`, at most `count`."
   @spec largest(0..1000, pos_integer()) :: [{integer(), pid()}]
   def largest(rank, count), do: forth(:ets.next(__MODULE__, {rank - 1, [], []}), rank, count)
 
@@ -61,7 +61,7 @@ defmodule OOM.Plan do
 
   defp forth(_key, _rank, _count), do: []
 
-  @doc "What the largest worker of the lowest rank holds; 0 where there is none."
+  @doc "Returns the memory of the largest worker of the lowest rank, in bytes; 0 for an empty plan."
   @spec largest_bytes() :: non_neg_integer()
   def largest_bytes do
     case :ets.first(__MODULE__) do
@@ -70,7 +70,7 @@ defmodule OOM.Plan do
     end
   end
 
-  @doc "Those of a rank that hold nothing as far as is known, mostly the newest; at most `count`."
+  @doc "Returns workers of a rank without a known figure, mostly the newest; at most `count`."
   @spec smallest(0..1000, non_neg_integer()) :: [pid()]
   def smallest(rank, count), do: back(:ets.prev(__MODULE__, {rank, [], []}), rank, count)
 
@@ -80,8 +80,8 @@ defmodule OOM.Plan do
   defp back(_key, _rank, _count), do: []
 
   @doc """
-  Drops the keys that match no row. Writers that met leave one behind now and then; the full walk
-  is only worth it when there are more keys than workers.
+  Drops the keys that match no row. Concurrent writers leave a key behind now and then; the full walk is only
+  worth the time when there are more keys than workers.
   """
   @spec sweep() :: :ok
   def sweep, do: sweep(:ets.first(__MODULE__))

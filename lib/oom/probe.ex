@@ -1,46 +1,46 @@
 defmodule OOM.Probe do
   @moduledoc false
-  # Asks workers what they hold. `process_info` of another process is a signal to it: one that is
-  # in a long collection does not answer until it is done. So whoever asks is a throw-away
-  # process; the accountant sees where it stands, and sends another past the one that blocks.
+  # Asks workers for their memory. `process_info` of another process is a signal to the process, and a worker
+  # in a long collection does not answer before the end of the collection. So throw-away processes ask. The
+  # accountant sees where a probe stands, and sends another probe past the worker that blocks.
   #
-  # A chunk is shared by the probes that work on it: each takes the next pid by one atomic add, and
-  # notes in a word of its own which one it is at.
+  # The probes on a chunk share the chunk: each takes the next pid by one atomic add, and notes the index of
+  # the current worker in a word of its own.
 
   alias OOM.{Evidence, HeapStep, Level, Mailboxes, Owned, Steps, Tables, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
 
-  # What gives these is read without a signal to the worker unless it runs just then (1 us here,
-  # among 1,000 runnable processes); `memory` is always a signal, and walks the mailbox.
+  # Read without a signal to the worker, unless the worker runs at that moment (1 us here, among 1,000
+  # runnable processes); `memory` always takes a signal, and walks the mailbox.
   @cheap [:garbage_collection_info, :message_queue_len, :reductions, :status]
-  # Messages that weigh something; fewer are not worth the dearer question.
+  # Fewer messages weigh too little for the dearer question.
   @long_queue 32
-  # One that has worked no more than this since the last look holds what it held.
+  # A worker that has done no more reductions than this since the last look holds the same memory as before.
   @worked 500
   @appended 20
-  # Its binaries are only asked for where few can be: of a heap this small, at most 20,000.
+  # A worker is asked for its binaries only where there can be few: at most 20,000 in a heap of this size.
   @small_heap_words 131_072
-  # Reductions per ms; one that does more works hard.
+  # Reductions per ms; a worker that does more works hard.
   @hard 20
   @busy_ms 500
   @word 8
   @few 8
   @nothing %{hidden: 0, all: 0, step: 0}
-  # Less of a heap than this is copied in no time; see OOM.Steps.
+  # A smaller heap is copied in no time; see OOM.Steps.
   @large_heap 1_048_576
 
   @doc """
-  The figure: heap, stack and mailbox, the off-heap binaries the heap keeps alive, and what it owns
-  besides (OOM.Owned).
+  Returns the memory of a worker in bytes, or `nil` where the worker has ended: heap, stack and mailbox, the
+  off-heap binaries that the heap keeps alive, and the worker's other memory (OOM.Owned).
   """
   @spec bytes(pid()) :: non_neg_integer() | nil
   def bytes(pid) do
     with {bytes, _state, _step, _work} <- look(pid, nil, 0, 0, 0), do: bytes
   end
 
-  # The figure, what it is worth, what it may take in one step, and what to remember until the next
+  # The figure, whether the figure is fresh, the worker's next step, and the state to keep until the next
   # look.
   defp look(pid, work, last_bytes, now_ms, min_bytes) do
     last = if match?({:born, _, _}, work), do: nil, else: work
@@ -60,7 +60,7 @@ defmodule OOM.Probe do
 
         live = live(gc)
         touched = touched(gc, live, last)
-        # What growth goes by: of the blocks only what has been written to.
+        # Growth is measured by this: of the heap blocks only the part written to.
         taken = bytes - heap(gc) + elem(touched, 1)
 
         evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
@@ -89,12 +89,13 @@ defmodule OOM.Probe do
 
   defp before(_no_look, _bytes, _now_ms, _free?), do: nil
 
-  # What lives on a heap, at most: garbage since the last collection counts with it.
+  # The live part of a heap at most: garbage since the last collection is included.
   defp live(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])
 
-  # What has been written to of its blocks, which is what the system has given for them. A heap of 100 MB gets
-  # a block that is larger by a fifth, and takes that in hundreds of turns, in which the block stays as it is;
-  # and one that makes garbage fills its block again and again, and takes nothing more.
+  # The part of the heap blocks that was written to; the system has provided only this part. A heap of 100 MB
+  # gets a block that is larger by a fifth, and fills the block in hundreds of turns, in which the block's
+  # size does not change. A worker that makes garbage fills its block again and again, and takes no new
+  # memory.
   defp touched(gc, live, last) do
     blocks = {gc[:heap_block_size], gc[:old_heap_block_size]}
 
@@ -104,7 +105,7 @@ defmodule OOM.Probe do
     end
   end
 
-  # Where a process of OTP stands that waits for a message.
+  # Where OTP processes stand while they wait for a message.
   @waits [
     gen_server: :loop,
     gen_statem: :loop_receive,
@@ -113,8 +114,8 @@ defmodule OOM.Probe do
     timer: :sleep
   ]
 
-  # Whether it waits for a message. The status of one that was made to stand still does not tell that;
-  # but where it stands, with an empty mailbox, does.
+  # Whether the worker waits for a message. The status of a suspended worker does not tell; the current
+  # function, with an empty mailbox, does.
   defp waits?(pid, :suspended, 0) do
     case :erlang.process_info(pid, :current_function) do
       {_, {module, function, _}} -> {module, function} in [{Process, :sleep} | @waits]
@@ -127,8 +128,8 @@ defmodule OOM.Probe do
   defp ran?(_reductions, nil), do: true
   defp ran?(reductions, {before, _, _}), do: reductions - before > @worked
 
-  # What the next collection of a heap that grows copies (OOM.HeapStep). A worker that the throttle has
-  # suspended, or that has not come to anything since, goes on where it was.
+  # What the next collection of a growing heap copies (OOM.HeapStep). A worker that the throttle has
+  # suspended, or that has not run since, still has the step of the last look.
   defp copied(_status, _ran?, gc, live, {_, _, %{live: before}})
        when live > before and live >= @large_heap,
        do: HeapStep.bytes(gc)
@@ -140,10 +141,10 @@ defmodule OOM.Probe do
   defp copied(:suspended, _ran?, _gc, _live, {_, _, %{copied: copied}}), do: copied
   defp copied(_status, _ran?, _gc, _live, _last), do: 0
 
-  # Its own memory, and what of it the next collection takes once more on behalf of its mailbox: one
-  # that is on the heap is copied with it, and where the worker was flooded before it could be
-  # moved, no max_heap_size holds it either. The copy takes about as long as it took the clients to
-  # send it (1 GB/s both), so that there is as much again when it is done.
+  # The worker's own memory, and the memory that the next collection takes again for the mailbox. A mailbox on
+  # the heap is copied with the heap; where the worker was flooded before the mailbox could be moved off, no
+  # max_heap_size stops the copy either. The copy takes about as long as the clients took to send the messages
+  # (1 GB/s both), so as much has come again by the end of the copy.
   defp own(_pid, gc, queue, _mail) when queue < @long_queue, do: {heap(gc), 0, nil}
 
   defp own(pid, gc, queue, mail) do
@@ -153,7 +154,7 @@ defmodule OOM.Probe do
     end
   end
 
-  # One on the heap may just be moved off it, and is read each time.
+  # A mailbox on the heap may just be moving off the heap, so it is read each time.
   defp read(pid, gc, queue) do
     case :erlang.process_info(pid, [:memory, :message_queue_data]) do
       [{_, bytes}, {_, :on_heap}] -> {max(bytes, heap(gc)), 2 * bytes, nil}
@@ -162,24 +163,23 @@ defmodule OOM.Probe do
     end
   end
 
-  # The last reading of its mailbox.
+  # The last reading of the mailbox.
   defp mail({_, _, found}), do: Map.get(found, :mail)
   defp mail(nil), do: nil
 
   defp heap(gc),
     do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
 
-  # The virtual binary heap counts words of off-heap binaries, shared ones in each holder.
+  # The virtual binary heap counts words of off-heap binaries, and shared binaries in each holder.
   defp binaries(gc), do: @word * (gc[:bin_vheap_size] + gc[:bin_old_vheap_size])
 
-  # A binary that grows by appending is in the virtual heap as it was when it was made, until the
-  # next collection; and whoever appends makes next to no garbage, so that it does not come: 60 MB
-  # read as 1,864 bytes. So one that has worked is asked for its binaries, each divided among those
-  # that hold it. Not at the first look: the question is a signal, and who is asked at the end of a
-  # long run queue gets his turn at once, with all it takes.
+  # The virtual heap shows a binary that grows by appending in its first size until the next collection. A
+  # worker that appends makes next to no garbage, so the collection does not come: 60 MB read as 1,864 bytes.
+  # So a worker that has run is asked for its binaries, and each binary is divided among its holders. Not at
+  # the first look: the question is a signal, and a worker at the end of a long run queue would get its turn
+  # at once, with all the memory of that turn.
   #
-  # `step`: where few binaries hold much, and more than at the last look, they are being appended
-  # to; see OOM.Steps.
+  # `step`: few binaries that hold much, and more than at the last look, are being appended to; see OOM.Steps.
   defp held(_pid, _gc, nil, _last), do: @nothing
   defp held(_pid, _gc, false, {_, _, found}), do: found
 
@@ -196,8 +196,8 @@ defmodule OOM.Probe do
     end
   end
 
-  # Whether it has worked since; `nil` at the first look. One that stands still is asked sooner: it waits
-  # for nobody's turn, and an append of 64 KiB is next to no work.
+  # Whether the worker has run since; `nil` at the first look. The limit is lower for a suspended worker: the
+  # worker answers without a turn, and an append of 64 KiB takes next to no reductions.
   defp worked(_reductions, nil, _status), do: nil
   defp worked(reductions, {before, _, _}, :suspended), do: reductions - before > @appended
   defp worked(reductions, {before, _, _}, _status), do: reductions - before > @worked
@@ -210,8 +210,8 @@ defmodule OOM.Probe do
   defp hard_ms({_, _, found}), do: found.hard_ms
   defp hard_ms(nil), do: nil
 
-  # One that stands still now may have been made to (OOM.Throttle), and what it began goes on: 13,000
-  # processes that had not yet run took 150 MB after who had spawned them was stopped.
+  # A worker that stands still now may be suspended (OOM.Throttle), and the work it has begun goes on: 13,000
+  # processes that had not run yet took 150 MB after the process that spawned them was suspended.
   defp busy?(nil, _now_ms), do: false
   defp busy?(hard_ms, now_ms), do: now_ms - hard_ms < @busy_ms
 
@@ -219,9 +219,9 @@ defmodule OOM.Probe do
   def chunk(pids), do: {List.to_tuple(pids), :atomics.new(1, signed: false)}
 
   @doc """
-  Starts a probe on a chunk. At high priority by default: a signal lends the worker the priority of who asks,
-  so that even one at the end of a long run queue answers at once; and a probe of normal priority
-  that was sent in calm time would stay behind when it matters.
+  Starts a probe on a chunk. The default is high priority: a signal lends the worker the priority of the
+  sender, so even a worker at the end of a long run queue answers at once. A probe of normal priority, sent in
+  calm time, would be late under pressure.
   """
   @spec start(chunk(), :high | :max) :: {probe(), reference()}
   def start({pids, cursor}, priority \\ :high) do
@@ -231,7 +231,7 @@ defmodule OOM.Probe do
     {{pid, {pids, place}}, ref}
   end
 
-  @doc "The worker whose answer a probe waits for, with its place; `nil` between two."
+  @doc "Returns the worker whose answer a probe waits for, with its place; `nil` between two workers."
   @spec stands_at(probe()) :: {pos_integer(), pid()} | nil
   def stands_at({_pid, {pids, place}}) do
     case :atomics.get(place, 1) do
@@ -257,7 +257,7 @@ defmodule OOM.Probe do
     end
   end
 
-  @doc "One look at a worker, at this time."
+  @doc "Reads a worker once, and stores the figure with this time."
   @spec sample(pid(), integer()) :: :ok | nil
   def sample(pid, now_ms) do
     {work, last_bytes} = Workers.last_look(pid)

@@ -1,23 +1,23 @@
 defmodule OOM.Slack do
   @moduledoc false
-  # Memory that is resident and yet free: blocks that ended workers left in carriers they shared
-  # with the living. The system does not get it back, but the VM uses it before it asks for more.
-  # Who looks only at resident memory kills everybody after the first round, because it does not
-  # fall; so slack counts as headroom.
+  # Memory that is resident and yet free: blocks that ended workers left in carriers shared with live workers.
+  # The system does not get the memory back, but the VM uses it before the VM asks for more. Resident memory
+  # does not fall after a round of kills, so a guard that goes by it alone would kill all workers. So slack
+  # counts as headroom.
   #
-  # It is the resident memory that `:erlang.memory(:total)` does not explain, less what it did not
-  # explain at the start (code, stacks, the VM's own tables). `memory/1` asks every scheduler
-  # (0.3 ms here idle, tens of ms under load), so a throw-away process measures, and tells.
+  # Slack is the resident memory that `:erlang.memory(:total)` does not explain, less the unexplained memory
+  # at the start (code, stacks, the VM's own tables). `memory/1` asks every scheduler (0.3 ms here idle, tens
+  # of ms under load), so a throw-away process measures, and reports.
 
-  # Of slack measured after 9 of 10 processes were killed (20, 100 and 300 kB each), new processes
-  # of the same size reused 87 to 98 % before the VM grew; other sizes reuse less.
+  # Of slack measured after 9 of 10 processes were killed (20, 100 and 300 kB each), new processes of the same
+  # size reused 87 to 98 % before the VM grew; other sizes reuse less.
   @usable 0.75
 
   @type measure :: %{
           started_ms: integer(),
           # :erlang.memory(:total)
           allocated_bytes: non_neg_integer(),
-          # resident and not explained by it
+          # resident and not explained by `allocated_bytes`
           unexplained_bytes: integer(),
           working_set_bytes: non_neg_integer(),
           headroom_bytes: non_neg_integer() | nil
@@ -50,7 +50,7 @@ defmodule OOM.Slack do
 
   defp measure(_unknown, _allocated, _started_ms), do: nil
 
-  @doc "The part that counts, given what was unexplained at the start."
+  @doc "Returns the slack that counts, in bytes, given the unexplained memory at the start."
   @spec usable_bytes(measure(), integer()) :: non_neg_integer()
   def usable_bytes(measure, at_start_bytes),
     do: trunc(max(measure.unexplained_bytes - at_start_bytes, 0) * @usable)

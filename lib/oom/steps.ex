@@ -1,26 +1,28 @@
 defmodule OOM.Steps do
   @moduledoc false
-  # What a worker may take in one step, which nothing interrupts: no kill takes effect until it is
-  # there, so there must be headroom for it before it begins.
-  #   * A heap that grows: the collection that is due when it is full copies the young heap, or all of it
-  #     (OOM.HeapStep).
-  #   * A binary that grows by appending: when its room is used up the VM takes twice as much and
-  #     copies it, at 2 GB a second.
-  #   * A mailbox on the heap of a worker that was flooded before it could be moved off: the next
-  #     collection copies it.
+  # The memory a worker may take in one step. Nothing interrupts a step: a kill takes effect only after the
+  # memory is taken, so there must be headroom before the step begins.
+  #   * A growing heap: the collection of a full heap copies the young heap, or the whole heap (OOM.HeapStep).
+  #   * A binary that grows by appending: once its room is used up, the VM allocates twice the size and copies
+  #     the binary, at 2 GB a second.
+  #   * A mailbox on the heap, in a worker that was flooded before the mailbox could be moved off: the next
+  #     collection copies the mailbox.
 
   alias OOM.Workers
 
-  # Less than this is copied in less than a millisecond.
+  # A smaller step takes less than a millisecond.
   @matters_bytes 1_048_576
-  # So many are looked at; with more than this there are no large ones.
+  # Steps looked at. Where more workers have a step, none of the steps is large.
   @looks 1_000
 
-  @doc "What a probe has found a worker to take in such a way."
+  @doc """
+  Stores the step that a probe has found for a worker, in bytes; a step that does not matter is deleted.
+  """
   @spec put(pid(), non_neg_integer()) :: true
   def put(pid, bytes) when bytes >= @matters_bytes do
     :ets.insert(__MODULE__, {pid, bytes})
-    # One that ended while it was looked at would count for ever, and others die for it.
+
+    # The step of a worker that ended during the look would count for ever, and others would die for the step.
     Workers.member?(pid) or delete(pid)
   end
 
@@ -29,7 +31,7 @@ defmodule OOM.Steps do
   @spec delete(pid()) :: true
   def delete(pid), do: :ets.delete(__MODULE__, pid)
 
-  @doc "The step of this worker; 0 where there is none that matters."
+  @doc "Returns the step of a worker in bytes; 0 where no step matters."
   @spec bytes_of(pid()) :: non_neg_integer()
   def bytes_of(pid) do
     case :ets.lookup(__MODULE__, pid) do
@@ -38,13 +40,13 @@ defmodule OOM.Steps do
     end
   end
 
-  @doc "Whether anyone is about to take a step that matters."
+  @doc "Tells whether any worker is about to take a step that matters."
   @spec any?() :: boolean()
   def any?, do: :ets.first(__MODULE__) != :"$end_of_table"
 
   @doc """
-  The largest step, and what the largest take together that may run at the same time: as many as there
-  are schedulers.
+  Returns the largest step, and the sum of the largest steps that may run at the same time (one for each
+  scheduler), in bytes.
   """
   @spec largest() :: {largest_bytes :: non_neg_integer(), together_bytes :: non_neg_integer()}
   def largest do

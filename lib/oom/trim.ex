@@ -1,15 +1,15 @@
 defmodule OOM.Trim do
   @moduledoc false
-  # The first rung: each scheduler's cache of freed, unused segments goes back to the system.
-  # Loses nothing. The cache may only be touched on its own scheduler, so one throw-away process
-  # is bound to each; nobody waits for them.
+  # The first rung: each scheduler's cache of freed, unused segments goes back to the system. Nothing is lost.
+  # Only the scheduler itself may touch its cache, so a throw-away process is bound to each scheduler. No
+  # process waits for a trim.
 
   require Logger
 
-  # Where the VM's source was read and the rung was proven.
+  # The releases whose VM source was read, with the rung proven.
   @proven_otp [25, 27]
 
-  @doc "Whether the rung is on, for the value of the `:trim` option; logs once where it is off."
+  @doc "Tells whether the rung is on, for the value of the `:trim` option; logs once where the rung is off."
   @spec enabled?(:auto | boolean()) :: boolean()
   def enabled?(false), do: false
 

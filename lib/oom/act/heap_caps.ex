@@ -1,17 +1,17 @@
 defmodule OOM.HeapCaps do
   @moduledoc false
-  # Which worker has which `max_heap_size`, so that caps follow the limit when it moves, and the default
-  # follows the rank: the VM kills by a cap without asking what a process is worth, so those of `:high`
-  # and above, and those bound to one, have none by default. One that was asked for stays.
+  # The `max_heap_size` of each worker, so that caps follow the limit when the limit moves, and the default
+  # cap follows the rank. The VM kills by a cap whatever a process is worth, so workers of `:high` and above,
+  # and workers bound to such a worker, have no cap by default. A cap that was asked for stays.
   #
-  # What a heap needs at its next collection has little to do with what lives in it: the VM counts all
-  # there is and a new heap large enough for all of it, garbage too, though it writes only what lives. A
-  # list that only grows needs 2.4 times its size; one whose cells are replaced all the time up to 7
-  # times. No share of the limit ends the first before the kernel does and spares the second. What tells
-  # them apart is speed: so one that is large while memory grows slowly gets a cap that leaves it room
-  # from there (OOM.HeapCaps.Scan), and a runaway meets the default.
+  # The memory of a heap's next collection has little to do with the live part. The VM counts the whole heap,
+  # with garbage, and a new heap large enough for all of it, though the VM writes only the live part. A list
+  # that only grows needs 2.4 times its size; a list whose cells are replaced all the time needs up to 7
+  # times. No share of the limit ends the first before the kernel does and spares the second. Speed tells them
+  # apart: a heap that is large while memory grows slowly gets a cap with room from there (OOM.HeapCaps.Scan),
+  # and a runaway meets the default.
   #
-  # How a cap is set is in OOM.HeapCaps.Setting.
+  # OOM.HeapCaps.Setting sets the caps.
 
   use GenServer
   require Logger
@@ -19,30 +19,30 @@ defmodule OOM.HeapCaps do
   alias OOM.{Heap, Native, Priority, Stillness, Tables, Units, Workers}
   alias OOM.HeapCaps.{Limits, Recap, Scan, Setting}
 
-  @typedoc "`:default` of `config :oom`, or said of this worker or by it."
+  @typedoc "`:default` of `config :oom`, or `:own`: declared for this worker or by it."
   @type origin :: :default | :own
-  @typedoc "What was declared, and by whom; it has no cap where nothing was."
+  @typedoc "The declared size and its origin; no cap where nothing was declared."
   @type cap :: {OOM.max_heap_size(), origin()}
 
-  # How often the limit is looked at, and at most where memory stands still: a read of what the watcher
-  # has measured, about 10 us.
+  # Time between two looks at the limit, and the longest while memory stands still. A look is a read of the
+  # watcher's report, about 10 us.
   @look_ms 250
   @rest_ms 1_000
   # A limit that moves by less leaves the caps as they are.
   @moved 0.01
-  # The working set has moved by so much of the limit since the last scan, or nobody has come to a size
-  # that matters; and a scan takes no more than this part of a CPU.
+  # A scan is due when the working set has moved by this share of the limit: otherwise no heap has reached a
+  # size that matters. A scan takes at most one part in `@scan_share` of a CPU.
   @scan_moved 0.02
   @scan_share 20
   # The release from which on the VM can count binaries for a cap.
   @counts_binaries_otp 26
-  # Rows of processes that nobody watches are looked for so often.
+  # Time between two searches for rows of processes that ended unwatched.
   @sweep_ms 60_000
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "The limit has moved. Sent, not asked; nothing happens where it has not."
+  @doc "Sends this process the present limit, in bytes; a limit that has not moved changes nothing."
   @spec limit_changed(pos_integer()) :: :ok
   def limit_changed(limit_bytes) do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__),
@@ -51,7 +51,7 @@ defmodule OOM.HeapCaps do
     :ok
   end
 
-  @doc "The limit that percentages are of: the lowest that is known, `nil` where none is."
+  @doc "Returns the limit that percentages refer to, in bytes: the lowest known; `nil` where none is known."
   @spec limit_bytes() :: pos_integer() | nil
   def limit_bytes do
     case :ets.lookup(__MODULE__, :limit) do
@@ -63,17 +63,17 @@ defmodule OOM.HeapCaps do
     ArgumentError -> nil
   end
 
-  @doc "What a worker of this rank is capped at."
+  @doc "Returns the cap of a worker of this rank, in bytes; `nil` for no cap."
   @spec bytes(cap(), Priority.rank()) :: pos_integer() | nil
   def bytes({size, origin}, rank) do
     if origin == :default and spared?(rank), do: nil, else: Heap.bytes(size)
   end
 
-  @doc "Whether the default is not for this rank."
+  @doc "Tells whether the default cap leaves this rank out."
   @spec spared?(Priority.rank()) :: boolean()
   def spared?(rank), do: rank == :protected or rank >= Priority.rank!(:high)
 
-  @doc "A supervisor has started this child. It may have said something else by itself."
+  @doc "Caps a child that a supervisor has started, unless the child has declared a cap by itself."
   @spec started(pid(), cap(), Priority.rank()) :: :ok
   def started(pid, {size, origin} = cap, rank) do
     bytes = bytes(cap, Units.own(pid) || rank)
@@ -81,7 +81,7 @@ defmodule OOM.HeapCaps do
 
     if :ets.insert_new(__MODULE__, {pid, size, origin, bytes, origin == :default}) and
          not Workers.member?(pid) do
-      # It is in a unit, or has ended: nobody would forget it.
+      # The process is in a unit, or has ended: its row would never be deleted.
       forget(pid)
       _ = :erlang.spawn_opt(Heap, :cap, [pid, bytes, Heap.binaries?(size)], priority: :high)
       :ok
@@ -90,7 +90,7 @@ defmodule OOM.HeapCaps do
     end
   end
 
-  @doc "Called in a worker, which says it of itself: what its cap is in bytes."
+  @doc "Declares the cap of the calling worker; returns the cap in bytes."
   @spec declare(OOM.max_heap_size()) :: pos_integer() | nil
   def declare(size) do
     bytes = Heap.bytes(size)
@@ -99,7 +99,7 @@ defmodule OOM.HeapCaps do
     bytes
   end
 
-  @doc "Called in a Task that was started with a cap, before it runs."
+  @doc "Caps the calling Task, which was started with a cap, before the Task's function runs."
   @spec here(cap(), Priority.rank()) :: :ok
   def here({size, origin} = cap, rank) do
     Tables.while_there(fn ->
@@ -109,14 +109,14 @@ defmodule OOM.HeapCaps do
     end)
   end
 
-  # Said by this process, so that no worker waits for the log.
+  # This process logs, so that no worker waits for the log.
   defp counts?(size) do
     with true <- Heap.binaries?(size) and OOM.VM.otp_release() < @counts_binaries_otp,
          pid when is_pid(pid) <- Process.whereis(__MODULE__),
          do: send(pid, :counts_no_binaries)
   end
 
-  @doc "It is worth something else now."
+  @doc "Gives a worker the cap of its new rank."
   @spec reranked(pid(), Priority.rank()) :: :ok
   def reranked(pid, rank) do
     case :ets.lookup(__MODULE__, pid) do
@@ -133,10 +133,10 @@ defmodule OOM.HeapCaps do
   @spec forget(pid()) :: true
   def forget(pid), do: :ets.delete(__MODULE__, pid)
 
-  @doc "It is capped at something else now, or no longer."
+  @doc "Changes the cap of a worker; `nil` removes the cap."
   @spec change(pid(), pos_integer() | nil) :: :ok
   def change(pid, bytes) do
-    # It may have ended.
+    # The worker may have ended.
     if :ets.update_element(__MODULE__, pid, [{4, bytes}, {5, true}]),
       do: Setting.set(pid),
       else: :ok
@@ -145,14 +145,14 @@ defmodule OOM.HeapCaps do
   @impl true
   def init(nil) do
     Process.send_after(self(), :sweep, @sweep_ms)
-    # Those that are there have caps of the limit that was known when this one ended.
+    # Present workers have caps of the limit that was known when this process last ended.
     {:ok,
      look(%{
        limits: Limits.new(),
        limit: stored(),
        follows: nil,
-       # by monitor: the scan under way; when the next may begin; what the last has found, and at which
-       # working set
+       # by monitor: the scan under way; the time of the next scan; the findings of the last scan, and the
+       # working set at that time
        scan: nil,
        scan_ms: System.monotonic_time(:millisecond),
        large: %{},
@@ -181,7 +181,7 @@ defmodule OOM.HeapCaps do
     {:noreply, %{state | told?: true}}
   end
 
-  # It moved again meanwhile.
+  # The limit moved again meanwhile.
   def handle_info({:DOWN, ref, :process, _, _}, %{follows: {ref, told}} = state) do
     state = %{state | follows: nil}
     {:noreply, if(told == state.limit, do: state, else: follow(state))}
@@ -216,10 +216,10 @@ defmodule OOM.HeapCaps do
     if abs(bytes - limit) > limit * @moved, do: follow(put(bytes, state)), else: state
   end
 
-  # The first one: whoever has started before is capped by it already, or not at all.
+  # The first limit: workers that started before have a cap of it already, or none.
   defp moved(bytes, state), do: follow(put(bytes, state))
 
-  # While it moves; and where one was found that is large, until it has been told.
+  # While the working set moves; and where a large heap was found, until its worker has been told.
   defp scan(%{working_set_bytes: bytes} = report, now, %{scan: nil, limit: limit} = state)
        when is_integer(bytes) and is_integer(limit) do
     moved? = abs(bytes - state.scanned_at_bytes) > limit * @scan_moved
@@ -256,7 +256,7 @@ defmodule OOM.HeapCaps do
     end
   end
 
-  # One at a time.
+  # One recap at a time.
   defp follow(%{follows: nil, limit: limit} = state) do
     {_pid, ref} = spawn_monitor(fn -> Tables.while_there(&Recap.all/0) end)
     %{state | follows: {ref, limit}}

@@ -1,16 +1,16 @@
 defmodule OOM.HeapCaps.Recap do
   @moduledoc false
-  # The limit has moved: all whose cap is a share of it get theirs anew.
+  # Sets caps given as a share of the limit anew, after the limit has moved.
 
   alias OOM.{HeapCaps, Workers}
 
-  # So many are told at once, and the pause after them: 100,000 workers within 5 s.
+  # Workers told at once, and the pause after them: 100,000 workers within 5 s.
   @chunk 200
   @pause_ms 10
 
   @share {:percent_of_limit, :_}
 
-  @doc "Takes its time; for a process of its own."
+  @doc "Sets all these caps. Slow, so for a separate process."
   @spec all() :: :ok
   def all do
     rows =
@@ -30,7 +30,7 @@ defmodule OOM.HeapCaps.Recap do
 
   defp recap_one(pid) do
     with [{_, size, origin, before, _}] <- :ets.lookup(HeapCaps, pid) do
-      # What is in a unit has no rank of its own, and keeps what it has: a cap or none.
+      # A process in a unit has no rank, and keeps its cap, if any.
       rank = Workers.rank(pid)
 
       bytes =

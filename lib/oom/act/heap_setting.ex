@@ -1,26 +1,28 @@
 defmodule OOM.HeapCaps.Setting do
   @moduledoc false
-  # Sets caps. A worker sets the cap, between two messages (OOM.Heap), to what the table says then: of two orders
-  # that cross either may come last. And a cap leaves room to a heap that is large already.
+  # Sets caps. The worker sets its own cap, between two messages (OOM.Heap), to the value then in the table,
+  # because orders may cross. A cap leaves room to a heap that is already large.
 
   alias OOM.{Heap, HeapCaps}
 
-  # At least so many times the heap that there is when the cap is set, in which garbage is counted, too.
-  # 100 MB that lived and were rewritten came to 132 MB after one collection, and to 558 MB at the next.
+  # The cap is at least this multiple of the heap when the cap is set, garbage included. 100 MB of live
+  # data, rewritten all the time, came to 132 MB after one collection, and to 558 MB at the next.
   @room 6
 
-  @doc "The worker sets the cap as soon as the worker can. The caller does not wait; a worker that calls sets the cap now."
+  @doc """
+  Has the worker set its cap as soon as possible, without waiting. Called in the worker, sets the cap at once.
+  """
   @spec set(pid()) :: :ok
   def set(pid) when pid == self(), do: here()
 
-  # A helper asks first whether the worker would understand, which may take as long as the worker is busy.
-  # At high priority, because a worker that floods its heap may begin at once.
+  # A helper first asks whether the worker understands the message, and waits for as long as the worker is
+  # busy. The helper runs at high priority, because a worker may flood its heap at once.
   def set(pid) do
     _ = :erlang.spawn_opt(fn -> Heap.ask(pid, &here/0) end, priority: :high)
     :ok
   end
 
-  @doc "Runs in the worker, and must not be why the worker ends."
+  @doc "Sets the cap of the calling worker. Must not be why the worker ends."
   @spec here() :: term()
   def here do
     Heap.mailbox_off_heap()
@@ -42,8 +44,8 @@ defmodule OOM.HeapCaps.Setting do
   end
 
   @doc """
-  The workers whose heap is so large that the default leaves no room, and what each holds. Of the default only: a
-  cap that was asked for was meant.
+  Returns the workers whose heap is so large that the default cap leaves no room, with their heap in bytes.
+  Only default caps: a declared cap was meant.
   """
   @spec large(pos_integer()) :: %{pid() => pos_integer()}
   def large(limit_bytes) do

@@ -1,27 +1,27 @@
 defmodule OOM.Sweep do
   @moduledoc false
-  # Brings back what victims held. A block that another scheduler than its own frees waits in a queue of its
-  # own one, which takes 20 of them whenever it chooses the next process. Where both schedulers are busy that
-  # is 0.3 MB of messages in a millisecond, and the memory of a mailbox of 100 MB is back after 200 ms; those
-  # who filled it have taken the rest by then. So for a moment one process on each scheduler does nothing but
-  # give its turn away. It runs at top priority: whoever makes the growth, registered or not, stands still
-  # meanwhile, and the victim, which has that priority from who kills it, leaves.
+  # Brings back the memory of victims. A block that a foreign scheduler frees waits in a queue of the block's
+  # own scheduler, which takes 20 blocks whenever the scheduler picks the next process. With both schedulers
+  # busy that is 0.3 MB of messages in a millisecond, so a mailbox of 100 MB is back after 200 ms, and by then
+  # the senders have taken the rest of memory. So for a moment one process on each scheduler does nothing but
+  # yield. These processes run at top priority: all processes that grow, registered or not, stand still
+  # meanwhile. The victim leaves, because the process that kills the victim lends the same priority.
   #
-  # It is counted in turns, not in time: a VM that gets a tenth of a core needs ten times as long for what
-  # was freed. A stretch is bounded all the same, and all others run between two of them.
+  # A sweep is counted in turns, not in time: a VM that gets a tenth of a core needs ten times as long for the
+  # freed memory. A stretch is bounded all the same, and all other processes run between two stretches.
 
   alias OOM.Limits
 
   # 20 small blocks.
   @turn_bytes 8_192
 
-  @typedoc "The turns each scheduler has still to make, and when the last stretch ended or will end."
+  @typedoc "The turns each scheduler has still to take, and the time the last stretch ended or will end."
   @type t :: {:atomics.atomics_ref(), integer() | nil}
 
   @spec new() :: t()
   def new, do: {:atomics.new(:erlang.system_info(:schedulers), signed: true), nil}
 
-  @doc "So much was let go."
+  @doc "Adds the turns that bring `bytes` back."
   @spec freed(t(), non_neg_integer()) :: :ok
   def freed({turns, _last}, bytes) do
     for scheduler <- online(),
@@ -30,13 +30,13 @@ defmodule OOM.Sweep do
     :ok
   end
 
-  @doc "Whether all of that is back."
+  @doc "Tells whether all freed memory is back."
   @spec over?(t()) :: boolean()
   def over?({turns, _last}), do: Enum.all?(online(), &(:atomics.get(turns, &1) <= 0))
 
   @doc """
-  Begins a stretch where there is something to bring back, or where victims are about to leave (for so many
-  ms at most), unless one is under way or has just been.
+  Begins a stretch where there is memory to bring back, or where victims are about to leave (for at most
+  `leave_ms`), unless a stretch is under way or has just ended.
   """
   @spec start(t(), non_neg_integer(), integer()) :: t()
   def start({turns, last_ms} = sweep, leave_ms, now_ms) do
@@ -52,7 +52,7 @@ defmodule OOM.Sweep do
     end
   end
 
-  # No range: what walks one is another module of Elixir's, loaded by the first who does.
+  # No range: a module of Elixir's walks ranges, and the first caller would load the module.
   defp online, do: :lists.seq(1, :erlang.system_info(:schedulers_online))
 
   defp run(scheduler, args) do

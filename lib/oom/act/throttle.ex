@@ -1,27 +1,26 @@
 defmodule OOM.Throttle do
   @moduledoc false
-  # Slows the workers that grow, in slices, while growth would reach the floor soon: they stand still
-  # for 15 to 40 ms and run for 1 ms or more, so that growth fits the time that exact figures, a trim and a
-  # decision take. A legitimate load goes through, a little later; a leak arrives at the floor slowly.
-  # While workers stand still they answer at once: each stand reads their figures anew.
+  # Slows the workers that grow, in slices, while growth would reach the floor soon. The workers stand still
+  # for 15 to 40 ms and run for 1 ms or more, so that growth fits the time for exact figures, a trim and a
+  # decision. A legitimate load goes through, a little later; a leak arrives at the floor slowly. Workers that
+  # stand still answer at once, so each stand reads their figures anew.
   #
-  #   * All that may be killed stand still at first. One that does not want to run, or that has run and
-  #     has not grown, is left alone for a while.
-  #   * Of the others those run whose last runs fit into what is left above the floor (OOM.Slices). One
-  #     whose run takes more than that waits for its turn; it is the next victim. At the floor one that
-  #     grows and cannot be ended, because a protected one would end with it, stands until there is room:
-  #     one that sleeps between its steps, too, which 40 ms of standing do not slow.
-  #   * Where memory grows in nobody's figures while all stand (OOM.Standing), the growth is none of theirs,
-  #     and the throttle ends.
+  #   * All workers that may be killed stand still at first. A worker that does not want to run, or that has
+  #     run and not grown, is left alone for a while.
+  #   * Of the others, workers run whose last runs fit into the room above the floor (OOM.Slices). A worker
+  #     with a dearer run waits for its turn, and is the next victim. A grower that cannot be killed, because
+  #     a protected worker would end with it, stands at the floor until there is room, even a worker that
+  #     sleeps between its steps: 40 ms of standing do not slow such a worker.
+  #   * Where memory grows in no worker's figures while all stand (OOM.Standing), the growth is foreign, and
+  #     the throttle ends.
   #
-  # `suspend_process/2` is meant for debugging, because others may wait for what is suspended. So
-  # nobody stands for longer than 50 ms at a stretch who is not shown to grow, and supervisors and
-  # protected workers never do. Nothing is lost: state and messages are kept, and an exit signal still
-  # ends a suspended process.
+  # `suspend_process/2` is meant for debugging, because other processes may wait for a suspended process. So a
+  # worker not shown to grow stands for at most 50 ms at a stretch, and supervisors and protected workers
+  # never do. Nothing is lost: state and messages are kept, and an exit signal still ends a suspended process.
   #
-  # Whoever suspends must end the suspension, and the VM ends it when he ends: so it is a process of
-  # its own, which also ends with the guard. It needs nobody to go on, and ends by itself when the
-  # workers, let run, do not grow towards the floor any more. It asks no worker anything itself.
+  # Only the process that suspends can end the suspension, and the VM ends it with that process. So the
+  # throttle is a process of its own, which also ends with the guard. It goes on by itself, ends once the
+  # workers, let run, no longer grow towards the floor, and asks no worker anything.
 
   alias OOM.{Native, Slices, Steps, Tables}
   alias OOM.Limits.Turn
@@ -30,7 +29,7 @@ defmodule OOM.Throttle do
   @type t :: %{pid: pid(), ref: reference()}
 
   @doc """
-  Begins to throttle; the caller is told of the end by the monitor. With `trim?` each stand gives back the
+  Starts the throttle; the monitor tells the caller of the end. With `trim?` each stand gives back the
   segments that the collections of large heaps have freed.
   """
   @spec start(Native.watcher(), boolean()) :: t()
@@ -40,7 +39,7 @@ defmodule OOM.Throttle do
     %{pid: pid, ref: ref}
   end
 
-  @doc "These have to act on their exit signal, and go on."
+  @doc "Lets these workers go on, because they have to act on their exit signal."
   @spec release(t() | nil, [pid()]) :: :ok
   def release(nil, _pids), do: :ok
 
@@ -64,8 +63,8 @@ defmodule OOM.Throttle do
     end
   end
 
-  # Growth of nobody's does not make room for steps that do not fit together: let go, two heaps of 110 MB
-  # were copied at once.
+  # Foreign growth makes no room for steps that do not fit together: let go, two heaps of 110 MB were copied
+  # at once.
   defp crowded?(%{line: %{seen: seen}} = state) do
     steps = for {pid, _, _} <- seen, do: Steps.bytes_of(pid)
 

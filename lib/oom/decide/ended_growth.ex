@@ -1,8 +1,8 @@
 defmodule OOM.EndedGrowth do
   @moduledoc false
-  # The growth that the last victims were shown to have: pure. It goes on to explain what memory has grown by
-  # lately. Without it whoever has grown a little lately, such as a neighbour that has just been filled, would be
-  # the cause as soon as the fastest are dead.
+  # The growth that the last victims were shown to have: pure. The growth still explains recent growth of
+  # memory. Otherwise a worker with a little recent growth, such as a neighbour that has just been filled,
+  # would be the cause as soon as the fastest workers are dead.
 
   alias OOM.{Evidence, Limits}
 
@@ -14,7 +14,7 @@ defmodule OOM.EndedGrowth do
           at_ms: integer()
         }
 
-  @doc "These were told to leave."
+  @doc "Adds the growth of victims that were told to leave."
   @spec told(t(), [OOM.VictimQueue.victim()], integer()) :: t()
   def told(ended, victims, now_ms) do
     grown = Enum.map(victims, & &1.grown_bytes)
@@ -27,7 +27,7 @@ defmodule OOM.EndedGrowth do
     }
   end
 
-  @doc "As much of it as counts now: it fades like the growth of those that live."
+  @doc "Returns the growth that still counts at `now_ms`: it fades like the growth of live workers."
   @spec at(t(), integer()) :: t()
   def at(ended, now_ms) do
     since_ms = max(now_ms - ended.at_ms, 0)

@@ -1,18 +1,18 @@
 defmodule OOM.Evidence do
   @moduledoc false
-  # Growth that was seen in a worker, from the figures of its looks: pure.
+  # Growth that was seen in a worker, from the figures of the looks at the worker: pure.
   #
-  # Growth is a rate: what was taken between two looks that follow each other closely, as they do under
-  # pressure. What a worker holds more than long ago shows nothing: it may have been there before anything
-  # grew. What was shown fades while the worker could have gone on and did not: a cache that has been loaded
-  # is no suspect of the leak that begins later. One that takes a step each half second stays shown between
-  # two of them.
+  # Growth is a rate: the memory taken between two looks in close succession, as under pressure. More memory
+  # than long ago shows nothing: the worker may have taken it before memory grew. Shown growth fades while the
+  # worker could have gone on and did not, so a cache that has been loaded is no suspect of a later leak. A
+  # worker that takes a step each half second stays shown between two steps.
 
   alias OOM.{Limits, Workers}
 
   @typedoc """
-  `more`: what the last look found above the one before, so long before it; nothing is shown by it. `once?`:
-  there was one look, at one that has just started. `started?`: it waited then, and has taken nothing since.
+  `more`: the growth from the look before to the last look, `since_ms` apart, which shows nothing alone; `nil`
+  before two looks. `once?`: only one look, at a worker that had just started. `started?`: the worker waited
+  at that look, and has taken nothing since.
   """
   @type t :: %{
           optional(:once?) => true,
@@ -24,13 +24,13 @@ defmodule OOM.Evidence do
           since_ms: non_neg_integer()
         }
 
-  @doc "Of one that has just started: what it holds at its first look it has taken since."
+  @doc "Returns the evidence on a worker that has just started: it has taken all its memory since."
   @spec born(non_neg_integer()) :: t()
   def born(episode), do: %{grown: 0, shown?: true, episode: episode, more: nil, since_ms: 0}
 
   @doc """
-  The first look at one that has just started, so long ago, and waits already: what it holds was taken at its
-  start, and it goes on to nothing that anybody knows of.
+  Returns the evidence of the first look at a worker that started `since_ms` ago and waits already. The worker
+  took its memory at the start, and no next step of it is known.
   """
   @spec started(t(), non_neg_integer(), integer(), non_neg_integer()) :: t()
   def started(born, bytes, since_ms, episode) do
@@ -46,8 +46,9 @@ defmodule OOM.Evidence do
   end
 
   @doc """
-  What a look in this episode shows, given the evidence and figure of the last, how long ago it was, and
-  whether the worker could have grown since (it ran, or did not want to); `nil` at the first.
+  Returns the evidence of a look in this episode. The first argument is `nil` at the first look; later the
+  evidence and the figure of the last look, its age, and whether the worker could have grown since (the worker
+  ran, or did not want to).
   """
   @spec look(
           {t(), non_neg_integer(), integer(), boolean()} | nil,
@@ -57,13 +58,14 @@ defmodule OOM.Evidence do
   def look(nil, _bytes, episode),
     do: %{grown: 0, shown?: false, episode: episode, more: nil, since_ms: 0}
 
-  # A look that was begun earlier may be through later.
+  # A look that began earlier may end later.
   def look({last, last_bytes, since_ms, free?}, bytes, episode) when since_ms < 0,
     do: look({last, last_bytes, 0, free?}, bytes, episode)
 
   def look({last, last_bytes, since_ms, free?}, bytes, episode) do
     more = bytes - last_bytes
-    # Time in which it stood still by our order, or had no turn, is no time between two looks.
+
+    # Time in which the throttle held the worker, or the worker had no turn, is no time between two looks.
     free? = free? or last.episode != episode
     known? = last.shown? and (not free? or since_ms <= Limits.fresh_ms())
 
@@ -94,30 +96,31 @@ defmodule OOM.Evidence do
 
   defp started?(last, more), do: Map.get(last, :started?, false) and more < Limits.grown_bytes()
 
-  # What one has at its first look that has just started may be all it ever takes.
+  # The memory of a new worker at the first look may be all the worker ever takes.
   defp once(evidence, %{shown?: true, more: nil}), do: Map.put(evidence, :once?, true)
   defp once(evidence, _last), do: evidence
 
-  # Of what was taken over a longer time, what is taken to be of the last.
+  # Of growth over a longer time, the part taken to be recent.
   defp lately(more, since_ms) do
     if since_ms <= Limits.shown_ms(),
       do: more,
       else: div(more * Limits.shown_ms(), since_ms)
   end
 
-  @doc "What is left of growth that was shown so long ago."
+  @doc "Returns the part of shown growth that is left after `since_ms`, in bytes."
   @spec faded(non_neg_integer(), non_neg_integer(), pos_integer()) :: non_neg_integer()
   def faded(grown, since_ms, within_ms \\ Limits.grown_ms()),
     do: round(grown * :math.exp(-since_ms / within_ms))
 
-  @doc "What this worker was shown to have grown by at its last look; 0 where nothing was shown."
+  @doc "Returns the growth that the last look showed, in bytes; 0 where no growth was shown."
   @spec grown_bytes(Workers.row()) :: non_neg_integer()
   def grown_bytes({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{grown: grown}}}}), do: grown
   def grown_bytes(_row), do: 0
 
   @doc """
-  The same as of now, where nobody has looked since. One that goes on may be in a collection, and cannot be
-  looked at; but one that waited is in none, and what one has that has just started was taken then.
+  Returns the growth of `grown_bytes/1` as of now, in bytes. A growing worker may be in a collection, where no
+  look reaches it, so its growth does not fade at once. A worker that waited is in no collection, and a new
+  worker took its memory at the start, so their growth fades.
   """
   @spec grown_bytes(Workers.row(), integer()) :: non_neg_integer()
   def grown_bytes({_, _, _, _, _, _, _, _, {_, at_ms, %{evidence: evidence} = found}}, now_ms) do
@@ -140,7 +143,7 @@ defmodule OOM.Evidence do
 
   def grown_bytes(_row, _now_ms), do: 0
 
-  @doc "Whether it has been looked at often enough to show growth in this episode, or that there is none."
+  @doc "Tells whether the looks in this episode are enough to show growth, or to rule growth out."
   @spec shown?(Workers.row(), non_neg_integer()) :: boolean()
   def shown?({_, _, _, _, _, _, _, _, {_, _, %{evidence: evidence}}}, episode),
     do: evidence.shown? and evidence.episode == episode
@@ -148,8 +151,8 @@ defmodule OOM.Evidence do
   def shown?(_row, _episode), do: false
 
   @doc """
-  Whether this worker, stopped while memory grows, may be at it: it holds more than at the look before, or
-  there was none. Where that was a moment ago a little more is enough.
+  Tells whether a worker that was stopped while memory grows may be a cause: the worker has grown since the
+  look before, or there was no such look. A recent look makes a smaller growth enough.
   """
   @spec suspect?(Workers.row()) :: boolean()
   def suspect?({_, _, _, _, _, _, _, _, {_, _, %{evidence: %{more: more, since_ms: since_ms}}}})
@@ -160,7 +163,7 @@ defmodule OOM.Evidence do
 
   def suspect?(_row), do: true
 
-  @doc "Whether growth by so much matters, where the fastest worker has grown by `most_bytes`."
+  @doc "Tells whether growth of `grown_bytes` matters, where the fastest worker has grown by `most_bytes`."
   @spec grower?(non_neg_integer(), non_neg_integer()) :: boolean()
   def grower?(grown_bytes, most_bytes) do
     grown_bytes >= Limits.grown_bytes() and
@@ -168,8 +171,8 @@ defmodule OOM.Evidence do
   end
 
   @doc """
-  Whether a rank that has grown by so much is a cause, where all ranks have by `total_bytes`, and memory
-  has by `recent_bytes` in the time in which growth is remembered.
+  Tells whether a rank that has grown by `rank_bytes` is a cause. All ranks have grown by `total_bytes`, and
+  memory by `recent_bytes`, in the time in which growth is remembered.
   """
   @spec cause?(non_neg_integer(), non_neg_integer(), pos_integer()) :: boolean()
   def cause?(rank_bytes, total_bytes, recent_bytes) do

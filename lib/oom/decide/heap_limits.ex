@@ -1,8 +1,8 @@
 defmodule OOM.HeapCaps.Limits do
   @moduledoc false
-  # The limits that have bound until now. The watcher tells the one with the least headroom, which may be
-  # the host's for a while; a heap must still fit below the container's. So the lowest of those seen
-  # counts. One that does not bind now is not told when it moves, so its file is read again.
+  # The limits seen so far. The watcher reports the limit with the least headroom, which may be
+  # the host's for a while; a heap must still fit below the container's. So the lowest limit seen counts. A
+  # limit that does not bind now is not reported when it moves, so its file is read again.
 
   @type t :: %{{atom(), String.t() | nil} => {bytes :: pos_integer(), read_ms :: integer()}}
 
@@ -11,7 +11,7 @@ defmodule OOM.HeapCaps.Limits do
   @spec new() :: t()
   def new, do: %{}
 
-  @doc "This one binds."
+  @doc "Stores the limit that binds now, in bytes, and reads the files of the other limits where due."
   @spec seen(t(), atom(), String.t() | nil, pos_integer(), integer()) :: t()
   def seen(limits, source, file, bytes, now_ms, read \\ &File.read/1) do
     others = for {key, limit} <- limits, key != {source, file}, do: {key, limit}
@@ -27,7 +27,7 @@ defmodule OOM.HeapCaps.Limits do
 
   defp again({source, file}, {_, read_ms}, now_ms, read)
        when source in [:cgroup_v1, :cgroup_v2, :cgroup_v2_high] and now_ms - read_ms >= @again_ms do
-    # Gone, or `max`.
+    # The file is gone, or says `max`.
     with {:ok, text} <- read.(file),
          {bytes, _} when bytes > 0 <- Integer.parse(text) do
       {bytes, now_ms}

@@ -1,28 +1,28 @@
 defmodule OOM.HeapStep do
   @moduledoc false
-  # What the next collection of a heap copies at most: pure, as the VM decides it (erl_gc.c; the same rules from
-  # OTP 25 to 29). The VM asks for blocks that are larger than that, but the system gives only what is written to.
+  # The most that the next collection of a heap copies: pure, as the VM decides it (erl_gc.c; the same rules
+  # from OTP 25 to 29). The VM asks for larger blocks, but the system provides only the part written to.
   #
-  # A minor collection copies the young heap with its fragments. What has survived an earlier collection (`recent`)
-  # goes to the old heap, the rest to a new young heap. A major collection copies the old heap as well. It is due
-  # where `recent` does not fit into what is left of the old heap, where there is no old heap and nothing has
-  # survived yet, or where the binaries of the old heap exceed their own limit. It is also due after
-  # `fullsweep_after` minor ones, which is 65,535 by default. That setting cannot be read without a signal, so
-  # a worker that has lowered it may take larger steps than this module tells.
+  # A minor collection copies the young heap with its fragments. Data that has survived an earlier collection
+  # (`recent`) goes to the old heap, the rest to a new young heap. A major collection copies the old heap as
+  # well. A major collection is due where `recent` does not fit into the rest of the old heap, where there is
+  # no old heap and nothing has survived yet, or where the binaries of the old heap exceed their own limit. A
+  # major collection also follows after `fullsweep_after` minor ones, by default 65,535. A reader needs a
+  # signal for that setting, so a worker with a lower setting may take larger steps than this module tells.
 
   @word 8
 
   @typedoc "The `garbage_collection_info` of a process, in words."
   @type info :: keyword(non_neg_integer())
 
-  @doc "What the next collection copies at most, in bytes."
+  @doc "Returns the most that the next collection copies, in bytes."
   @spec bytes(info()) :: non_neg_integer()
   def bytes(info) do
     young = info[:heap_size] + info[:mbuf_size]
     @word * if(minor?(info), do: young, else: young + info[:old_heap_size])
   end
 
-  @doc "Whether the next collection is a minor one, by the default `fullsweep_after`."
+  @doc "Tells whether the next collection is a minor one, by the default `fullsweep_after`."
   @spec minor?(info()) :: boolean()
   def minor?(info) do
     fits? =

@@ -1,8 +1,8 @@
 defmodule OOM.Lineup do
   @moduledoc false
-  # The workers that the throttle suspends, and what is known of each: pure. From the looks at this stand and at
-  # the last the lineup tells which workers grow, which are left alone for a while, what a run has cost, and
-  # which workers may run next.
+  # The workers that the throttle suspends, and the findings on each: pure. From the looks at this stand and
+  # at the last the lineup tells which workers grow, which are left alone for a while, what a run has cost,
+  # and which workers may run next.
 
   alias OOM.{Evidence, Limits, Slices, Standing, Workers}
   alias OOM.Limits.Turn
@@ -12,12 +12,12 @@ defmodule OOM.Lineup do
             # {reductions, bytes, waits?} of each worker at this stand, and at the last
             looks: %{},
             before: %{},
-            # the workers shown to grow now, and the ranks of all workers that were shown to grow before
+            # the workers shown to grow now, and the ranks of all workers shown to grow before
             growers: %{},
             ranks: %{},
             # whether each worker may have grown when the throttle first stopped the worker
             suspects: %{},
-            # the workers that are left alone, and until when
+            # the workers left alone, and until when
             alone: %{},
             # the workers that cannot be killed and may grow; and the part of them that stands at the floor
             # until there is room
@@ -25,9 +25,9 @@ defmodule OOM.Lineup do
             kept: %{},
             # the workers whose step does not fit, and since when
             refused: %{},
-            # what the last run of each worker took
+            # the cost of each worker's last run
             costs: %{},
-            # growth while workers stand, and whether the growth is none of theirs
+            # growth while workers stand, and whether the growth is foreign
             standing: %Standing{},
             foreign?: false
 
@@ -35,7 +35,7 @@ defmodule OOM.Lineup do
   @type t :: %__MODULE__{}
   @type room :: {distance_bytes :: non_neg_integer(), floor_bytes :: non_neg_integer()}
 
-  @doc "What a look at this stand has found."
+  @doc "Records the look at this stand."
   @spec read(t(), [seen()]) :: t()
   def read(line, seen) do
     looks = Map.new(seen, fn {pid, row, _} -> {pid, look_of(row)} end)
@@ -49,13 +49,13 @@ defmodule OOM.Lineup do
     %{line | seen: seen, before: line.looks, looks: looks, suspects: suspects}
   end
 
-  # The reductions, the figure, and whether the worker waited when the worker could have run.
+  # The reductions, the figure, and whether the worker waited when it could have run.
   defp look_of({_, _, bytes, _, _, _, _, _, {reductions, _, %{waits?: waits?}}}),
     do: {reductions, bytes, waits?}
 
   defp look_of({_, _, bytes, _, _, _, _, _, _not_read}), do: {nil, bytes, false}
 
-  @doc "Tells the workers that grow from the workers that are left alone from now on."
+  @doc "Sorts the workers into growers and workers left alone from now on; returns the latter."
   @spec sort(t(), non_neg_integer(), integer()) :: {left_alone :: [pid()], t()}
   def sort(%{seen: seen} = line, episode, now_ms) do
     most = seen |> Enum.map(&elem(&1, 2)) |> Enum.max(fn -> 0 end)
@@ -70,7 +70,7 @@ defmodule OOM.Lineup do
           do: {elem(row, 1), true}
 
     {verdict, standing} = Standing.judge(line.standing)
-    # A collection that goes on while its worker should stand is no growth of nobody's.
+    # The growth of a collection that goes on while its worker should stand is not foreign.
     explained? = verdict != :wait and Standing.explained?(line.standing, grown_all(seen))
     standing = if explained?, do: %Standing{}, else: standing
     foreign? = verdict == :foreign and not explained?
@@ -99,9 +99,9 @@ defmodule OOM.Lineup do
 
   defp grown_all(seen), do: for({_, _, grown} <- seen, reduce: 0, do: (sum -> sum + grown))
 
-  # Two kinds of workers take nothing. A worker that has not run yet, and holds what the worker held before
-  # memory grew, unless the worker wants to run and workers of the same rank grow. And a worker that has run,
-  # has taken nothing, and waits for a message. To wait alone shows nothing: the worker may be between two
+  # Two kinds of workers take nothing. A worker that has not run yet, and holds no more than before memory
+  # grew, unless the worker wants to run and workers of the same rank grow. And a worker that has run, has
+  # taken nothing, and waits for a message. To wait alone shows nothing: the worker may be between two
   # timeouts.
   defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks, costs: costs}) do
     waits? = match?({_, _, true}, looks[pid])
@@ -123,19 +123,19 @@ defmodule OOM.Lineup do
     end
   end
 
-  @doc "Memory grows although the line stands: from now on no worker is left alone."
+  @doc "Leaves no worker alone from now on, because memory grows although the line stands."
   @spec all(t()) :: t()
   def all(line), do: %{line | alone: %{}, standing: Standing.all()}
 
-  @doc "The guard lets these workers run, so that they act on an exit signal."
+  @doc "Records that the guard lets these workers run, so that they act on an exit signal."
   @spec released(t(), [pid()]) :: t()
   def released(line, pids), do: %{line | growers: Map.drop(line.growers, pids)}
 
-  @doc "The workers that may stand for longer, because they are shown to grow."
+  @doc "Returns the workers that may stand for longer, because they are shown to grow."
   @spec shown(t()) :: %{pid() => true}
   def shown(%{growers: growers, kept: kept}), do: Map.merge(growers, kept)
 
-  @doc "The bytes that the known growers have taken since the last stand."
+  @doc "Returns the growth of the known growers since the last stand, in bytes."
   @spec explained_bytes(t()) :: non_neg_integer()
   def explained_bytes(line) do
     for {pid, _} <- line.before, is_map_key(line.growers, pid), reduce: 0 do
@@ -150,17 +150,17 @@ defmodule OOM.Lineup do
     end
   end
 
-  @doc "Charges the workers that ran last with what memory has grown by during the run."
+  @doc "Charges the workers that ran last with the growth of memory during the run."
   @spec charge(t(), [pid()], non_neg_integer(), pos_integer()) :: t()
   def charge(line, pids, grown_bytes, run_ms) do
     own = for pid <- pids, is_map_key(line.looks, pid), do: {pid, grown_by(pid, line)}
-    # Growth that no figure shows is not charged to a worker that was let run and did not want to.
+    # Growth that no figure shows is not charged to a worker that did not want to run.
     {rested, ran} = Enum.split_with(own, fn {pid, _} -> rested?(pid, line) end)
     costs = Slices.costs(line.costs, Map.new(rested), 0, run_ms)
     %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}
   end
 
-  @doc "Splits workers with their steps: those that wait and have not run, which cost nothing, and the rest."
+  @doc "Splits workers with their steps: waiting workers that have not run, which cost nothing, and the rest."
   @spec rested(t(), [{pid(), non_neg_integer()}]) :: {[pid()], [{pid(), non_neg_integer()}]}
   def rested(line, pids) do
     free? = fn {pid, _} -> not is_map_key(line.growers, pid) and rested?(pid, line) end
@@ -182,10 +182,10 @@ defmodule OOM.Lineup do
     end
   end
 
-  # No kill takes effect in a worker during a collection. So a worker that grows, and whose next step takes more
-  # than there is, is not let run. The guard has the same figure and kills such a worker; while the guard waits
-  # for memory that is on its way back, the worker stands. The step may never come, so no worker stands for it
-  # longer than the guard waits for late figures.
+  # No kill takes effect in a worker during a collection. So a grower whose next step does not fit is not let
+  # run. The guard has the same figure and kills such a worker; while the guard waits for memory on the way
+  # back, the worker stands. The step may never come, so no worker stands for it longer than the guard waits
+  # for late figures.
   @doc "Refuses the growers whose next step does not fit; returns the workers that may run."
   @spec refuse(t(), [{pid(), non_neg_integer()}], room(), non_neg_integer(), integer()) ::
           {[{pid(), non_neg_integer()}], t()}
@@ -203,8 +203,8 @@ defmodule OOM.Lineup do
     {may, %{line | refused: refused}}
   end
 
-  # The figure of a worker shows growth, or the last run of the worker took memory: no figure shows what a heap
-  # takes of a block that the heap already has.
+  # The figure of the worker shows growth, or the worker's last run took memory: no figure shows the memory
+  # that a heap takes from a block the heap already has.
   defp takes?(pid, %{growers: growers, costs: costs}) do
     case costs do
       _ when is_map_key(growers, pid) -> true
@@ -213,9 +213,10 @@ defmodule OOM.Lineup do
     end
   end
 
-  # A grower that cannot be ended takes the node along unless the grower stands still, however little it grows
-  # beside others. Let go for the first bytes that come back, the grower is at the floor again with the next step.
-  @doc "Keeps the growers that cannot be ended standing at the floor until there is room."
+  # A grower that cannot be killed takes the node along unless the grower stands still, however little it
+  # grows beside others. Let go for the first bytes that come back, the grower is at the floor again with the
+  # next step.
+  @doc "Keeps the growers that cannot be killed standing at the floor until there is room."
   @spec keep(t(), room()) :: t()
   def keep(%{kept: kept, bound: bound} = line, {distance, floor}) do
     kept =

@@ -1,8 +1,8 @@
 defmodule OOM.Need do
   @moduledoc false
-  # How much must be freed, from a report: pure. Nothing is needed above the floor, unless growth will
-  # have passed it by the time a decision taken now has taken effect, or a step that nothing can
-  # interrupt (OOM.Steps) does not fit.
+  # How much memory must be freed, from a report: pure. Nothing is needed above the floor, unless growth will
+  # have passed the floor by the time a decision takes effect, or a step, which nothing interrupts
+  # (OOM.Steps), does not fit.
 
   alias OOM.{Limits, Promises}
 
@@ -17,18 +17,19 @@ defmodule OOM.Need do
         }
 
   @doc """
-  Bytes that must still be freed; 0 or less where nothing is. `reaction_ms` is what a decision takes to
-  take effect, `step_bytes` the largest step that a worker which grows is about to take.
+  Returns the memory that must still be freed, in bytes; 0 or less where none is needed. `reaction_ms` is the
+  time until a decision takes effect, `step_bytes` the largest next step of a growing worker.
   """
   @spec bytes(report(), Promises.t(), pos_integer(), non_neg_integer(), integer()) :: integer()
   def bytes(report, promises, reaction_ms, step_bytes, now_ms) do
-    # While memory grows and next to nothing is left to the system, what lies free inside the VM is no
-    # comfort: the next allocation may be one that it cannot serve.
+    # While memory grows and the system has next to nothing left, memory free inside the VM is no comfort: it
+    # may not serve the next allocation.
     short? = grows?(report) and report.headroom_bytes * 4 < report.critical_headroom_bytes * 3
     urgent? = urgent?(report) or short?
     room = report.headroom_bytes + Promises.bytes(promises, report, urgent?, now_ms)
     floor = report.critical_headroom_bytes
-    # A node that stands still is healthy; where next to nothing is left somebody makes room.
+
+    # A node that stands still is healthy; only with next to nothing left is a worker killed to make room.
     at = if report.standing_bytes_per_s || lasts?(report), do: floor, else: at_rest_bytes(report)
     missing = at - (room - coming_bytes(report, reaction_ms))
 
@@ -40,36 +41,36 @@ defmodule OOM.Need do
     end
   end
 
-  @doc "The same where steady workers would pay for the growth of others."
+  @doc "Returns the memory that steady workers must hold to pay for the growth of others, in bytes."
   @spec steady_bytes(report(), integer()) :: integer()
   def steady_bytes(report, need_bytes),
     do: need_bytes + div(growth(report) * Limits.steady_ms(), 1_000)
 
-  @doc "What memory has grown by in the time in which growth is remembered."
+  @doc "Returns the growth of memory in the time in which growth is remembered, in bytes."
   @spec recent_bytes(report()) :: pos_integer()
   def recent_bytes(report) do
     growth = max(growth(report), Map.get(report, :trend_bytes_per_s) || 0)
     max(div(growth * Limits.grown_ms(), 1_000), Limits.recent_bytes())
   end
 
-  @doc "And where those pay that were said to be worth less than others, each time it takes them."
+  @doc "Returns the memory that workers below `:normal` must hold to pay for growth, in bytes."
   @spec soon_bytes(report(), integer()) :: integer()
   def soon_bytes(report, need_bytes),
     do: need_bytes + div(growth(report) * Limits.soon_ms(), 1_000)
 
-  @doc "The headroom below which something is needed although nothing grows."
+  @doc "Returns the headroom below which memory is needed although nothing grows, in bytes."
   @spec at_rest_bytes(report()) :: pos_integer()
   def at_rest_bytes(report), do: div(report.critical_headroom_bytes, Limits.at_rest_share())
 
-  @doc "The headroom that a round of kills brings back."
+  @doc "Returns the headroom that a round of kills brings back, in bytes."
   @spec target_bytes(report()) :: pos_integer()
   def target_bytes(report), do: trunc(report.critical_headroom_bytes * Limits.target_floors())
 
-  @doc "What will have grown until a decision takes effect."
+  @doc "Returns the growth until a decision takes effect, in bytes."
   @spec coming_bytes(report(), pos_integer()) :: non_neg_integer()
   def coming_bytes(report, reaction_ms), do: div(growth(report) * reaction_ms, 1_000)
 
-  @doc "Whether memory grows, as far as decisions go."
+  @doc "Tells whether memory grows, as far as decisions go."
   @spec grows?(report()) :: boolean()
   def grows?(report), do: fastest(report) >= Limits.growth_bytes_per_s()
 
@@ -80,11 +81,11 @@ defmodule OOM.Need do
     end
   end
 
-  @doc "Whether memory has grown for long enough that it is no single step."
+  @doc "Tells whether memory has grown for too long for a single step."
   @spec lasts?(report()) :: boolean()
   def lasts?(report), do: growth(report) >= Limits.growth_bytes_per_s()
 
-  @doc "The time until the limit itself is reached, in ms; `nil` where nothing grows."
+  @doc "Returns the time until the limit itself is reached, in ms; `nil` where nothing grows."
   @spec left_ms(report()) :: non_neg_integer() | nil
   def left_ms(report) do
     case growth(report) do
@@ -93,11 +94,11 @@ defmodule OOM.Need do
     end
   end
 
-  # Growth that has lasted. A surge makes the throttle begin; nobody dies for the first 20 ms of one. So does
-  # a drift, which is known for longer than it lasts.
-  # While the throttle is at work growth comes and goes, and what counts is that of a whole turn, or what
-  # went on while all stood still.
-  @doc "Growth that has lasted, in bytes/s, as decisions go by it."
+  # Only growth that has lasted counts. A surge or a drift makes the throttle begin, but neither kills: no
+  # worker dies for the first 20 ms of a surge, and a drift is known for longer than the growth lasts.
+  # While the throttle is at work growth comes and goes. Then the growth of a whole turn counts, or the growth
+  # that went on while all workers stood.
+  @doc "Returns the growth that has lasted, in bytes/s, for decisions."
   @spec growth(report()) :: non_neg_integer()
   def growth(%{standing_bytes_per_s: standing, trend_bytes_per_s: trend})
       when is_integer(standing),

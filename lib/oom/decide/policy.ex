@@ -1,8 +1,7 @@
 defmodule OOM.Policy do
   @moduledoc false
-  # What to do at a sample, as pure state: trim first, choose victims for what is needed, count what is
-  # on its way, and notice when kills do not help. The clock is passed in; nothing here asks or sends
-  # anything.
+  # The decision at a sample, as pure state: trim first, choose victims for the need, count memory on the way
+  # back, and notice kills that do not help. The clock is passed in; nothing here asks or sends anything.
 
   alias OOM.{EndedGrowth, Limits, Need, Promises, Reuse, VictimQueue}
 
@@ -10,24 +9,24 @@ defmodule OOM.Policy do
             promises: %Promises{},
             ended: %EndedGrowth{},
             reuse: %Reuse{},
-            # the largest step of those that grow, and of all that may run at once; see OOM.Steps
+            # the largest step of a growing worker, and the steps that may run at once; see OOM.Steps
             step_bytes: 0,
             steps_bytes: 0,
-            # what the largest worker of the lowest rank holds
+            # the memory of the largest worker of the lowest rank
             largest_bytes: 0,
-            # those that grow are being slowed, so that nothing seems to grow
+            # the throttle slows the growers, so that nothing seems to grow
             throttled?: false,
-            # nor does it help: the growth is of others
+            # nor does the throttle help: the growth is foreign
             foreign?: false,
             trimmed_ms: nil,
-            # how long reactions have lately taken
+            # the recent time of a reaction
             reaction_ms: nil,
             # since when the choice waits for figures
             late_ms: nil,
             nobody_since_ms: nil,
-            # when something was last needed
+            # the time of the last need
             needed_ms: nil,
-            # steady workers have paid for others' growth in this episode
+            # steady workers have paid for the growth of others in this episode
             steady?: false,
             # the headroom left when killing was given up
             exhausted_bytes: nil
@@ -38,7 +37,7 @@ defmodule OOM.Policy do
   @spec new(boolean()) :: t()
   def new(trim?), do: %__MODULE__{trim?: trim?}
 
-  @doc "At a sample with a limit."
+  @doc "Decides at a sample with a limit."
   @spec decide(t(), Need.report(), integer()) :: {decision(), t()}
   def decide(policy, report, now_ms) do
     policy = policy |> reconsider(report) |> episode(now_ms)
@@ -60,17 +59,17 @@ defmodule OOM.Policy do
     end
   end
 
-  @doc "Bytes that must still be freed."
+  @doc "Returns the memory that must still be freed, in bytes; 0 or less where none is needed."
   @spec need_bytes(t(), Need.report(), integer()) :: integer()
   def need_bytes(policy, report, now_ms) do
-    # Where nothing grows nobody takes a step.
+    # Where nothing grows no worker takes a step.
     step = if policy.throttled? or Need.lasts?(report), do: policy.step_bytes, else: 0
     Need.bytes(report, policy.promises, ahead_ms(policy, report), step, now_ms)
   end
 
   @doc """
-  Whether those that may grow should be slowed: growth would reach the floor soon, or steps that may be
-  taken at the same time would.
+  Tells whether the throttle should slow workers that may grow: growth would reach the floor soon, or steps
+  that may be taken at the same time would.
   """
   @spec throttle?(t(), Need.report()) :: boolean()
   def throttle?(policy, report) do
@@ -81,12 +80,12 @@ defmodule OOM.Policy do
     (soon? or crowded?(policy, report)) and Need.grows?(report)
   end
 
-  @doc "Whether steps that may be taken at the same time do not fit any more."
+  @doc "Tells whether steps that may be taken at the same time no longer fit."
   @spec crowded?(t(), Need.report()) :: boolean()
   def crowded?(policy, report),
     do: policy.steps_bytes > report.headroom_bytes - report.critical_headroom_bytes
 
-  @doc "What a choice of victims goes by, for what is needed now."
+  @doc "Returns the bounds of a choice of victims for the present need."
   @spec limits(t(), pos_integer(), Need.report(), pos_integer(), integer()) ::
           VictimQueue.limits()
   def limits(policy, need_bytes, report, min_bytes, now_ms) do
@@ -108,7 +107,7 @@ defmodule OOM.Policy do
     }
   end
 
-  # Not before it is known what the last kills gave back; and for the growth of others once an episode.
+  # Not before the effect of the last kills is known; and for the growth of others once an episode.
   defp steady?(policy, grows?),
     do: Promises.settled?(policy.promises) and not (grows? and policy.steady?)
 
@@ -123,7 +122,7 @@ defmodule OOM.Policy do
   defp late_too_long?(%{late_ms: nil}, _now_ms), do: false
   defp late_too_long?(%{late_ms: since}, now_ms), do: now_ms - since > Limits.late_ms()
 
-  @doc "These were told to leave."
+  @doc "Records victims that were told to leave."
   @spec killed(t(), [VictimQueue.victim()], VictimQueue.verdict(), Need.report(), integer()) ::
           t()
   def killed(policy, victims, verdict, report, now_ms) do
@@ -137,7 +136,7 @@ defmodule OOM.Policy do
     }
   end
 
-  @doc "Nobody was chosen. When that has lasted, and nobody is waited for, killing is given up."
+  @doc "Records that no victim was chosen. After a while, with no victim on the way, killing is given up."
   @spec nobody(t(), VictimQueue.verdict(), Need.report(), integer()) :: t()
   def nobody(policy, :late, _report, now_ms),
     do: %{policy | late_ms: policy.late_ms || now_ms}
@@ -153,15 +152,15 @@ defmodule OOM.Policy do
       else: policy
   end
 
-  @doc "Nothing is needed: nobody is missing or waited for, and what comes later is another wait."
+  @doc "Records that nothing is needed: no candidate is missing, and a later wait for figures is a new wait."
   @spec unneeded(t()) :: t()
   def unneeded(policy), do: %{policy | late_ms: nil, nobody_since_ms: nil}
 
-  @doc "A victim is gone; `true` when it was the last one on its way."
+  @doc "Records that a victim is gone; `true` when it was the last victim on the way."
   @spec gone(t(), pid(), integer()) :: {boolean(), t()}
   def gone(policy, pid, now_ms) do
     {last?, promises} = Promises.gone(policy.promises, pid, now_ms)
-    # Half of what was known, so that one slow end does not rule, nor is forgotten at once.
+    # Half of the known time, so that a slow end neither rules nor is forgotten at once.
     took = min(promises.left_ms || Limits.reaction_ms(), Limits.longest_reaction_ms())
     reaction = div(reaction_ms(policy) + max(took, Limits.reaction_ms()), 2)
     {last?, %{policy | promises: promises, reaction_ms: reaction}}
@@ -171,7 +170,7 @@ defmodule OOM.Policy do
   def taken_back(policy, pid),
     do: %{policy | promises: Promises.taken_back(policy.promises, pid)}
 
-  @doc "`swept?`: whether what victims have let go is back, as far as that is known; see OOM.Sweep."
+  @doc "Records a measure. `swept?`: the memory let go by victims is back, as far as known; see OOM.Sweep."
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer(), boolean()) :: t()
   def measured(policy, measure, slack_bytes, swept? \\ true) do
     reuse = Reuse.measured(policy.reuse, measure)
@@ -181,38 +180,38 @@ defmodule OOM.Policy do
     %{policy | reuse: reuse, promises: promises}
   end
 
-  @doc "Whether the throttle is at work, as of now."
+  @doc "Sets whether the throttle is at work."
   @spec throttled(t(), boolean()) :: t()
   def throttled(policy, throttled?), do: %{policy | throttled?: throttled?}
 
-  @doc "Whether the last throttle has ended because what grows are others."
+  @doc "Sets whether the last throttle has ended because the growth is foreign."
   @spec foreign(t(), boolean()) :: t()
   def foreign(policy, foreign?), do: %{policy | foreign?: foreign?}
 
-  @doc "What the largest worker of the lowest rank holds, as of now."
+  @doc "Sets the memory of the largest worker of the lowest rank, in bytes."
   @spec largest(t(), non_neg_integer()) :: t()
   def largest(policy, bytes), do: %{policy | largest_bytes: bytes}
 
-  @doc "What may be taken in one step, as of now."
+  @doc "Sets the largest step, and the steps that may run together, in bytes."
   @spec steps(t(), {non_neg_integer(), non_neg_integer()}) :: t()
   def steps(policy, {largest, together}),
     do: %{policy | step_bytes: largest, steps_bytes: together}
 
-  @doc "The level is below critical: what was counted against killing begins anew."
+  @doc "Records that the level is below critical: the counts against killing begin anew."
   @spec relieved(t()) :: t()
   def relieved(policy) do
     promises = Promises.forgiven(policy.promises)
     %{policy | promises: promises, late_ms: nil, exhausted_bytes: nil, nobody_since_ms: nil}
   end
 
-  @doc "Whether killing was given up: nobody is left, or it frees next to nothing."
+  @doc "Tells whether killing was given up: no candidate is left, or kills free next to nothing."
   @spec exhausted?(t()) :: boolean()
   def exhausted?(policy), do: policy.exhausted_bytes != nil
 
-  # Growth that the throttle cannot slow goes on until the victim's memory is back, so a kill looks ahead for so
-  # long. Growth that the throttle slows does not count: a cache that loads in slices takes nothing meanwhile.
-  # That growth is foreign is a guess, so the look ahead is worth half of the floor at most: a cache that loaded
-  # unseen was killed for a longer one.
+  # Growth that the throttle cannot slow goes on until the victim's memory is back, so a kill looks so far
+  # ahead. Growth that the throttle slows does not count: a cache that loads in slices takes nothing
+  # meanwhile. Foreign growth is a guess, so the look ahead is worth half of the floor at most: a longer look
+  # ahead killed a cache that loaded unseen.
   defp ahead_ms(policy, report) do
     growth = max(Need.growth(report), 1)
     standing = if policy.foreign?, do: growth, else: report.standing_bytes_per_s || 0
@@ -224,7 +223,7 @@ defmodule OOM.Policy do
 
   defp reaction_ms(policy), do: policy.reaction_ms || Limits.reaction_ms()
 
-  # There is no time for the trim to show.
+  # No time is left for the trim to show.
   defp hurry?(policy, report) do
     case Need.left_ms(report) do
       nil -> false
@@ -246,8 +245,8 @@ defmodule OOM.Policy do
       else: policy
   end
 
-  # Having given up is not for ever: each time the headroom has halved again, one more round may try,
-  # with fresher figures. That is a handful of rounds before the end, and no loop.
+  # Giving up is not final: each time the headroom has halved again, one more round may try, with fresher
+  # figures. Only a handful of rounds fit in before the end, so this is no loop.
   defp reconsider(%{exhausted_bytes: given_up} = policy, report) do
     if report.headroom_bytes * 2 < given_up do
       promises = Promises.forgiven(policy.promises, Limits.futile_windows() - 1)

@@ -1,33 +1,33 @@
 defmodule OOM.Promises do
   @moduledoc false
-  # What is on its way back, as pure state; the clock is passed in. A victim's bytes are promised from
-  # the moment it is told to leave. A measure of the VM (OOM.Slack) takes the place of what the victims
-  # that had gone by then had promised: how much of it is free inside the VM. What went back to the
-  # system shows in the working set.
+  # Memory on the way back, as pure state; the clock is passed in. A victim's bytes are promised from the
+  # order to leave. A measure of the VM (OOM.Slack) replaces the promises of all victims that were gone by
+  # then: it tells how much of their memory is free inside the VM. Memory that went back to the system shows
+  # in the working set.
   #
-  # A promise does not hold for long: a victim in the middle of a copy of hundreds of MB may not leave
-  # for a while, and others grow meanwhile. Where kills freed next to nothing, that is counted.
+  # A promise does not hold for long: a victim in the middle of a copy of hundreds of MB may not leave for a
+  # while, and other workers grow meanwhile. Kills that freed next to nothing are counted.
 
   alias OOM.Limits
 
   defstruct leaving: %{},
             rank: nil,
             last_kill_ms: nil,
-            # [{gone_ms, bytes}]: gone since the last measure
+            # [{gone_ms, bytes}]: victims gone since the last measure
             gone: [],
-            # what was let go before waits for its scheduler (OOM.Sweep)
+            # memory let go earlier is back, and waits for no scheduler (OOM.Sweep)
             swept?: true,
             # {bytes, working set at that time, until_ms}
             promised: {0, 0, 0},
-            # how long the last victims took to leave
+            # the time the last victim took to leave
             left_ms: nil,
-            # the window being judged: {since_ms, allocated_bytes then, bytes of the victims since}
+            # the window to judge: {since_ms, allocated_bytes then, bytes of the victims since}
             window: nil,
             futile: 0
 
   @type t :: %__MODULE__{leaving: %{pid() => {bytes :: non_neg_integer(), since_ms :: integer()}}}
 
-  @doc "These were told to leave, at this report."
+  @doc "Adds victims that were told to leave at this report."
   @spec told(t(), [OOM.VictimQueue.victim()], map(), integer()) :: t()
   def told(promises, [%{rank: rank} | _] = victims, %{working_set_bytes: working_set}, now_ms) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
@@ -42,7 +42,7 @@ defmodule OOM.Promises do
     }
   end
 
-  @doc "What this victim was said to hold when it was told to leave; 0 where it is none, or is gone."
+  @doc "Returns the memory promised for this victim, in bytes; 0 where it is no victim, or gone."
   @spec leaving_bytes(t(), pid()) :: non_neg_integer()
   def leaving_bytes(%{leaving: leaving}, pid) do
     case leaving do
@@ -51,7 +51,7 @@ defmodule OOM.Promises do
     end
   end
 
-  @doc "A victim is gone; `true` when it was the last one on its way."
+  @doc "Records that a victim is gone; `true` when it was the last victim on the way."
   @spec gone(t(), pid(), integer()) :: {boolean(), t()}
   def gone(promises, pid, now_ms) do
     case Map.pop(promises.leaving, pid) do
@@ -64,7 +64,7 @@ defmodule OOM.Promises do
     end
   end
 
-  @doc "This one was told to leave, and is not killed after all."
+  @doc "Takes back the promise of a worker that is spared after all."
   @spec taken_back(t(), pid()) :: t()
   def taken_back(promises, pid) do
     case Map.pop(promises.leaving, pid) do
@@ -77,14 +77,14 @@ defmodule OOM.Promises do
     end
   end
 
-  @doc "Whether what was let go is back, as far as that is known; as of now."
+  @doc "Records whether all memory let go is back, as far as known."
   @spec swept(t(), boolean()) :: t()
   def swept(promises, swept?), do: %{promises | swept?: swept?}
 
-  @doc "The VM's memory was measured, with `slack_bytes` of it free inside."
+  @doc "Records a measure of the VM, with `slack_bytes` free inside."
   @spec measured(t(), OOM.Slack.measure(), non_neg_integer()) :: t()
   def measured(promises, measure, slack_bytes) do
-    # What has just gone may or may not be in the measure, and still counts as promised.
+    # The measure may have missed victims that have just gone, so these still count as promised.
     {since, before} = Enum.split_with(promises.gone, &freeing?(&1, measure.started_ms))
     # A victim that should have left long ago promises nothing.
     due = measure.started_ms - Limits.stuck_ms()
@@ -103,9 +103,9 @@ defmodule OOM.Promises do
   end
 
   @doc """
-  What can be counted on. While growth leaves little time, what the victims gave back may be somebody
-  else's already, and a working set that stands still proves nothing: only what they cannot have given
-  back yet counts.
+  Returns the promised memory to count on, in bytes. While growth leaves little time, other workers may
+  already have the memory of the victims, and a working set that stands still proves nothing. Then only memory
+  counts that the victims cannot have given back yet.
   """
   @spec bytes(t(), map(), boolean(), integer()) :: non_neg_integer()
   def bytes(promises, %{working_set_bytes: working_set}, urgent?, now_ms) do
@@ -113,7 +113,7 @@ defmodule OOM.Promises do
     if urgent?, do: min(promised, on_the_way(promises, now_ms)), else: promised
   end
 
-  @doc "How long it makes sense to hold up all others for victims to leave, in ms."
+  @doc "Returns how long to hold up all other processes for victims to leave, in ms."
   @spec leave_ms(t(), integer()) :: non_neg_integer()
   def leave_ms(promises, now_ms) do
     for {_, {_bytes, since}} <- promises.leaving, reduce: 0 do
@@ -133,19 +133,19 @@ defmodule OOM.Promises do
     Enum.sum(leaving) + Enum.sum(returning)
   end
 
-  @doc "All victims are gone, and a measure has shown what became of their memory."
+  @doc "Tells whether all victims are gone, and a measure has shown the fate of their memory."
   @spec settled?(t()) :: boolean()
   def settled?(promises),
     do: promises.swept? and promises.leaving == %{} and promises.gone == []
 
-  @doc "Victims are still there, or their memory is just being freed."
+  @doc "Tells whether victims are still there, or their memory is just being freed."
   @spec under_way?(t(), integer()) :: boolean()
   def under_way?(promises, now_ms),
     do: promises.leaving != %{} or Enum.any?(promises.gone, &freeing?(&1, now_ms))
 
   @doc """
-  The highest rank that may be chosen: while it is not known what the last kills gave back, theirs. A
-  victim that takes very long keeps the others waiting no longer than `OOM.Limits.waiting_ms/0`.
+  Returns the highest rank that may be chosen: the rank of the last kills until their effect is measured. A
+  slow victim keeps the other ranks waiting no longer than `OOM.Limits.waiting_ms/0`.
   """
   @spec ceiling(t(), integer()) :: 0..1000
   def ceiling(%{last_kill_ms: nil}, _now_ms), do: 1000
@@ -155,16 +155,16 @@ defmodule OOM.Promises do
     if recent? and not settled?(promises), do: promises.rank, else: 1000
   end
 
-  @doc "Kills have freed next to nothing, again and again."
+  @doc "Tells whether kills have freed next to nothing, again and again."
   @spec futile?(t()) :: boolean()
   def futile?(promises), do: promises.futile >= Limits.futile_windows()
 
-  @doc "What was counted against kills begins anew, but for so many windows."
+  @doc "Sets the count of futile windows, and begins a new window."
   @spec forgiven(t(), non_neg_integer()) :: t()
   def forgiven(promises, futile \\ 0), do: %{promises | futile: futile, window: nil}
 
-  # The working set has moved since: down by what went back to the system, which is headroom by now,
-  # or up by growth, which uses up what is free inside or shows that it cannot be used.
+  # The working set has moved since: down by memory that went back to the system, which is headroom by now, or
+  # up by growth, which uses memory free inside the VM or shows that growth cannot use it.
   defp left({_bytes, _then, until}, _working_set, now_ms) when now_ms >= until, do: 0
 
   defp left({bytes, then, _until}, working_set, _now_ms),
@@ -191,6 +191,6 @@ defmodule OOM.Promises do
 
   defp futile(count, 0, _freed), do: count
   defp futile(count, bytes, freed) when abs(freed) * 10 < bytes, do: count + 1
-  # It frees; or others grow meanwhile, and whether it frees cannot be told. Then it goes on.
+  # Kills free memory; or other workers grow meanwhile and hide the effect. Killing goes on.
   defp futile(_count, _bytes, _freed), do: 0
 end

@@ -1,12 +1,13 @@
 defmodule OOM.Reuse do
   @moduledoc false
-  # How much of what lies free inside the VM (OOM.Slack) growth makes use of: pure.
+  # The part of the memory free inside the VM (OOM.Slack) that growth uses: pure.
   #
-  # A block that is free serves who asks on its scheduler for one of its kind and size. Where the working set
-  # grows although much is free, growth passes that by: 30 MB lay free while a mailbox took the last 30 MB
-  # of the system's, and counted as room until it was over. Of what was allocated between two measures, what
-  # the system did not have to give came from there. Where that is a part p, the system gives the rest, and
-  # has nothing left to give when growth has taken its headroom / (1 - p), whatever is still free inside.
+  # A free block serves only a request on its own scheduler for a block of its kind and size. Where the
+  # working set grows although much is free, growth passes the free blocks by: 30 MB lay free while a mailbox
+  # took the last 30 MB of the system's memory, and counted as room until the end. Of the memory allocated
+  # between two measures, free blocks provided the part that the system did not. Where that part is p, the
+  # system provides the rest, and has nothing left once growth has taken headroom / (1 - p), whatever is still
+  # free inside.
 
   alias OOM.Limits
 
@@ -14,7 +15,7 @@ defmodule OOM.Reuse do
 
   @type t :: %__MODULE__{}
 
-  @doc "At a measure of the VM."
+  @doc "Records a measure of the VM."
   @spec measured(t(), OOM.Slack.measure()) :: t()
   def measured(%{last: nil} = reuse, measure), do: %{reuse | last: measure}
 
@@ -24,7 +25,7 @@ defmodule OOM.Reuse do
 
     part =
       cond do
-        # What somebody has just let go is another thing.
+        # Memory just let go says nothing of the part.
         allocated <= -Limits.moved_bytes() -> max(part, Limits.reuse_unknown())
         max(allocated, given) < Limits.moved_bytes() -> recovered(part)
         given >= allocated -> part / 2
@@ -36,7 +37,7 @@ defmodule OOM.Reuse do
 
   defp recovered(part), do: min(part + Limits.reuse_recovers(), Limits.reuse_most())
 
-  @doc "What of this slack counts as room, where the system has so much headroom left."
+  @doc "Returns how much of `slack_bytes` counts as room, where the system has `headroom_bytes` left."
   @spec bytes(t(), non_neg_integer(), non_neg_integer()) :: non_neg_integer()
   def bytes(%{part: part}, slack_bytes, headroom_bytes),
     do: min(slack_bytes, trunc(headroom_bytes * part / (1 - part)))

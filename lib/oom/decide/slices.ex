@@ -1,22 +1,22 @@
 defmodule OOM.Slices do
   @moduledoc false
-  # Who of those that stand still may run next, and for how long: pure, for OOM.Throttle.
+  # Picks the suspended workers that may run next, and for how long: pure, for OOM.Throttle.
   #
-  # What a run takes is measured for each worker: by how much its figure has grown, and its part of what
-  # memory has grown by besides. A run of 1 ms may take much more than that of memory, because a worker
-  # stops at the end of its turn, and reductions do not count bytes: 17 MB were seen. So of those that
-  # may grow only so many run that what they took the last time fits into a part of what is left above
-  # the floor; the others wait for the next turn.
+  # The cost of a run is measured for each worker: the growth of its figure, and its share of the other growth
+  # of memory. A worker stops only at the end of its turn, and reductions do not count bytes, so a worker may
+  # take much more memory than a run of 1 ms suggests: 17 MB were seen. So of the workers that may grow only
+  # so many run that their last costs fit into a part of the room above the floor; the others wait for the
+  # next turn.
 
   alias OOM.Limits
   alias OOM.Limits.Turn
 
-  @typedoc "What a run of so many ms took, by worker."
+  @typedoc "The cost of each worker's last run, in bytes, and the length of the run, in ms."
   @type costs :: %{pid() => {bytes :: non_neg_integer(), run_ms :: pos_integer()}}
 
   @doc """
-  What the last run took, for each that ran: `own` is what its figure grew by, `taken_bytes` what memory
-  grew by in all. A run that took little does not make one that took much forgotten at once.
+  Returns the costs after a run. `own` is the growth of each worker's figure, `taken_bytes` the growth of
+  memory in all. A cheap run halves the cost of the run before rather than forget it.
   """
   @spec costs(costs(), %{pid() => non_neg_integer()}, non_neg_integer(), pos_integer()) :: costs()
   def costs(costs, own, _taken_bytes, _run_ms) when own == %{}, do: costs
@@ -32,9 +32,9 @@ defmodule OOM.Slices do
   end
 
   @doc """
-  Of `pids` with their steps (OOM.Steps), in the order of their turn: who runs, for how long, and who
-  stands on. At least one runs, unless one that is in a collection does so anyway: `busy_bytes` is what such
-  ones take, and those that take a step run after it.
+  Splits `pids` with their steps (OOM.Steps), in the order of their turn, into workers that run, and for how
+  long, and workers that stand on. At least one worker runs, unless a worker in a collection runs anyway:
+  `busy_bytes` are the steps of such workers, and workers with a large step run after them.
   """
   @spec choose(
           [{pid(), step_bytes :: non_neg_integer()}],
@@ -52,9 +52,9 @@ defmodule OOM.Slices do
   end
 
   @doc """
-  Whether a step (OOM.Steps) fits into what is left beside those that are being taken. It may pass the floor
-  for a moment, as a healthy collection does, but by no more than the part that OOM.Need grants too. A worker
-  whose step takes more is the next victim, and no kill takes effect in a worker once the step has begun.
+  Tells whether a step (OOM.Steps) fits into the room that the steps in progress leave. A step may pass the
+  floor for a moment, as a healthy collection does, but by no more than the part that OOM.Need grants too. A
+  worker with a larger step is the next victim, and no kill takes effect in a worker once the step has begun.
   """
   @spec fits?(
           non_neg_integer(),
@@ -65,14 +65,14 @@ defmodule OOM.Slices do
     do: step == 0 or step + busy_bytes <= distance + div(floor, Limits.step_share())
 
   @doc """
-  Whether steps that may be taken at the same time, as many of the largest as there are schedulers, do not
-  fit together.
+  Tells whether steps that may be taken at the same time, the largest one for each scheduler, do not fit
+  together.
   """
   @spec crowded?([non_neg_integer()], non_neg_integer(), pos_integer()) :: boolean()
   def crowded?(steps, distance, schedulers),
     do: steps |> Enum.sort(:desc) |> Enum.take(schedulers) |> Enum.sum() > distance
 
-  @doc "Whether so much is left above the floor that one that has taken the node there may go on."
+  @doc "Tells whether the room above the floor lets a worker that took the node to the floor go on."
   @spec room?({distance_bytes :: non_neg_integer(), floor_bytes :: pos_integer()}) :: boolean()
   def room?({distance, floor}), do: distance >= div(floor, Turn.floor_share())
 
@@ -102,7 +102,7 @@ defmodule OOM.Slices do
     end
   end
 
-  # As long as what it takes fits, but no more than twice as long as the last.
+  # As long as the cost fits, but no more than twice as long as the last run.
   defp run_ms(_budget, 0, last_ms), do: min(last_ms * 2, Turn.longest_ms())
 
   defp run_ms(budget, taken, last_ms) do
@@ -110,7 +110,7 @@ defmodule OOM.Slices do
     fits |> min(last_ms * 2) |> max(Turn.shortest_ms()) |> min(Turn.longest_ms())
   end
 
-  @doc "Whether these, let run, would not reach the floor within so many ms."
+  @doc "Tells whether these workers, let run, would stay above the floor for so many ms."
   @spec calm?([pid()], costs(), non_neg_integer(), pos_integer()) :: boolean()
   def calm?(pids, costs, distance_bytes, within_ms) do
     rate =

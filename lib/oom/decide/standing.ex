@@ -1,11 +1,10 @@
 defmodule OOM.Standing do
   @moduledoc false
-  # Tells which processes make the growth that goes on while workers stand still: pure, for OOM.Throttle.
+  # Tells which processes grow while workers stand still: pure, for OOM.Throttle.
   #
-  # A stand is short, and the kernel charges memory in batches, so a single stand shows nothing of slow growth.
-  # Growth is added up over stands until the sum is a rate. Such growth comes from the workers that were left
-  # alone, or from no worker at all. To tell, all workers stand for as long again: growth that goes on in that
-  # time comes from no worker.
+  # A stand is short, and the kernel charges memory in batches, so a single stand shows nothing of slow
+  # growth. Growth is added up over stands until the sum is a rate. Such growth comes from the workers left
+  # alone, or is foreign. To tell, all workers stand for as long again: growth in that time is foreign.
 
   alias OOM.Limits
   alias OOM.Limits.Turn
@@ -13,8 +12,8 @@ defmodule OOM.Standing do
   defstruct bytes: 0, most: 0, ms: 0, all?: false
 
   @typedoc """
-  `most`: the largest growth of a single stand. `all?`: no worker is left alone, which shows whether the growth
-  comes from the workers that were.
+  `most`: the largest growth of a single stand. `all?`: no worker is left alone, which shows whether the
+  growth comes from the workers that were.
   """
   @type t :: %__MODULE__{
           bytes: integer(),
@@ -24,15 +23,15 @@ defmodule OOM.Standing do
         }
 
   @doc """
-  What memory has grown by in so many ms in which workers stood still; negative where it has shrunk.
+  Adds the growth of memory, in bytes, in `ms` of a stand; negative where memory has shrunk.
   """
   @spec add(t(), integer(), non_neg_integer()) :: t()
   def add(%{bytes: sum, most: most} = standing, bytes, ms),
     do: %{standing | bytes: sum + bytes, most: max(most, bytes), ms: standing.ms + ms}
 
   @doc """
-  What it shows by now: `:own` where nothing grows without those that run; `:all` where it takes all that
-  stand to tell; `:foreign` where growth goes on although all stand; or nothing yet, `:wait`.
+  Returns the verdict: `:own` where nothing grows without the running workers; `:all` where only a stand of
+  all workers can tell; `:foreign` where growth goes on although all stand; `:wait` where it is too soon.
   """
   @spec judge(t()) :: {:own | :all | :foreign | :wait, t()}
   def judge(%{ms: ms, all?: all?} = standing) do
@@ -44,18 +43,18 @@ defmodule OOM.Standing do
     end
   end
 
-  @doc "From now on all workers stand, because memory grows without the workers that run."
+  @doc "Begins a stand of all workers, because memory grows without the running workers."
   @spec all() :: t()
   def all, do: %__MODULE__{all?: true}
 
-  @doc "Whether the growth that the workers' figures show explains a part of this growth."
+  @doc "Tells whether the growth in the workers' figures explains a part of this growth."
   @spec explained?(t(), non_neg_integer()) :: boolean()
   def explained?(%{bytes: bytes, ms: ms}, grown_bytes) do
     lately = div(bytes * Limits.grown_ms(), max(ms, 1))
     grown_bytes >= Limits.grown_bytes() and grown_bytes * Limits.cause_share() >= lately
   end
 
-  @doc "Whether nothing was seen so far that would become a verdict of growth."
+  @doc "Tells whether nothing points to a verdict of growth so far."
   @spec quiet?(t()) :: boolean()
   def quiet?(standing), do: not standing.all? and not grows?(standing)
 

@@ -8,7 +8,7 @@ defmodule OOM.Stretches do
   @typedoc "Since when each worker stands, in ms."
   @type t :: %{pid() => integer()}
 
-  @doc "These workers stand now; a worker that stood before keeps the time it began."
+  @doc "Records that these workers stand now; a worker that stood before keeps the time it began."
   @spec begun(t(), [pid()], integer()) :: t()
   def begun(stretches, pids, now_ms),
     do: Map.new(pids, &{&1, Map.get(stretches, &1, now_ms)})
@@ -17,7 +17,7 @@ defmodule OOM.Stretches do
   @spec only(t(), map()) :: t()
   def only(stretches, still), do: Map.filter(stretches, fn {pid, _} -> is_map_key(still, pid) end)
 
-  @doc "When the first worker that is not `shown` to grow has to run; `:infinity` where none has to."
+  @doc "Returns when the first worker that is not `shown` to grow has to run; `:infinity` where none has to."
   @spec due_ms(t(), map()) :: integer() | :infinity
   def due_ms(stretches, shown) do
     for {pid, since} <- stretches, not is_map_key(shown, pid), reduce: :infinity do
@@ -25,7 +25,7 @@ defmodule OOM.Stretches do
     end
   end
 
-  @doc "The workers, not `shown` to grow, that have to run by this time."
+  @doc "Returns the workers, not `shown` to grow, that have to run by this time."
   @spec due(t(), map(), integer()) :: [pid()]
   def due(stretches, shown, by_ms) do
     for {pid, since} <- stretches,

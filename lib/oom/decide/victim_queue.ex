@@ -1,25 +1,25 @@
 defmodule OOM.VictimQueue do
   @moduledoc false
-  # Who dies first. Within the first rank, from the lowest up, that has somebody:
+  # Picks the victims. Within the first rank, from the lowest up, that has candidates:
   #
   # | order | who                                                                             |
   # |-------|---------------------------------------------------------------------------------|
-  # | never | protected workers, supervisors, whoever would take one of these along           |
-  # | never | one whose figure is not known, or so small that its death frees nothing         |
+  # | never | protected workers, supervisors, workers that would take either along            |
+  # | never | workers whose figure is not known, or so small that a kill frees nothing        |
   # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
-  # | 2     | steady workers below `:normal`, where they cover what is needed                 |
+  # | 2     | steady workers below `:normal`, where they cover the need                       |
   # | 3     | other steady workers, once an episode: for the growth of a higher rank, where   |
-  # |       | they cover what is needed and a second of it; or where nothing grows, near the  |
+  # |       | they cover the need and a second of growth; or where nothing grows, near the    |
   # |       | limit                                                                           |
   # | last  | the same of the next rank                                                       |
   #
-  # Where a worker does not answer (a collection cannot be interrupted, and no kill takes effect in it),
-  # the choice waits for it rather than take others in its place. But what memory takes meanwhile is that
-  # collection's, as far as its step goes (OOM.Steps), and not unexplained: those beside it that were shown to
-  # grow are measured by the rest, and by its own growth.
+  # Where a worker does not answer (no kill interrupts a collection), the choice waits for the worker rather
+  # than take others in its place. The memory taken meanwhile is explained by the collection, as far as the
+  # worker's step goes (OOM.Steps). Other workers shown to grow are measured by the rest of the growth, and by
+  # the growth of the late worker.
   #
-  # It reads the plan (OOM.Plan) in order, so it costs the same however many workers there are, and asks
-  # no process anything.
+  # The choice reads the plan (OOM.Plan) in order, so the cost does not depend on the number of workers, and
+  # asks no process anything.
 
   alias OOM.{EndedGrowth, Evidence, Level, Limits, Plan, Priority, Steps, Tree, Units, Workers}
 
@@ -36,26 +36,26 @@ defmodule OOM.VictimQueue do
         }
 
   @typedoc """
-  Why these: they grow; they are steady and cover the need; nobody yet, because figures are waited for;
-  or nobody.
+  Why these victims: they grow; they are steady and cover the need. Or why none: figures are late; there is no
+  candidate.
   """
   @type verdict :: :growing | :steady | :late | :none
 
   @typedoc """
-  What bounds a choice:
+  The bounds of a choice:
 
-    * `:need_bytes` - what the victims must hold together
-    * `:steady_bytes` - what steady ones must hold together; `nil` where they must not pay
-    * `:soon_bytes` - the same for those below `:normal` while memory grows; `nil` likewise
-    * `:recent_bytes` - what memory has grown by in the time in which growth is remembered
+    * `:need_bytes` - the memory all victims must hold together
+    * `:steady_bytes` - the memory steady victims must hold together; `nil` where they must not pay
+    * `:soon_bytes` - the same for workers below `:normal` while memory grows; `nil` likewise
+    * `:recent_bytes` - the growth of memory in the time in which growth is remembered
     * `:ended` - the growth that the last victims were shown to have
-    * `:count` - how many at most
-    * `:min_bytes` - one that holds less is left alone
-    * `:grows?` - memory grows, and nobody is chosen without two looks that show who does
-    * `:fresh_ms` - how old a figure may be
-    * `:late` - whether to `:wait` for figures that are older, or to `:pass` them by
+    * `:count` - the most victims
+    * `:min_bytes` - smaller workers are left alone
+    * `:grows?` - memory grows, so no worker is chosen before two looks show the growers
+    * `:fresh_ms` - the highest age of a figure
+    * `:late` - whether to `:wait` for older figures, or to `:pass` over them
     * `:ceiling` - the highest rank that may be chosen
-    * `:now_ms` - by which figures are old
+    * `:now_ms` - the time to which figures' ages are taken
   """
   @type limits :: %{
           need_bytes: integer(),
@@ -72,7 +72,9 @@ defmodule OOM.VictimQueue do
           now_ms: integer()
         }
 
-  @doc "Whom the guard would choose to free so many bytes, for who acts beside it."
+  @doc """
+  Returns the bounds of a choice that frees `need_bytes` as the guard would, for the asker and the shedder.
+  """
   @spec limits(integer(), pos_integer(), integer()) :: limits()
   def limits(need_bytes, count, now_ms) do
     %{
@@ -92,7 +94,7 @@ defmodule OOM.VictimQueue do
   end
 
   @spec choose(limits()) :: {[victim()], verdict()}
-  # Where nothing grows there is time to see what the last kills gave back.
+  # Where nothing grows there is time to see how much memory the last kills gave back.
   def choose(%{grows?: false, steady_bytes: nil}), do: {[], :late}
 
   def choose(%{need_bytes: need, count: count} = limits) when need > 0 and count > 0 do
@@ -118,7 +120,7 @@ defmodule OOM.VictimQueue do
       known: known,
       late?: late != [],
       grown_bytes: Enum.sum(grown),
-      # Of whatever rank, a worker that grows much slower than the last victims is no cause yet.
+      # In every rank, a worker that grows much slower than the last victims is no cause yet.
       fastest_bytes: Enum.max([limits.ended.fastest_bytes | grown ++ late_grown]),
       steps_bytes: late |> Enum.map(&elem(&1, 1)) |> Enum.sum()
     }
@@ -151,9 +153,9 @@ defmodule OOM.VictimQueue do
     end
   end
 
-  # The growth that those of a rank are measured by, or `nil` where they do not go. A rank that is a cause goes
-  # by its fastest. Of another, of which only a few are left, those go that grow like the fastest of all: none
-  # that is worth more goes before them.
+  # The growth that the growers of a rank are measured by, or `nil` where no grower of the rank goes. A rank
+  # that is a cause goes by its fastest grower. In any other rank, with few workers left, the workers go that
+  # grow like the fastest of all: no worker of a higher rank goes before them.
   defp measure(row, all, limits) do
     cond do
       cause?(row, all, limits) or adds?(row, all, limits) -> row.fastest_bytes
@@ -162,8 +164,8 @@ defmodule OOM.VictimQueue do
     end
   end
 
-  # What grows much faster may be nobody's, such as a program in the same cgroup. Workers below `:normal` go
-  # beside that where their growth is a part of what is missing.
+  # The fastest growth may come from no worker, such as from a program in the same cgroup. Workers below
+  # `:normal` go all the same where their growth is a part of the missing memory.
   defp adds?(%{rank: rank} = row, all, limits) when rank < @normal do
     least = min(recent_bytes(limits), limits.need_bytes)
     Evidence.cause?(row.grown_bytes, all.total, max(least, Limits.recent_bytes()))
@@ -174,15 +176,15 @@ defmodule OOM.VictimQueue do
   defp cause?(row, all, limits),
     do: Evidence.cause?(row.grown_bytes, all.total, recent_bytes(limits))
 
-  # Where nothing grows any more, those have brought it here whose growth is a part of what is missing; not
-  # the few that have just started.
+  # Once growth has ended, the cause is the workers whose growth is a part of the missing memory, and not the
+  # few that have just started.
   defp recent_bytes(%{grows?: true} = limits), do: limits.recent_bytes
   defp recent_bytes(limits), do: max(limits.recent_bytes, limits.need_bytes)
 
-  # What the steady workers of a rank must hold together to pay, or `nil` where they do not: for one that is
-  # known and worth more, once an episode; and where nothing grows, near the limit. For growth that nobody is
-  # known to have, or that is a protected one's, only those pay that were said to be worth less than others,
-  # each time it takes them.
+  # The memory the steady workers of a rank must hold together to pay, or `nil` where they do not pay. Steady
+  # workers pay for a known cause of a higher rank, once an episode, and where nothing grows, near the limit.
+  # For growth of no known worker, or of a protected worker, only workers declared below `:normal` pay, each
+  # time they are needed.
   defp pays(rank, _higher, _all, %{grows?: true, soon_bytes: soon})
        when rank < @normal and is_integer(soon),
        do: soon
@@ -192,7 +194,7 @@ defmodule OOM.VictimQueue do
 
   defp pays(_rank, _higher, _all, at_rest), do: at_rest.steady_bytes
 
-  # Growth shown is evidence enough; of those that grow no more than the need asks for.
+  # Shown growth is evidence enough; of the growers no more are taken than the need asks for.
   defp growing(_known, nil, _limits), do: []
 
   defp growing(known, fastest, limits) do
@@ -209,7 +211,7 @@ defmodule OOM.VictimQueue do
     if sum(victims) >= bytes, do: victims
   end
 
-  # What is dynamic is one of many; the largest first, so that the fewest die.
+  # A dynamic child is one of many. The largest come first, so that the fewest die.
   defp in_order(victims), do: Enum.sort_by(victims, &{static?(&1.supervisor), -&1.bytes})
 
   defp static?(nil), do: false
@@ -228,8 +230,8 @@ defmodule OOM.VictimQueue do
 
   defp sum(victims), do: victims |> Enum.map(& &1.bytes) |> Enum.sum()
 
-  # The largest of a rank that may be chosen, and of those whose figures are late the growth that was seen and
-  # the step that they are in.
+  # The largest workers of a rank that may be chosen, and for each worker whose figure is late the growth seen
+  # and the step in progress.
   defp candidates(rank, limits) do
     rank
     |> Plan.largest(Limits.looks())
@@ -244,13 +246,13 @@ defmodule OOM.VictimQueue do
     end)
   end
 
-  # One that does not answer is in its step if it was about to take one.
+  # A worker that does not answer is in its step, if a step was due.
   defp in_step({pid, _, _, _, :stale, _, _, _, _} = row, limits),
     do: {Evidence.grown_bytes(row, limits.now_ms), Steps.bytes_of(pid)}
 
   defp in_step(_row, _limits), do: {0, 0}
 
-  # The row decides: a key may just be being replaced, and then the worker has another.
+  # The row decides: the key may just be replaced, and the worker then has another key.
   defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, id, _, _} = row, limits) do
     cond do
       state == :new or sampled == nil ->
@@ -291,8 +293,8 @@ defmodule OOM.VictimQueue do
   end
 
   @doc """
-  Those the throttle looks at: of each rank the largest and those nobody has looked at yet, at most
-  `count` in all, lowest rank first; without those that are `left_alone`.
+  Returns the workers that the throttle looks at: of each rank the largest, and new workers without a look;
+  lowest rank first, at most `count` in all, without the workers `left_alone`.
   """
   @spec line(pos_integer(), pos_integer(), map()) :: [pid()]
   def line(count, of_each_rank, left_alone),
@@ -303,7 +305,7 @@ defmodule OOM.VictimQueue do
   defp line(rank, count, each, left_alone) do
     new = Plan.smallest(rank, min(div(each, 4), count))
     pids = Enum.uniq(new ++ for({_, pid} <- Plan.largest(rank, min(each, count)), do: pid))
-    # The row decides: one may be protected by now.
+    # The row decides: a worker may be protected by now.
     pids = for pid <- pids, not is_map_key(left_alone, pid), Workers.rank(pid) == rank, do: pid
     pids = Enum.take(pids, count)
     pids ++ line(Plan.next_rank(rank), count - length(pids), each, left_alone)

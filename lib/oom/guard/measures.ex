@@ -1,6 +1,6 @@
 defmodule OOM.Guard.Measures do
   @moduledoc false
-  # When the guard measures what lies free inside the VM (OOM.Slack), and what a measure counts for. From the
+  # When the guard measures the memory free inside the VM (OOM.Slack), and how a measure counts. From the
   # first sign of pressure until pressure has passed, measures follow one another.
 
   alias OOM.{Limits, Native, Slack}
@@ -12,8 +12,8 @@ defmodule OOM.Guard.Measures do
   # A working set that has moved by less since the last measure stands still.
   @at_rest_bytes 1_048_576
 
-  # `unexplained_bytes`: what resident memory held besides the VM's blocks at the start. `at_bytes`: the working
-  # set at the last measure. `next`: `:running`, the timer of the next measure, or `nil`.
+  # `unexplained_bytes`: resident memory beside the VM's blocks at the start. `at_bytes`: the working set at
+  # the last measure. `next`: `:running`, the timer of the next measure, or `nil`.
   defstruct unexplained_bytes: nil, at_bytes: nil, next: nil
 
   @type t :: %__MODULE__{
@@ -22,7 +22,7 @@ defmodule OOM.Guard.Measures do
           next: :running | reference() | nil
         }
 
-  @doc "Begins a measure, unless a measure runs; OOM.Slack sends the guard what it finds."
+  @doc "Starts a measure, unless a measure runs; OOM.Slack sends the result to the guard."
   @spec start(t(), Native.watcher() | nil) :: t()
   def start(%{next: :running} = measures, _watcher), do: measures
   def start(measures, nil), do: measures
@@ -33,14 +33,16 @@ defmodule OOM.Guard.Measures do
     %{measures | next: :running}
   end
 
-  @doc "The same later. A measure that runs sees too little of what is freed from now on; another follows in time."
+  @doc """
+  Starts a measure later. A running measure misses memory freed from now on; another measure follows in time.
+  """
   @spec start_in(t(), pos_integer()) :: t()
   def start_in(%{next: :running} = measures, _ms), do: measures
 
   def start_in(measures, ms),
     do: %{cancel(measures) | next: Process.send_after(self(), :measure, ms)}
 
-  @doc "The timer has fired."
+  @doc "Records that the timer has fired."
   @spec due(t()) :: t()
   def due(measures), do: %{measures | next: nil}
 
@@ -50,8 +52,8 @@ defmodule OOM.Guard.Measures do
   end
 
   @doc """
-  A measure is through: the slack that counts, and by how much the working set has moved since the last one.
-  `:first` for the measure at the start, with which all others are compared; `nil` where memory is not known.
+  Records a measure: returns the slack that counts, and the change of the working set since the last measure.
+  `:first` for the measure at the start, the base of all later measures; `nil` where memory is not known.
   """
   @spec taken(t(), Slack.measure() | nil, OOM.level()) ::
           {:first | nil | {slack_bytes :: non_neg_integer(), moved_bytes :: non_neg_integer()},
@@ -69,8 +71,8 @@ defmodule OOM.Guard.Measures do
   end
 
   @doc """
-  How long to wait for the next measure; `nil` where there is nothing to follow. `settled?`: the guard knows what
-  the last kills gave back. `below_floor?`: the headroom alone is below the floor.
+  Returns the pause before the next measure, in ms; `nil` where none is due. `settled?`: the effect of the
+  last kills is measured. `below_floor?`: the headroom alone is below the floor.
   """
   @spec pause_ms({non_neg_integer(), non_neg_integer()}, OOM.level(), boolean(), boolean()) ::
           pos_integer() | nil
@@ -78,14 +80,14 @@ defmodule OOM.Guard.Measures do
     cond do
       not settled? -> Limits.measure_after_ms()
       slack == 0 and level == :normal -> nil
-      # What is free inside is all there is, and growth that uses it up moves nothing.
+      # Memory free inside the VM is the only room left, and growth that uses it up moves no working set.
       below_floor? -> @pause_ms.high
       moved < @at_rest_bytes -> at_rest_ms(slack)
       true -> @pause_ms[level]
     end
   end
 
-  # What counts for something has to be measured anew, or does not count any more.
+  # Slack that counts has to be measured anew, or counts no more.
   defp at_rest_ms(0), do: Limits.measure_idle_ms()
   defp at_rest_ms(_slack), do: Limits.measure_at_rest_ms()
 end

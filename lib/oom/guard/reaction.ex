@@ -1,16 +1,16 @@
 defmodule OOM.Guard.Reaction do
   @moduledoc false
-  # What the guard does when something is needed: it trims, orders victims to leave, sweeps for what they leave,
-  # and says when nothing helps. OOM.Policy decides; this module carries out, in the guard.
+  # The guard's acts when memory is needed: it trims, orders victims to leave, sweeps for their memory, and
+  # reports when nothing helps. OOM.Policy decides; this module carries out, in the guard.
 
   alias OOM.{Kill, Limits, Policy, Promises, Reporter, Sweep, Trim, VictimQueue}
   alias OOM.Guard.Measures
 
-  # While critical, what the dead and the living let go is cached again at once. Given back this
-  # often, half as much again fits below the limit as with a trim each 100 ms (bench/trim.exs).
+  # While critical, freed memory is cached again at once. Given back this often, half as much again fits below
+  # the limit as with a trim each 100 ms (bench/trim.exs).
   @trim_again_ms 10
 
-  @typedoc "The guard's state, of which a reaction reads and changes these."
+  @typedoc "The parts of the guard's state that a reaction reads and changes."
   @type state :: %{
           required(:config) => OOM.Config.t(),
           required(:policy) => Policy.t(),
@@ -21,7 +21,7 @@ defmodule OOM.Guard.Reaction do
           optional(atom()) => term()
         }
 
-  @doc "At a sample at which something may be needed."
+  @doc "Reacts to a sample at which memory may be needed."
   @spec run(OOM.Need.report(), state()) :: state()
   def run(report, state) do
     state = state |> trim_again() |> sweep()
@@ -41,7 +41,7 @@ defmodule OOM.Guard.Reaction do
     end
   end
 
-  @doc "From the order to leave until the memory of the victims is back."
+  @doc "Sweeps, from the order to leave until the memory of the victims is back."
   @spec sweep(state()) :: state()
   def sweep(%{policy: policy} = state) do
     now = now()
@@ -49,7 +49,7 @@ defmodule OOM.Guard.Reaction do
     sweep_again(%{state | sweep: sweep})
   end
 
-  # Ticks may end before all of that memory is back.
+  # Ticks may end before all memory of the victims is back.
   defp sweep_again(%{sweep_timer: nil} = state) do
     if Sweep.over?(state.sweep),
       do: state,
@@ -58,7 +58,7 @@ defmodule OOM.Guard.Reaction do
 
   defp sweep_again(state), do: state
 
-  # Besides the trims that are waited for, while victims leave.
+  # Trims while victims leave, besides the trims for which a decision waits.
   defp trim_again(%{trimmed_ms: last, policy: policy} = state) do
     due? = last != nil and now() - last >= @trim_again_ms
     if due? and policy.promises.leaving != %{}, do: trim(state), else: state

@@ -1,6 +1,6 @@
 defmodule OOM.Guard.Watch do
   @moduledoc false
-  # Starts the native watcher for the guard, with what the configuration says of it.
+  # Starts the native watcher for the guard, with the configuration.
 
   alias OOM.{Config, Native}
 

@@ -1,17 +1,17 @@
 defmodule OOM.Throttle.Look do
   @moduledoc false
-  # Reads what workers hold: first what they own, then each process. Throw-away processes do so, because a worker
-  # in a long collection does not answer before its end.
+  # Reads the memory of workers: first their tables, ports and children, then each process. Throw-away
+  # processes read, because a worker in a long collection does not answer before the end of the collection.
 
   alias OOM.{Beginners, Owned, Probe}
 
-  # To read whose children so many processes are takes 30 ms. Where there are more the accountant's
-  # figures have to do.
+  # To read the parents of so many processes takes 30 ms. Above this number the accountant's figures have to
+  # do.
   @many_processes 30_000
   # Probes at a time. A probe may be held up by a worker in a long collection; the others go on.
   @probes 4
 
-  @doc "Begins a look; the caller is sent `{:looked, ref}` at its end."
+  @doc "Starts a look; the caller is sent `{:looked, ref}` at the end."
   @spec start([pid()]) :: reference()
   def start(pids) do
     {throttle, ref} = {self(), make_ref()}

@@ -1,16 +1,16 @@
 defmodule OOM.Throttle.Run do
   @moduledoc false
-  # The second half of a turn: the workers run whose last runs fit into what is left above the floor.
+  # The second half of a turn: workers run whose last runs fit into the room above the floor.
 
   alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps, Stretches}
   alias OOM.Throttle.{Look, Sample, Stand, State, Wait}
 
-  # In the first of so many turns the workers are also looked at while they may run.
+  # In one of so many turns the workers are also looked at while they may run.
   @look_turns 8
 
-  @doc "Some run; `:ok` where the guard has ended."
+  @doc "Lets some workers run; `:ok` where the guard has ended."
   @spec run(State.t()) :: {:ok, State.t()} | :ok
-  # Memory grows on: all stand in the next turn, and that begins now.
+  # Memory grows on, so all workers stand in the next turn, which begins now.
   def run(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
 
   def run(state) do
@@ -21,7 +21,7 @@ defmodule OOM.Throttle.Run do
     busy = busy(state)
     {run, run_ms, stand, line} = choose(state, room, busy)
 
-    # A look at workers that may run shows which of them want to.
+    # A look at workers that may run shows which workers want to run.
     _ = if rem(state.turn, @look_turns) == 0, do: Look.start(run)
 
     calm? =
@@ -43,7 +43,8 @@ defmodule OOM.Throttle.Run do
     %{state | line: line}
   end
 
-  # A worker in a collection runs to the end of the collection, and no other worker takes such a step meanwhile.
+  # A worker in a collection runs to the end of the collection, and no worker begins another large step
+  # meanwhile.
   defp busy(%{line: %{kept: kept}} = state),
     do: for(pid <- State.busy(state), not is_map_key(kept, pid), do: pid)
 
@@ -61,7 +62,7 @@ defmodule OOM.Throttle.Run do
     {late, pids} = late(state, pids)
     {pids, line} = Lineup.refuse(state.line, pids, room, busy_bytes, now())
     {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_bytes)
-    # What the late ones take fits into nothing.
+    # The runs of late workers fit into no budget.
     run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
     {rested ++ late ++ run, run_ms, stand, line}
   end

@@ -1,6 +1,6 @@
 defmodule OOM.Throttle.Sample do
   @moduledoc false
-  # What the watcher knows of memory at a moment of the throttle's turn, and how it has moved between two.
+  # The watcher's report on memory at a moment of the throttle's turn, and the change between two.
 
   alias OOM.Native
 
@@ -26,8 +26,8 @@ defmodule OOM.Throttle.Sample do
   end
 
   @doc """
-  What is left above the floor. What is free inside the VM serves as well, unless the system has next to
-  nothing left.
+  Returns the room above the floor, in bytes. Memory free inside the VM counts too, unless the system has next
+  to nothing left.
   """
   @spec distance(t()) :: non_neg_integer()
   def distance(%{headroom_bytes: headroom, floor_bytes: floor, slack_bytes: slack})
@@ -38,7 +38,7 @@ defmodule OOM.Throttle.Sample do
 
   def distance(_no_limit), do: 0
 
-  @doc "By how much memory has grown; negative where it has shrunk."
+  @doc "Returns the growth of memory in bytes; negative where memory has shrunk."
   @spec moved(t(), t()) :: integer()
   def moved(%{headroom_bytes: before}, %{headroom_bytes: now})
       when is_integer(before) and is_integer(now),
@@ -49,7 +49,7 @@ defmodule OOM.Throttle.Sample do
   @spec grown(t(), t()) :: non_neg_integer()
   def grown(from, to), do: max(moved(from, to), 0)
 
-  @doc "Bytes a second."
+  @doc "Returns the growth in bytes a second."
   @spec rate(t(), t()) :: non_neg_integer()
   def rate(from, to), do: div(grown(from, to) * 1_000, max(to.at_ms - from.at_ms, 1))
 end

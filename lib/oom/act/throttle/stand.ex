@@ -1,24 +1,24 @@
 defmodule OOM.Throttle.Stand do
   @moduledoc false
-  # The first half of a turn: all workers that may grow stand still and are read. From what memory does meanwhile
-  # the throttle learns whether the growth is theirs.
+  # The first half of a turn: all workers that may grow stand still and are read. The growth of memory
+  # meanwhile tells the throttle whether the growth is theirs.
   #
-  # A collection frees the heap it has copied, and the scheduler caches that: two workers of 9 MB took 38 MB in
-  # 60 ms, while they were let run one after the other. So where large heaps grow, each stand gives that back
-  # before the growth of the stand is measured.
+  # A collection frees the heap it has copied, and the scheduler caches the memory: two workers of 9 MB took
+  # 38 MB in 60 ms, while they ran one after the other. So where large heaps grow, each stand gives the memory
+  # back before the growth of the stand is measured.
 
   alias OOM.{Evidence, Guard, Level, Limits, Lineup, Standing, Steps, Stretches, Trim, Units}
   alias OOM.{VictimQueue, Workers}
   alias OOM.Limits.Turn
   alias OOM.Throttle.{Look, Sample, State, Suspended, Wait}
 
-  # Whom a stand takes in.
+  # The most workers of a stand, in all and of each rank.
   @line 1_000
   @of_each_rank 400
-  # How often a stand looks whether the workers that are left alone grow, in ms.
+  # Time between two checks of a stand whether the workers left alone grow, in ms.
   @watch_ms 5
 
-  @doc "All stand, and are read; `:ok` where the guard has ended."
+  @doc "Suspends and reads all workers of the line; `:ok` where the guard has ended."
   @spec run(State.t()) :: {:ok, State.t()} | :ok
   def run(state) do
     began_ms = now()
@@ -64,14 +64,14 @@ defmodule OOM.Throttle.Stand do
   defp longer(%{turn: 0} = state, _standing, _until_ms), do: {:ok, state}
   defp longer(state, standing, until_ms), do: go_on(state, standing, until_ms)
 
-  @doc "The stand goes on until this time, unless the workers that are left alone begin to grow meanwhile."
+  @doc "Goes on with the stand until this time, unless the workers left alone begin to grow meanwhile."
   @spec go_on(State.t(), Sample.t(), integer()) :: {:ok, State.t()} | :ok
   def go_on(state, standing, until_ms) do
     with {:ok, state} <- Wait.until(state, min(now() + @watch_ms, until_ms), nil) do
       now = Sample.take(state.watcher)
 
       cond do
-        # Where growth goes on while all stand, more of that tells nothing new.
+        # Where growth goes on while all workers stand, more growth tells nothing new.
         not state.line.standing.all? and not state.loose? and State.busy(state) == [] and
             Sample.moved(standing, now) > Turn.alert_bytes() ->
           {:ok, %{state | alert?: true, line: Lineup.all(state.line)}}
@@ -85,7 +85,7 @@ defmodule OOM.Throttle.Stand do
     end
   end
 
-  # The accountant looks at the workers that are left alone.
+  # The accountant looks at the workers left alone.
   defp grows?(pid) do
     row = Workers.lookup(pid)
     row != nil and Evidence.grown_bytes(row) >= Limits.grown_bytes()
@@ -106,11 +106,11 @@ defmodule OOM.Throttle.Stand do
     %{state | line: Lineup.read(state.line, seen)}
   end
 
-  # What known growers have taken since the last stand may have been charged late, or be about to be.
+  # Growth of known growers since the last stand may be charged late, or still be due.
   defp stood_for(%{line: line} = state, from, to) do
     bytes = Sample.moved(from, to)
 
-    # A worker in a collection does not stand yet, and takes what the collection copies into.
+    # A worker in a collection does not stand yet, and takes the memory that the collection copies into.
     if state.loose? or State.busy(state) != [] or
          (bytes > 0 and Lineup.explained_bytes(line) * 2 >= bytes),
        do: state,

@@ -1,6 +1,6 @@
 defmodule OOM.Throttle.State do
   @moduledoc false
-  # What the throttle carries from turn to turn.
+  # The throttle's state from turn to turn.
 
   alias OOM.{Limits, Lineup, Native, Stretches}
   alias OOM.Throttle.{Sample, Suspended}
@@ -13,10 +13,10 @@ defmodule OOM.Throttle.State do
             turn: 0,
             # the workers that stand still
             still: %{},
-            # the workers, and what is known of each
+            # the workers, and the findings on each
             line: %Lineup{},
-            # since when each worker stands, when the first of them has to run, how long the last stand took, and
-            # whether some were let run in that stand
+            # since when each worker stands, when the first of them has to run, the length of the last stand,
+            # and whether some workers were let run in that stand
             since: %{},
             due_ms: :infinity,
             stood_ms: 0,
@@ -27,7 +27,7 @@ defmodule OOM.Throttle.State do
             ran_turn: %{},
             # so many turns in a row without growth towards the floor
             calm: 0,
-            # growth was seen among the workers that are left alone
+            # growth was seen among the workers left alone
             alert?: false
 
   @type t :: %__MODULE__{
@@ -57,16 +57,18 @@ defmodule OOM.Throttle.State do
     }
   end
 
-  @doc "The workers that do not stand yet."
+  @doc "Returns the workers that do not stand yet."
   @spec busy(t()) :: [pid()]
   def busy(%{still: still}), do: Suspended.busy(still)
 
-  @doc "These workers run on."
+  @doc "Lets these workers run on."
   @spec resume(t(), [pid()]) :: t()
   def resume(state, pids),
     do: %{state | still: Enum.reduce(pids, state.still, &Suspended.resume/2)}
 
-  @doc "Who stands or is shown to grow has changed, and with that who has to run first."
+  @doc """
+  Sets anew which worker has to run first, after a change of the workers that stand or are shown to grow.
+  """
   @spec due(t()) :: t()
   def due(state), do: %{state | due_ms: Stretches.due_ms(state.since, Lineup.shown(state.line))}
 end

@@ -1,6 +1,6 @@
 defmodule OOM.Throttle.Suspended do
   @moduledoc false
-  # The workers that the throttle has suspended, and whether each stands yet: `%{pid => stands?}`. A worker
+  # The workers suspended by the throttle, and whether each stands yet: `%{pid => stands?}`. A worker
   # stands at the end of its turn, or of a collection. The VM then sends the throttle
   # `{{OOM.Throttle.Suspended, pid}, how}`.
 
@@ -36,7 +36,7 @@ defmodule OOM.Throttle.Suspended do
     end
   end
 
-  @doc "The workers that do not stand yet."
+  @doc "Returns the workers that do not stand yet."
   @spec busy(t()) :: [pid()]
   def busy(still), do: for({pid, false} <- still, do: pid)
 end

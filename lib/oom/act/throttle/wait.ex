@@ -1,15 +1,15 @@
 defmodule OOM.Throttle.Wait do
   @moduledoc false
-  # The throttle's receive loop. While the throttle waits, workers come to stand, the guard asks for a release, and
-  # a worker that has stood for long enough is let go.
+  # The throttle's receive loop. While the throttle waits, workers come to stand, the guard asks for a
+  # release, and a worker that has stood for long enough is let go.
 
   alias OOM.{Lineup, Stretches}
   alias OOM.Throttle.{State, Suspended}
 
-  @typedoc "What ends the wait before its time: that all stand, or that a look is through."
+  @typedoc "What ends the wait before its time: all workers stand, or a look is through."
   @type what :: :stood | {:looked, reference()} | nil
 
-  @doc "Waits until this time at most; `:ok` where the guard has ended, and the throttle ends with the guard."
+  @doc "Waits at most until this time; `:ok` where the guard has ended, and the throttle ends with the guard."
   @spec until(State.t(), integer(), what()) :: {:ok, State.t()} | :ok
   def until(state, until_ms, :stood),
     do: wait(state, until_ms, {:stood, length(State.busy(state))})
@@ -49,7 +49,7 @@ defmodule OOM.Throttle.Wait do
   defp release(state, pids),
     do: State.resume(%{state | line: Lineup.released(state.line, pids)}, pids)
 
-  # These workers have stood as long as a worker may that is not shown to grow.
+  # These workers have stood for the longest stretch of a worker that is not shown to grow.
   defp let_go(state) do
     pids = Stretches.due(state.since, Lineup.shown(state.line), now())
     state = State.resume(state, pids)

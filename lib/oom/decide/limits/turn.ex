@@ -1,28 +1,28 @@
 defmodule OOM.Limits.Turn do
   @moduledoc false
-  # The constants of the throttle and of its turns, as OOM.Limits has the constants of the other decisions: unit,
-  # meaning, and where the value comes from.
+  # The constants of the throttle and of its turns, as in OOM.Limits: unit, meaning, and source of the value.
 
   @mib 1_048_576
 
   # -- A stand
 
   @doc """
-  The least stand, in ms: by then what was freed is back, and a decision has taken effect. The longest is
+  The least stand, in ms: by then freed memory is back, and a decision has taken effect. The longest is
   `OOM.Limits.longest_stand_ms/0`.
   """
   @spec stand_ms() :: pos_integer()
   def stand_ms, do: 15
 
   @doc """
-  So long at most a stand waits until all stand, in ms: a worker in a long collection does not stand for hundreds.
+  A stand waits at most this time until all workers stand, in ms: a worker in a long collection takes
+  hundreds.
   """
   @spec settle_ms() :: pos_integer()
   def settle_ms, do: 10
 
   @doc """
-  More growth than this while the others stand, in bytes, comes from the workers that are left alone, and ends the
-  stand: less than the 5 to 8 MB that a worker at full speed takes in one slice.
+  More growth than this while the others stand, in bytes, comes from the workers left alone, and ends the
+  stand. A worker at full speed takes 5 to 8 MB in one slice.
   """
   @spec alert_bytes() :: pos_integer()
   def alert_bytes, do: 4 * @mib
@@ -30,52 +30,57 @@ defmodule OOM.Limits.Turn do
   # -- Who is left alone (OOM.Lineup)
 
   @doc """
-  A worker that has done so many reductions in a turn and has not grown takes nothing: a leak that does next to
-  nothing else takes 64 KiB with far fewer.
+  A worker with so many reductions in a turn and no growth takes nothing: a leak that does next to nothing
+  else takes 64 KiB with far fewer.
   """
   @spec ran_reductions() :: pos_integer()
   def ran_reductions, do: 20_000
 
-  @doc "Such a worker is left alone for so long, in ms, unless a probe sees growth. Chosen, not measured."
+  @doc "Such a worker is left alone for this time, in ms, unless a probe sees growth. Chosen, not measured."
   @spec alone_ms() :: pos_integer()
   def alone_ms, do: 800
 
   # -- A run (OOM.Slices)
 
-  @doc "A worker that has not run yet is taken to need this, in bytes: a turn spent on arrays or binaries took 17 MB."
+  @doc """
+  The assumed cost of a worker that has not run yet, in bytes: a turn spent on arrays or binaries took 17 MB.
+  """
   @spec unknown_bytes() :: pos_integer()
   def unknown_bytes, do: 16 * @mib
 
-  @doc "Where so many others are known, as much as the worst of them. Chosen, not measured."
+  @doc "With so many known costs, the highest known cost is assumed instead. Chosen, not measured."
   @spec known_enough() :: pos_integer()
   def known_enough, do: 3
 
-  @doc "A turn may take this part of what is left above the floor. Chosen, not measured."
+  @doc "A turn may take this part of the room above the floor. Chosen, not measured."
   @spec share() :: pos_integer()
   def share, do: 4
 
   @doc """
-  A turn may take this part of the floor in any case: at the floor somebody is killed, and slower growth only
-  makes that later. Chosen, not measured.
+  A turn may always take this part of the floor: at the floor a worker is killed, and slower growth only
+  delays the kill. Chosen, not measured.
   """
   @spec floor_share() :: pos_integer()
   def floor_share, do: 8
 
-  @doc "The shortest run, in ms: what a timer of the VM can tell."
+  @doc "The shortest run, in ms: the resolution of a VM timer."
   @spec shortest_ms() :: pos_integer()
   def shortest_ms, do: 1
 
-  @doc "The longest run, in ms: a longer one is no throttle."
+  @doc "The longest run, in ms: a longer run is no throttle."
   @spec longest_ms() :: pos_integer()
   def longest_ms, do: 100
 
   # -- Growth while workers stand (OOM.Standing)
 
-  @doc "A verdict of growth takes so many ms of standing: three of the least stands."
+  @doc "The time of standing that a verdict of growth takes, in ms: three of the least stands."
   @spec verdict_ms() :: pos_integer()
   def verdict_ms, do: 3 * stand_ms()
 
-  @doc "After so many ms of standing without growth, the growth comes from the workers that run: twenty stands."
+  @doc """
+  After this time of standing without growth, in ms, the growth comes from the workers that run: twenty
+  stands.
+  """
   @spec own_ms() :: pos_integer()
   def own_ms, do: 20 * stand_ms()
 
@@ -88,18 +93,18 @@ defmodule OOM.Limits.Turn do
 
   # -- The end of the throttle
 
-  @doc "After so many turns without growth towards the floor the throttle ends. Chosen, not measured."
+  @doc "The throttle ends after so many turns without growth towards the floor. Chosen, not measured."
   @spec calm_turns() :: pos_integer()
   def calm_turns, do: 3
 
   # -- When the next throttle begins
 
-  @doc "After a throttle has ended the next begins no sooner than this, in ms. Chosen, not measured."
+  @doc "The least pause between two throttles, in ms. Chosen, not measured."
   @spec again_ms() :: pos_integer()
   def again_ms, do: 5
 
   @doc """
-  The same where the growth was of none of the workers, in ms: another throttle would tell the same, and
+  The same after a throttle that found foreign growth, in ms: another throttle would tell the same, and
   standing costs the workers a part of their time. Chosen, not measured.
   """
   @spec again_foreign_ms() :: pos_integer()
