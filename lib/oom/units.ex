@@ -272,7 +272,7 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "Returns the rank of two that goes later."
+  @doc "Returns the higher of two ranks: the worker with the higher rank goes later."
   @spec highest(Priority.rank(), Priority.rank()) :: Priority.rank()
   def highest(:protected, _), do: :protected
   def highest(_, :protected), do: :protected

@@ -23,7 +23,7 @@ defmodule OOM.Holds.Queue do
           entries: :ets.tid(),
           # {key, [{kind(), at_ms, version}], held?}
           keys: :ets.tid(),
-          # the number of held children, for readers in any process
+          # the number of holds that are down, for readers in any process
           held: :counters.counters_ref(),
           # where the next search goes on
           cursor: {kind(), integer(), integer()} | nil
@@ -73,6 +73,7 @@ defmodule OOM.Holds.Queue do
   # Class n is for sizes of at least 2^(n-1) and less than 2^n.
   defp class(0), do: 0
   defp class(bytes), do: 1 + class(bytes >>> 1)
+
   @doc """
   Returns the key of the next hold to come back, or `nil`, and the queue. Of the due holds that fit into
   `room_bytes`, the hold due longest is next. With `nil` room, no limit is known and all holds fit.

@@ -51,7 +51,7 @@ defmodule OOM.Supervisor.Children do
     :ok
   end
 
-  @doc "Forgets a process that has ended, unless its child has a new one already."
+  @doc "Forgets an ended process, unless the child has a new process already."
   @spec ended(pid()) :: :ok
   def ended(pid) do
     case get(pid) do
