@@ -1,18 +1,17 @@
 defmodule OOM.Branch do
   @moduledoc """
-  One supervisor and what is below it, as `OOM.tree/1` tells it.
+  A supervisor and the subtree below, as returned by `OOM.tree/1`.
 
     * `:pid`, `:name` - the supervisor, and its registered name or `nil`. Both are `nil` for the last
-      branch of all, of workers that registered themselves and whose supervisors are not below an
-      `OOM.Supervisor`
-    * `:kind` - `:oom` for an `OOM.Supervisor`, `:supervisor` for OTP's and Elixir's, `:special` for
-      one with a loop of its own, `:unit` for one that is killed as a whole, `:unknown` for one that
-      nobody has looked at yet
-    * `:priority` - what holds below it, where nothing else is said
-    * `:bytes`, `:workers_count` - of all below it, its own and those of its branches
-    * `:workers` - its heaviest workers, as `OOM.Usage`, the heaviest first
-    * `:held` - its children that are held, as `OOM.Held`
-    * `:branches` - the supervisors directly below it, the heaviest first
+      branch of all: workers that registered themselves under supervisors outside any `OOM.Supervisor`
+    * `:kind` - `:oom` for an `OOM.Supervisor`, `:supervisor` for OTP's and Elixir's, `:special` for a
+      supervisor with a loop of its own, `:unit` for a subtree killed as a whole, `:unknown` for a
+      supervisor not looked at yet
+    * `:priority` - the priority of the workers below, unless declared otherwise there
+    * `:bytes`, `:workers_count` - the bytes and the number of all workers in the subtree
+    * `:workers` - the supervisor's heaviest workers, as `OOM.Usage`, the heaviest first
+    * `:held` - the supervisor's held children, as `OOM.Held`
+    * `:branches` - the supervisors directly below, the heaviest first
   """
 
   alias OOM.{Held, Priority, Tree, Usage}
@@ -56,7 +55,7 @@ defmodule OOM.Branch do
     sorted(Enum.map(Map.get(below, nil, []), &branch(&1, facts))) ++ elsewhere(own[nil])
   end
 
-  # A unit is a worker, too, and stands in its own branch.
+  # A unit is a worker too, and is listed in its own branch.
   defp add(own, {pid, bytes, supervisor}, known, count) do
     supervisor = Enum.find([pid, supervisor], &(&1 in known))
     {number, sum, best} = Map.get(own, supervisor, {0, 0, :gb_sets.new()})

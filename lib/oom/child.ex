@@ -1,7 +1,7 @@
 defmodule OOM.Child do
   @moduledoc false
-  # The start of a child, wrapped (OOM.Child.Spec): runs in the supervisor, starts what the child
-  # specification says, and registers the result. Works under any supervisor.
+  # The wrapped start of a child (OOM.Child.Spec). Runs in the supervisor, starts the child as specified, and
+  # registers the result. Works under any supervisor.
 
   alias OOM.{
     Asker,
@@ -22,10 +22,9 @@ defmodule OOM.Child do
   alias OOM.Supervisor.{Callback, Children, Starts}
   alias OOM.Tree.Census
 
-  # By then one that was `:killed` while it started is no victim, if whoever reads the VM's reports does
-  # not answer.
+  # The longest wait for the reader of the VM's reports, about a child that was `:killed` during its start.
   @verdict_ms 5_000
-  # The rank of those that go last.
+  # The rank of workers that go last.
   @last 1000
 
   @doc false
@@ -49,12 +48,12 @@ defmodule OOM.Child do
     end
   end
 
-  # What a supervisor would start by itself only for the guard to end it: where starts take long and
-  # what they start grows fast, each of them takes memory that is gone by the time it is dead. So only
-  # while the guard kills, and kills such as this one: where it may not, or has given up, or is at it
-  # with those that are worth less, what wants to run runs. A start that somebody asked for is a start,
-  # and a temporary child would never come; the end of a significant one has a meaning that its absence
-  # must not have.
+  # Tells whether the guard would end this child right after a start by the supervisor itself. Where starts
+  # are slow and the children grow fast, each start takes memory until the child is dead. So the supervisor
+  # turns a child away only while the guard kills children of this rank or a higher rank. Where the guard
+  # may not kill, has given up, or kills lower ranks, the child starts. A start requested by the user always
+  # goes ahead, a temporary child would never come back, and the absence of a significant child must not
+  # count as its end.
   defp turned_away?(options, config) do
     config.kill and Starts.own?() and OOM.level() == :critical and
       options[:restart] != :temporary and not Keyword.get(options, :significant, false) and
@@ -83,7 +82,7 @@ defmodule OOM.Child do
     starting(options, fn ->
       result = mfa |> Heap.wrap(cap, rank(options)) |> apply_mfa()
 
-      # A process of another node is neither ours to watch nor to kill.
+      # A process of another node is never watched or killed.
       with pid when is_pid(pid) and node(pid) == node() and pid != self() <- pid(result),
            do: Tables.while_there(fn -> registered(pid, id, options, cap) end)
 
@@ -92,7 +91,7 @@ defmodule OOM.Child do
     |> kept(id, options, began_ms)
   end
 
-  @doc "Whether the VM may end a worker of these options for its heap."
+  @doc "Tells whether the VM may end a worker with these options for its heap."
   @spec capped?(keyword()) :: boolean()
   def capped?(options) do
     case Tables.config() do
@@ -101,7 +100,7 @@ defmodule OOM.Child do
     end
   end
 
-  # Where nobody may be killed, the VM does it only where that was asked for.
+  # With `kill: false`, only caps set for the child or its supervisor apply.
   defp cap(options, config) do
     default = if config.kill, do: config.max_heap_size, else: :infinity
 
@@ -111,8 +110,8 @@ defmodule OOM.Child do
     end
   end
 
-  # One that is ended by memory while it starts is a victim like any other: held, and no reason
-  # for its supervisor to fail.
+  # A child ended by memory pressure during its start is a victim: held, and no reason for the supervisor
+  # to fail.
   defp kept({:error, reason} = error, id, options, began_ms) do
     cond do
       not (Starts.own?() and rank(options) != :protected and memory?(reason, began_ms)) ->
@@ -129,14 +128,14 @@ defmodule OOM.Child do
 
   defp kept(result, _id, _options, _began_ms), do: result
 
-  # Whose end it was nobody tells: a start that fails has no pid. So it is a victim's where somebody
-  # was marked since it began; the VM's report of a cap may still be on its way.
+  # A failed start has no pid, so the victim is unknown. The failure counts as a kill if any process was
+  # marked since the start began; the VM's report of a cap may still be on its way.
   defp memory?({:shutdown, :memory_pressure}, _began_ms), do: true
   defp memory?(:killed, began_ms), do: marked_since?(began_ms)
   defp memory?(_reason, _began_ms), do: false
 
   defp marked_since?(began_ms) do
-    # What comes too late does not come.
+    # An alias drops an answer that comes too late.
     read = :erlang.alias([:explicit_unalias])
     HeapReports.tell_when_read(fn -> Victims.since?(began_ms) end, read, read)
 
@@ -150,8 +149,7 @@ defmodule OOM.Child do
     Victims.since?(began_ms)
   end
 
-  # What is below it may ask for its options before it is started, and until these are where they
-  # stay.
+  # A process below may ask for its options before the start is through and the options are in the tree.
   defp starting(options, fun) do
     Tables.while_there(fn -> Tree.Start.starting(below(options), beginner(options)) end)
 
@@ -162,8 +160,8 @@ defmodule OOM.Child do
     end
   end
 
-  # What a worker is worth that is registered before it has started. With whom it goes nobody has looked: it
-  # goes last.
+  # The rank of a worker registered before its start is through. No walk has seen the siblings yet, so a
+  # worker under a strategy with dependent children goes last.
   defp beginner(options) do
     cond do
       not (worker?(options) or unit?(options)) or inside_unit?() -> nil
@@ -172,13 +170,13 @@ defmodule OOM.Child do
     end
   end
 
-  # A temporary one is not held, and takes nobody along.
+  # A temporary child is not held, and takes no sibling down.
   defp alone?(options) do
     Callback.strategy() not in [:one_for_all, :rest_for_one] or
       options[:restart] == :temporary
   end
 
-  # What holds below a supervisor; a unit is one worker, whatever is in it.
+  # The options for the children of a supervisor. A unit is one worker, whatever is inside.
   defp below(options),
     do: inherit(if unit?(options), do: [inside_unit: true] ++ options, else: options)
 
@@ -188,18 +186,18 @@ defmodule OOM.Child do
   defp inside_unit?, do: Tree.Start.here()[:inside_unit] == true
 
   defp registered(pid, id, options, cap) do
-    # A plain supervisor would never take it back.
+    # A plain supervisor would never delete the entry.
     if Callback.here?(), do: Children.put(pid, id, options)
 
-    # What is in a unit dies with it.
+    # A process in a unit dies with the unit.
     unless inside_unit?(), do: register(pid, id, options)
 
-    # A supervisor grows no heap of its own worth a cap, and must never die of one.
+    # A supervisor gets no cap: its heap stays small, and a cap must never kill a supervisor.
     if cap != nil, do: HeapCaps.started(pid, cap, rank(options)), else: :ok
   end
 
   defp register(pid, id, options) do
-    # A plain supervisor does not tell of itself.
+    # A plain supervisor does not register itself.
     Tree.Place.met(self())
 
     cond do
@@ -207,7 +205,7 @@ defmodule OOM.Child do
         Tree.put(pid, :unit, self(), below(options))
         Workers.attach(pid, rank(options), self(), id, options)
 
-      # It has said so itself, whatever its specification says.
+      # The child has registered as a supervisor, whatever the specification says.
       worker?(options) and Tree.supervisor?(pid) ->
         Census.changed()
 
@@ -222,7 +220,7 @@ defmodule OOM.Child do
     end
   end
 
-  @doc "Called in the supervisor: what a child of these options is worth there."
+  @doc "Called in the supervisor: returns the rank of a child with these options."
   @spec rank(keyword()) :: Priority.rank()
   def rank(options), do: options |> inherit() |> Tree.rank()
 

@@ -1,11 +1,11 @@
 defmodule OOM.Hold do
   @moduledoc false
-  # One child (with what its strategy takes along) that is held back, as pure state: when it may
-  # come back, and what it needs for that. The clock is passed in.
+  # A child held back, with the siblings its strategy takes down, as pure state: backoff, kills, failed
+  # starts. The clock is passed in.
 
   alias OOM.Backoff
 
-  # After so many failures in a row somebody has to look.
+  # After so many failed starts in a row the operator has to look.
   @fails 3
 
   @enforce_keys [:supervisor, :id, :ids, :backoff]
@@ -15,37 +15,39 @@ defmodule OOM.Hold do
     # in start order
     :ids,
     :backoff,
-    # since when it is held
+    # when the hold began
     :held_ms,
     :due_ms,
-    # when it was last released
+    # when the child was last released
     :released_ms,
-    # who asks its supervisor to start it, while it is :releasing
+    # the process that asks the supervisor for the start, while :releasing
     :releaser,
-    # another one at each change; see OOM.Holds.Store
+    # new at each change; see OOM.Holds.Store
     :version,
     bytes: 0,
     kills: 0,
-    # starts that failed, which wait as long as further kills
+    # failed starts, which lengthen the backoff as kills do
     failures: 0,
-    # how many of them in a row, and which reason was said last
+    # failed starts in a row, and the hash of the last logged reason
     failed_starts: 0,
     said: nil,
-    # whether it was said that there is no room for it
+    # whether the lack of room was reported
     no_room?: false,
     max_kills: :infinity,
-    # whether it was said that it is given up
+    # whether giving up was reported
     told?: false,
     state: :held,
-    # how its supervisor is asked to start it again
+    # how the supervisor is asked for the start
     return: :restart_child
   ]
 
   @typedoc """
-  `:restart_child` where the supervisor has kept the specification; `:restart_held` where it is an
-  OOM.Supervisor, too, which starts what is still to come back; `{:start_child, request}` where
-  it forgets who is terminated (DynamicSupervisor, `:simple_one_for_one`): the request is what it is
-  asked, and the child then has another id, its new pid.
+  How to ask the supervisor for the start:
+
+    * `:restart_child` - an OTP supervisor, which has kept the specification
+    * `:restart_held` - an OOM.Supervisor, which starts only children still to come back
+    * `{:start_child, request}` - a supervisor that forgets terminated children (DynamicSupervisor,
+      `:simple_one_for_one`), and the request to send. The child gets its new pid as id.
   """
   @type return :: :restart_child | :restart_held | {:start_child, request :: term()}
 
@@ -69,8 +71,8 @@ defmodule OOM.Hold do
           no_room?: boolean(),
           max_kills: pos_integer() | :infinity,
           told?: boolean(),
-          # :held; :given_up, until somebody asks for it; :releasing while its supervisor is asked
-          # to start it; :running afterwards, kept for a while to tell a relapse from a first time
+          # :held; :given_up, until released by hand; :releasing while the supervisor is asked for the
+          # start; :running afterwards, kept for stable_ms to tell a relapse from a first kill
           state: :held | :given_up | :releasing | :running,
           return: return()
         }
@@ -78,17 +80,17 @@ defmodule OOM.Hold do
   @spec key(t()) :: key()
   def key(%__MODULE__{} = hold), do: {hold.supervisor, hold.id}
 
-  @doc "Whether it is down because of memory, on its way back or not."
+  @doc "Tells whether the child is down because of memory, also while its start is under way."
   @spec held?(t()) :: boolean()
   def held?(%__MODULE__{state: state}), do: state != :running
 
-  @doc "Killed, for the first time or again; given up where that was once too often."
+  @doc "Returns the hold after a kill: with a new backoff, or given up at `max_kills`."
   @spec killed(t(), non_neg_integer(), integer(), (... -> float())) :: t()
   def killed(%__MODULE__{} = hold, bytes, now_ms, random) do
     since = since(hold, now_ms)
     hold = %{hold | kills: hold.kills + 1, bytes: bytes, held_ms: since, releaser: nil}
 
-    # An atom is more than any number.
+    # In term order, any number is less than the atom :infinity.
     if hold.kills >= hold.max_kills,
       do: %{hold | state: :given_up, due_ms: nil},
       else: wait(hold, now_ms, random)
@@ -97,24 +99,24 @@ defmodule OOM.Hold do
   defp since(%{state: state, held_ms: since}, now_ms),
     do: if(state == :running or since == nil, do: now_ms, else: since)
 
-  @doc "Was not started, because memory is short: waits as one that could not be started."
+  @doc "Returns the hold after a start refused because memory is short, which counts as a failed start."
   @spec turned_away(t(), integer(), (... -> float())) :: t()
   def turned_away(%__MODULE__{} = hold, now_ms, random),
     do: failed(%{hold | held_ms: since(hold, now_ms)}, now_ms, random)
 
-  @doc "Could not be started: waits again, longer. It is not given up for that."
+  @doc "Returns the hold after a failed start, with a longer backoff. Failures alone never give up a hold."
   @spec failed(t(), integer(), (... -> float())) :: t()
   def failed(%__MODULE__{} = hold, now_ms, random),
     do: wait(%{hold | failures: hold.failures + 1, releaser: nil}, now_ms, random)
 
-  @doc "Its start was answered with an error: the same, and it is noted which."
+  @doc "Returns the hold after a start answered with an error, and notes the reason."
   @spec not_started(t(), term(), integer(), (... -> float())) :: t()
   def not_started(%__MODULE__{} = hold, reason, now_ms, random) do
     hold = %{hold | failed_starts: hold.failed_starts + 1, said: :erlang.phash2(reason)}
     failed(hold, now_ms, random)
   end
 
-  @doc "Whether its start has failed so often in a row that it will not pass by itself."
+  @doc "Tells whether so many starts in a row have failed that waiting will not help."
   @spec fails?(t()) :: boolean()
   def fails?(%__MODULE__{} = hold), do: hold.failed_starts >= @fails
 
@@ -123,7 +125,7 @@ defmodule OOM.Hold do
     %{hold | state: :held, due_ms: now_ms + delay}
   end
 
-  @doc "Without these children; `nil` when none is left. One that runs again holds none of them."
+  @doc "Returns the hold without the children `ids`; `nil` where none is left. A running hold stays as it is."
   @spec without(t(), [term()]) :: t() | nil
   def without(%__MODULE__{state: :running} = hold, _ids), do: hold
 
@@ -134,7 +136,7 @@ defmodule OOM.Hold do
     end
   end
 
-  @doc "Takes over what `others` held."
+  @doc "Returns the hold with the most kills and failures of itself and `others`."
   @spec absorb(t(), [t()]) :: t()
   def absorb(%__MODULE__{} = hold, others) do
     Enum.reduce(others, hold, fn other, hold ->
@@ -146,12 +148,12 @@ defmodule OOM.Hold do
     end)
   end
 
-  @doc "`releaser` asks its supervisor from now on."
+  @doc "Returns the hold with `releaser` as the process that asks the supervisor."
   @spec releasing(t(), pid()) :: t()
   def releasing(%__MODULE__{} = hold, releaser),
     do: %{hold | state: :releasing, releaser: releaser}
 
-  @doc "Somebody has decided that it may come back: its past is forgotten."
+  @doc "Returns the hold with its past forgotten, because the user has asked for the child."
   @spec pardoned(t()) :: t()
   def pardoned(%__MODULE__{} = hold) do
     %{
@@ -165,7 +167,7 @@ defmodule OOM.Hold do
     }
   end
 
-  @doc "Was killed again before it was known to be the same as `before`: takes over its past."
+  @doc "Returns the hold of a child killed again before its row was renamed, with the past in `before`."
   @spec relapsed(t(), t(), integer(), (... -> float())) :: t()
   def relapsed(%__MODULE__{} = hold, before, now_ms, random) do
     failures = hold.failures + before.failures
@@ -178,11 +180,11 @@ defmodule OOM.Hold do
   def released(%__MODULE__{} = hold, now_ms),
     do: %{hold | state: :running, released_ms: now_ms, releaser: nil, failed_starts: 0, said: nil}
 
-  @doc "Came back as another: its past goes with it."
+  @doc "Returns the hold under the child's new pid, with its past."
   @spec renamed(t(), pid()) :: t()
   def renamed(%__MODULE__{} = hold, pid), do: %{hold | id: pid, ids: [pid]}
 
-  @doc "Whether it has lived long enough for its past to be forgotten."
+  @doc "Tells whether the child has lived for `stable_ms`, after which its past is forgotten."
   @spec stable?(t(), integer(), pos_integer()) :: boolean()
   def stable?(%__MODULE__{state: :running} = hold, now_ms, stable_ms),
     do: now_ms - hold.released_ms >= stable_ms

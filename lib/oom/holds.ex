@@ -1,53 +1,53 @@
 defmodule OOM.Holds do
   @moduledoc false
-  # Brings held children back: one at a time, as soon as there is room for them, whatever the level
-  # (OOM.Holds.Reservations). One that has found none for its longest backoff is tried alone. The holds
-  # themselves are in a table that outlives this process (OOM.Holds.Store); what it knows besides is
-  # made from them when it begins. What supervisors say of their children that are down is in OOM.Holds.Down.
+  # Brings held children back: one at a time, as soon as there is room (OOM.Holds.Reservations), at any
+  # level. A child without room for its longest backoff is tried alone. The holds are in a table that
+  # outlives this process (OOM.Holds.Store); all further state is rebuilt from the table at start.
+  # OOM.Holds.Down has the reports of supervisors on children that are down.
 
   use GenServer
 
   alias OOM.{Hold, RecentKills, Stillness, Tables}
   alias OOM.Holds.{Alarm, Queue, Release, Reservations, Store}
 
-  # The least time between two returns, in which the watcher sees what the first one did.
+  # The least time between two returns, for the watcher to see the effect of the first.
   @tick_ms 10
-  # How often to look while those that are due wait for room, and at most where memory stands still. It
-  # may be for days, so it must cost next to nothing.
+  # The pause between looks while due holds wait for room, and the longest pause while memory stands still.
+  # Such a wait may last days, so a look must cost next to nothing.
   @blocked_ms 100
   @rest_ms 400
-  # A start that takes longer than this keeps the others waiting no longer; so many of them do.
+  # A start slower than this no longer delays further returns; @slow of them at once do.
   @slow_ms 5_000
   @slow 8
-  # A timer cannot be set for any time.
+  # The longest time a timer is set for.
   @longest_ms 86_400_000
-  # Pasts that are forgotten in one look.
+  # The most holds to forget in one look.
   @forget 100
-  # How long an end of the application waits for those it held.
+  # The longest time a stop of the application waits for held children to return.
   @stop_ms 2_000
 
   @spec start_link(keyword()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "How many are held at the moment, with all their strategies take along as one."
+  @doc "Returns the number of holds; a child and the siblings down with it are one hold."
   @spec count() :: non_neg_integer()
   def count, do: Tables.held()
 
   @doc """
-  Starts a hold now, whatever the level is, with its past forgotten. `{:error, reason}` where its
-  supervisor could not start it; it is then held as before its first return.
+  Releases a hold now, at any level, and forgets its past. Returns `{:error, reason}` where the supervisor
+  could not start the child; the child is then held with its first backoff.
   """
   @spec release(Hold.key()) :: Release.result() | {:error, :not_held}
   def release(key), do: GenServer.call(__MODULE__, {:release, key}, :infinity)
 
-  @doc "The hold of this key was changed by somebody else."
+  @doc "Tells this process that another process has changed the hold of this key."
   @spec changed(Hold.key()) :: :ok
   def changed(key) do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, {:changed, key})
     :ok
   end
 
-  @doc "The application ends: nobody will bring them back, so all come back now."
+  @doc "Brings all waiting children back now, because the application ends."
   @spec let_go() :: :ok
   def let_go do
     holds = Store.all()
@@ -59,7 +59,7 @@ defmodule OOM.Holds do
   def init(nil) do
     queue = Queue.new()
     Tables.put_held(queue.held)
-    # Whose return is under way: by monitor, {key, since_ms, who waits for it}.
+    # The returns under way, by monitor: {key, since_ms, waiting callers}.
     state = %{
       queue: queue,
       monitors: %{},
@@ -73,7 +73,7 @@ defmodule OOM.Holds do
     {:ok, Store.all() |> Enum.reduce(state, &take_up/2) |> schedule()}
   end
 
-  # After a crash. Whoever releases goes on, or has ended, which its monitor tells.
+  # After a crash of this process. A releaser goes on, or has ended, as its monitor tells.
   defp take_up(hold, state) do
     state = monitor(state, hold.supervisor)
 
@@ -87,7 +87,7 @@ defmodule OOM.Holds do
   @impl true
   def handle_call({:release, key}, from, state) do
     case Enum.find(state.releases, fn {_ref, {other, _, _}} -> other == key end) do
-      # On its way already.
+      # The return is under way already.
       {ref, {key, since, callers}} ->
         {:noreply, put_in(state.releases[ref], {key, since, [from | callers]})}
 
@@ -106,7 +106,7 @@ defmodule OOM.Holds do
       when is_map_key(releases, ref) do
     {{key, _since, callers}, releases} = Map.pop!(releases, ref)
 
-    # One that was cut short, and its supervisor with it or not: try again later.
+    # The releaser was cut short, perhaps along with the supervisor: try again later.
     _ =
       Store.update(key, fn
         %Hold{state: :releasing} = hold -> Release.failed(hold)
@@ -116,13 +116,13 @@ defmodule OOM.Holds do
     result = with {:shutdown, {:released, result}} <- reason, do: result
     result = if result == :ok, do: :ok, else: error(result)
     for caller <- callers, do: GenServer.reply(caller, result)
-    # What the watcher has to see begins now: the next is due no sooner.
+    # The watcher sees the effect from now on: the next return comes at least @tick_ms later.
     state = cancel(%{state | releases: releases, tick_ms: @tick_ms})
     {:noreply, key |> changed(state) |> schedule()}
   end
 
   def handle_info({:DOWN, _ref, :process, pid, _}, state) do
-    # The supervisor is gone, and its next incarnation starts all its children itself.
+    # The supervisor is gone, and its next incarnation starts all children itself.
     for hold <- Store.all(pid) do
       Alarm.clear(hold)
       _ = Store.update(Hold.key(hold), fn _ -> nil end)
@@ -151,14 +151,14 @@ defmodule OOM.Holds do
     end
   end
 
-  # What it was to take is free again. Whether it can ever have it back is known at once.
+  # The reserved room is free again. A child too large for any room is known at once.
   defp down_again(hold, state) do
     snapshot = OOM.snapshot()
     if Reservations.never?(hold.bytes, snapshot), do: no_room(hold, snapshot)
     %{state | reserved: Reservations.drop(state.reserved, Hold.key(hold))}
   end
 
-  # Said once, until it is known to live.
+  # Reported once, until the child has lived for stable_ms.
   defp no_room(%Hold{no_room?: true}, _snapshot), do: :ok
 
   defp no_room(hold, snapshot) do
@@ -176,7 +176,7 @@ defmodule OOM.Holds do
         other -> other
       end)
 
-    # Asked back in this very moment.
+    # The hold may have been released by hand in this very moment.
     unless match?(%Hold{state: :given_up}, now), do: Alarm.clear(hold)
   end
 
@@ -222,11 +222,12 @@ defmodule OOM.Holds do
     %{state | still: still, tick_ms: still.pause_ms}
   end
 
-  # Whether anybody may come back at all: not while the guard is killing, when what is free now is not
-  # what will be.
+  # No child comes back while victims of the guard are on their way out: the memory free now is not the
+  # final figure.
   defp calm?(now), do: not RecentKills.on_their_way?(now)
 
-  # One that does not fit meets nobody who has just come back, and no growth.
+  # A child without room starts only below :critical, while memory does not grow and no return is under way
+  # or settling.
   defp alone?(state, snapshot) do
     map_size(state.releases) == 0 and Reservations.none?(state.reserved) and
       snapshot.level != :critical and not Reservations.grows?(snapshot)
@@ -267,7 +268,7 @@ defmodule OOM.Holds do
     end
   end
 
-  # At most one timer, for the next that is due or stable.
+  # At most one timer, for the next hold due or stable.
   defp schedule(state) do
     case Queue.next_ms(state.queue) do
       nil -> cancel(state)

@@ -1,15 +1,15 @@
 defmodule OOM.Keeper do
   @moduledoc false
-  # Between the application's supervisor and the parts. In a release an application that ends
-  # takes the node down, so a part that keeps crashing must not be the end of the application: the
-  # parts are started again after a while, for as long as it takes, and it is said.
+  # Stands between the application's supervisor and the parts. In a release, an application that ends takes
+  # the node down, so a part that keeps crashing must not end the application. The keeper starts the parts
+  # again after a pause, as often as needed, and logs each failure.
 
   use GenServer
 
   require Logger
 
   @pause_ms 5_000
-  # Those of a keeper that was killed are on their way out.
+  # The parts of a killed keeper are on their way out.
   @leaving_ms 10
 
   @spec start_link([Supervisor.child_spec() | {module(), term()} | module()]) ::

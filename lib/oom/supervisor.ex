@@ -1,6 +1,6 @@
 defmodule OOM.Supervisor do
   @moduledoc """
-  A drop-in for `Supervisor` whose children can be taken back when memory runs out.
+  A drop-in for `Supervisor` that ends children when memory runs out, and starts them again later.
 
       children = [
         OOM.child_spec(MyApp.Connections, priority: :low),
@@ -9,109 +9,113 @@ defmodule OOM.Supervisor do
 
       OOM.Supervisor.start_link(children, strategy: :one_for_one, oom: [priority: :normal])
 
-  It is OTP's supervisor: the same options, return values, strategies and restart intensity, and
-  every function of `Supervisor` works on its pid. What is different:
+  The options, return values, strategies and restart intensity are those of OTP's supervisor, and every
+  function of `Supervisor` works on the pid. The differences:
 
-    * Its workers are registered with the guard: under memory pressure, those of the lowest
-      priority end with `{:shutdown, :memory_pressure}`, the largest first, no more than needed.
-      (A worker that traps exits hears it as the exit of its supervisor: a GenServer calls
-      `terminate/2`. It gets `:kill` after `grace_ms`.)
-    * Such a child is **held**: not restarted, not counted towards `max_restarts`. It is restarted
-      after a backoff, whatever the level is, as soon as what it last held fits the headroom above the
-      floor and memory does not grow into that. Where it has found no room for its longest backoff, or
-      there can be none, the alarm `:oom_no_room` says so, and it is tried alone when memory stands
-      still. A start that fails is logged and tried again, with the alarm `:oom_start_fails` after three
-      in a row; one that finds its child started by somebody else (`:already_started`) ends the hold.
-      With `:one_for_all` and `:rest_for_one`, what the strategy would restart with it is held
-      with it, and stays down when a sibling's crash makes the strategy restart all the others. A
-      child that is ended while it starts is held, too, unless somebody asked for that start.
-      Asking `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child
-      ends the hold.
-    * While the level is `:critical`, and the guard has killed a worker worth as much or more within the
-      last second, a worker (or a unit) that a `:one_for_one` supervisor would start by itself, at its own
-      beginning or after a crash, is held from the start: it would be the next to go. What its
-      specification or its supervisor says counts; what it would say itself in `init/1` is not known yet.
-      Protected, temporary and significant children are started, and so is what somebody asks for. A
-      supervisor is always started, and does the same with its own. So what has to be there when others
-      start should be worth more than those that may be killed.
-    * One that is killed `max_kills` times without having lived for `stable_ms` in between is given
-      up: it stays down until `OOM.release/1`. See `OOM.held/0`.
-    * When the `:oom` application is stopped, what is held comes back at once, and the supervisor is
-      a plain one from then on. What was given up stays down.
-    * Its workers below `:high` get a `max_heap_size` (see `t:OOM.max_heap_size/0`), because a process
-      that grows its heap is faster than any sampling. One that is killed by it is held in the same
-      way. For that a child that has one and ends with `:killed` is restarted 50 ms later than
-      under `Supervisor`, when the VM's reports have been read, which tell whether it was that. Any other `:killed` is a
-      crash like another, at every level. What runs on
-      `proc_lib` and answers `:sys` is reached (GenServer, Agent, `:gen_statem`, `:gen_event`), and
-      a `{Task, fun}` child. A module that calls `Task.start_link/1` itself, or a plain
-      `spawn_link`, is not, unless it calls `OOM.set_priority/2`; until then the guard's sampling
-      is all that covers it.
-
-    * A `:protected` worker is never held: however it ends, it is restarted at once, and that counts.
+    * Workers are registered with the guard. Under memory pressure, workers of the lowest priority end
+      with `{:shutdown, :memory_pressure}`, the largest first, no more than needed. (A worker that traps
+      exits sees an exit of its supervisor: a GenServer calls `terminate/2`. The worker gets `:kill`
+      after `grace_ms`.)
+    * Such a child is **held**: not restarted, not counted towards `max_restarts`. The child is restarted
+      after a backoff, at any level, as soon as its last size fits the headroom above twice the floor and
+      memory does not grow into that room. If the child has found no room for its longest backoff, or
+      never can, the alarm `:oom_no_room` is set, and the child is tried alone when memory stands still.
+      A failed start is logged and tried again; three in a row set the alarm `:oom_start_fails`. If
+      the child was started by another process (`:already_started`), the hold ends.
+      With `:one_for_all` and `:rest_for_one`, siblings that the strategy would restart with the child
+      are held too, and stay down when a sibling's crash makes the strategy restart all the rest. A child
+      ended while starting is held too, unless the user asked for that start.
+      `Supervisor.restart_child/2`, `terminate_child/2` or `delete_child/2` for a held child ends the
+      hold.
+    * While the level is `:critical`, a `:one_for_one` supervisor may hold a worker (or a unit) instead of
+      starting it, at the supervisor's own beginning or after a crash. This happens if the guard has killed
+      a worker of the same or a higher priority within the last second: the new worker would be the next
+      victim. The priority in the specification or from the supervisor counts; the priority a worker
+      declares in `init/1` is not known yet. Protected, temporary and significant children are always
+      started, and so is a child the user asks for. A supervisor is always started, and does the same with
+      its own children. Give children that must be there at a start a higher priority than possible victims.
+    * A child killed `max_kills` times without having lived for `stable_ms` in between is given up: the
+      child stays down until `OOM.release/1`. See `OOM.held/0`.
+    * When the `:oom` application is stopped, held children come back at once, and the supervisor is a
+      plain supervisor from then on. Children given up stay down.
+    * Workers below `:high` get a `max_heap_size` (see `t:OOM.max_heap_size/0`), because a growing heap is
+      faster than any sampling. A worker killed by this cap is held in the same way. A capped child that
+      ends with `:killed` is therefore restarted 50 ms later than under `Supervisor`: by then the VM's
+      reports tell whether the cap has killed the child. Any other `:killed` is an ordinary crash, at
+      every level. The cap reaches workers that run on `proc_lib` and answer `:sys` (GenServer, Agent,
+      `:gen_statem`, `:gen_event`), and a `{Task, fun}` child. A module that calls `Task.start_link/1`
+      itself, or a plain `spawn_link`, has no cap unless the process calls `OOM.set_priority/2`; until then
+      only the guard's sampling covers the process.
+    * A `:protected` worker is never held: after any end, the worker is restarted at once, and the restart
+      counts.
 
   Temporary children are killed and forgotten, as ever.
 
-  ## What is below it
+  ## The tree below
 
-  The tree below is looked through in the background (each second while many come and go, each ten
-  seconds while nobody does, at once when memory becomes short). Workers under plain supervisors are
-  registered with the priority of the nearest declaration above them: their own
-  (`OOM.set_priority/1`, `OOM.child_spec/2`), or that of a supervisor,
-  `OOM.child_spec(sup, priority: :low)`, or of the `OOM.Supervisor`. They are killed with the consent
-  of their supervisor, whatever it is just doing, and no restart is counted:
+  A walk in the background looks through the tree below (each second while many processes come and go,
+  each ten seconds while none do, up to a minute apart while memory stands still, at once when memory
+  becomes short). Workers under plain supervisors are registered with the priority of the nearest
+  declaration: the worker's own (`OOM.set_priority/1`, `OOM.child_spec/2`), a supervisor's
+  (`OOM.child_spec(sup, priority: :low)`), or that of the `OOM.Supervisor`. Such workers are killed with
+  the consent of their supervisor, however busy the supervisor is, and no restart is counted:
 
-    * `Supervisor`: the child, with what its strategy takes along, is held and restarted later
-    * `DynamicSupervisor` and `:simple_one_for_one`: it is forgotten, as
-      `DynamicSupervisor.terminate_child/2` has it, and started again later, with a new pid
-    * temporary children (`Task.Supervisor`, ranch, Thousand Island), and processes that are no
-      child of their supervisor: killed, and that is all. A task that would take along who awaits it
-      (`Task.Supervisor.async/2`) is worth as much as that one, when it is found
-    * `Registry`: never killed, because all who are registered there would end with it
+    * `Supervisor`: the child, with the siblings its strategy takes down, is held and restarted later
+    * `DynamicSupervisor` and `:simple_one_for_one`: the child is forgotten, as after
+      `DynamicSupervisor.terminate_child/2`, and started again later, with a new pid
+    * temporary children (`Task.Supervisor`, ranch, Thousand Island), and processes that are not a child
+      of their supervisor: killed, and not started again. A task that would take down the process awaiting
+      it (`Task.Supervisor.async/2`) gets the priority of that process when the walk finds the task
+    * `Registry`: never killed, because all registered processes would end too
 
-  A held child of a plain supervisor comes back even where `Supervisor.terminate_child/2` is asked for
-  it meanwhile, which that supervisor tells nobody; `Supervisor.delete_child/2` keeps it away.
+  A held child of a plain supervisor comes back even after `Supervisor.terminate_child/2`, because the
+  supervisor reports that call to no process; `Supervisor.delete_child/2` keeps the child away.
 
-  `max_heap_size` is not set from outside for what is found so. A worker that calls
-  `OOM.set_priority/1` under a supervisor that is not below an `OOM.Supervisor` is killed with its
-  consent, too, and held; nobody looks for its siblings. With `:one_for_all` and `:rest_for_one`, a plain supervisor starts a
-  held child again when a sibling's crash makes it restart them all.
+  The walk sets no `max_heap_size`. A worker that calls `OOM.set_priority/1` under a supervisor outside
+  any `OOM.Supervisor` is killed with the supervisor's consent, too, and held; no walk looks for its
+  siblings. With `:one_for_all` and `:rest_for_one`, a plain supervisor starts a held child again when a
+  sibling's crash makes the supervisor restart all children.
 
-  ## What goes together
+  ## Workers that end together
 
-  A worker is worth as much as the most important process that its end would take along: one that is
-  linked with it and does not trap exits, directly or by way of others; one that it has started; and one
-  that waits for it in a call or in `Task.await/2`, or reads a stream of tasks that it is one of. Where
-  one of these is protected, it is not killed. So a `:low` cache that a protected server has started with
-  `start_link` is protected. Links count as they are when the kill is made; who merely monitors it does
-  not count. A process outside that has a supervisor of its own counts as protected, where it is linked.
+  A worker has the priority of the most important process its end would take down:
 
-  With `:one_for_all` and `:rest_for_one` a child is worth as much as the most important of those
-  that would go with it, and is not killed where one of them is protected, nor before it is known who
-  they are (looked for in the background, as what is below). A temporary child takes nobody along. A
-  significant child that is transient is held, which ends no supervisor (see `auto_shutdown`). The end
-  of a temporary one may, so it is worth as much as the most important of those below that supervisor.
-  A permanent supervisor that ends so is held by its own, and no restart is counted; and with
-  `:all_significant` none ends while another significant child of it is held (a plain one does where the
-  last of those that run ends of itself).
+    * a process linked with the worker that does not trap exits, directly or through further links
+    * a process the worker has started
+    * a process waiting for the worker in a call or in `Task.await/2`, or reading a stream of tasks that
+      the worker belongs to
 
-  `OOM.child_spec(sup, unit: true)` makes a subtree one worker with one priority: what is below it
-  counts for it, it is told to leave in order, ended by force after `grace_ms`, held, and comes back
-  as a whole. A priority that is declared inside it does not count.
+  If one of these is protected, the worker is not killed. So a `:low` cache that a protected server has
+  started with `start_link` is protected. Links count as of the kill; a monitor alone does not count. A
+  linked process outside the tree, under a supervisor of its own, counts as protected.
+
+  With `:one_for_all` and `:rest_for_one`, a child has the priority of the most important sibling that
+  would end too. A child is not killed if such a sibling is protected, or before the walk in the background
+  has found the siblings. A temporary child takes no sibling down. A significant transient child is held,
+  which ends no supervisor (see `auto_shutdown`). The end of a significant temporary child may end the
+  supervisor, so the child has the priority of the most important worker below that supervisor. A permanent
+  supervisor that ends so is held by its own supervisor, and no restart is counted. With
+  `:all_significant`, no supervisor ends while another significant child is held (but a plain supervisor
+  does when the last running one ends by itself).
+
+  `OOM.child_spec(sup, unit: true)` makes a subtree one worker with one priority. The memory of all processes
+  below counts. The unit is told to leave in order, ended by force after `grace_ms`, held, and brought back
+  as a whole. A priority declared inside a unit does not count.
 
   ## Options under `:oom`
 
-  Defaults for the children, which `OOM.child_spec/2` and the worker's own `OOM.set_priority/2`
-  override. Where nothing is said, the nearest supervisor above that says it counts, and then:
+  Defaults for the children; `OOM.child_spec/2` and the worker's own `OOM.set_priority/2` override them. An
+  option that is left out comes from the nearest supervisor above that sets it, then from the default.
+  `:handle_pressure` is not inherited: it applies to the supervisor's own children only.
 
     * `:priority` - see `t:OOM.priority/0`. Default: `:normal`
     * `:max_heap_size` - see `t:OOM.max_heap_size/0`. Default: from `config :oom`
     * `:backoff` - `[initial_ms: i, max_ms: m]`. Default: from `config :oom`
     * `:max_kills` - a positive integer or `:infinity`. Default: from `config :oom`
-    * `:shed` - the share of its children it gives back at once from the level `:high` on, see
+    * `:shed` - the share of its children a supervisor gives back at once from the level `:high` on, see
       `OOM.child_spec/2`. Default: `nil`
-    * `:handle_pressure` - whether they are asked to shrink before they would be killed, see
-      `OOM.Pressure`. Default: `false`
+    * `:handle_pressure` - whether workers are asked to shrink before a kill, see `OOM.Pressure`.
+      Default: `false`
   """
 
   alias OOM.Child
@@ -119,7 +123,7 @@ defmodule OOM.Supervisor do
 
   @flags [:strategy, :max_seconds, :max_restarts, :auto_shutdown]
 
-  @typedoc "What OOM should know of children; see `OOM.child_spec/2`."
+  @typedoc "An option for children; see `OOM.child_spec/2`."
   @type oom_option ::
           {:priority, OOM.priority()}
           | {:max_heap_size, OOM.max_heap_size()}
@@ -131,7 +135,7 @@ defmodule OOM.Supervisor do
 
   @type option :: Supervisor.option() | Supervisor.init_option() | {:oom, [oom_option()]}
 
-  # So that `alias OOM.Supervisor` is all there is to change.
+  # So that only `alias OOM.Supervisor` has to be added.
   @type on_start :: Supervisor.on_start()
   @type on_start_child :: Supervisor.on_start_child()
   @type child :: Supervisor.child()
@@ -207,7 +211,8 @@ defmodule OOM.Supervisor do
   end
 
   @doc """
-  For the `init/1` of a module: as `Supervisor.init/2`, and takes `:oom` too.
+  Returns the value for a module's `init/1`, as `Supervisor.init/2`; takes `:oom` too. Raises `ArgumentError`
+  for a wrong option under `:oom`.
   """
   @spec init([:supervisor.child_spec() | {module(), term()} | module()], [option()]) ::
           {:ok, tuple()}

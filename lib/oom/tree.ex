@@ -1,27 +1,27 @@
 defmodule OOM.Tree do
   @moduledoc false
-  # The supervisors below each OOM.Supervisor, and what holds for what is below them. A row is
-  # written by an OOM.Supervisor about itself and its children, and by the walk that looks for the
-  # rest in the background (OOM.Tree.Walk). Whoever kills reads it, and asks nobody.
+  # The supervisors below each OOM.Supervisor, and the options for their children. An OOM.Supervisor writes
+  # the rows about itself and its children; the walk in the background (OOM.Tree.Walk) writes the rest.
+  # The killer reads the table without asking any process.
 
   alias OOM.{InitialCall, Priority, Units, Workers}
   alias OOM.Tree.Census
 
   @typedoc """
     * `:oom` - an OOM.Supervisor: sees its children end, and holds them itself
-    * `:supervisor` - OTP's or Elixir's: is told before its child is (OOM.Visit)
-    * `:special` - a supervisor with a loop of its own, as ranch has; its children are temporary
-    * `:unknown` - said to be a supervisor, and nobody has looked yet
+    * `:supervisor` - OTP's or Elixir's: is told before a child is killed (OOM.Visit)
+    * `:special` - a supervisor with a loop of its own, as ranch has; the children are temporary
+    * `:unknown` - declared as a supervisor, and not looked at yet
     * `:unit` - dies and returns as a whole, and has a row in OOM.Workers
     * `:inside` - an OOM.Supervisor in a unit
-    * `:aside` - as `:supervisor`, and not below an OOM.Supervisor: those of its children that have
-      registered are killed with its consent, and nobody looks for the others
-    * `:worker` - had children, so it was looked at, and is no supervisor
+    * `:aside` - as `:supervisor`, but not below an OOM.Supervisor: registered children are killed with
+      the supervisor's consent, and no walk looks for the rest
+    * `:worker` - was looked at because of its children, and is no supervisor
   """
   @type kind :: :oom | :supervisor | :special | :unknown | :unit | :inside | :aside | :worker
-  @typedoc "The nearest declaration above."
+  @typedoc "The options of the nearest declaration above."
   @type options :: keyword()
-  @typedoc "Of a supervisor whose children depend on one another; see OOM.Visit.facts/2."
+  @typedoc "The facts of a supervisor with dependent children; see OOM.Visit.facts/2."
   @type facts :: OOM.Visit.facts() | nil
   @type row :: {pid(), kind(), parent :: pid() | nil, options(), facts()}
 
@@ -31,7 +31,7 @@ defmodule OOM.Tree do
   def put(pid, kind, parent, options),
     do: :ets.insert(__MODULE__, row(pid, kind, parent, options))
 
-  @doc "Unless it is known already."
+  @doc "Adds a row unless there is one; tells whether the row was added."
   @spec put_new(pid(), kind(), pid() | nil, options()) :: boolean()
   def put_new(pid, kind, parent, options),
     do: :ets.insert_new(__MODULE__, row(pid, kind, parent, options))
@@ -48,14 +48,14 @@ defmodule OOM.Tree do
     :ets.update_element(__MODULE__, pid, {5, facts})
   end
 
-  @doc "It was asked for its facts and did not answer."
+  @doc "Notes that a supervisor was asked for its facts and did not answer."
   @spec put_busy(pid()) :: true
   def put_busy(pid), do: :ets.insert(__MODULE__, {{:busy, pid}, []})
 
   @spec busy?(pid()) :: boolean()
   def busy?(pid), do: :ets.member(__MODULE__, {:busy, pid})
 
-  @doc "All that did not answer when they were asked last."
+  @doc "Returns all supervisors that did not answer when last asked."
   @spec all_busy() :: [pid()]
   def all_busy, do: :ets.select(__MODULE__, [{{{:busy, :"$1"}, :_}, [], [:"$1"]}])
 
@@ -73,16 +73,16 @@ defmodule OOM.Tree do
   @spec kind(pid() | nil) :: kind() | nil
   def kind(pid), do: element(pid, 2)
 
-  # Without the facts, which may be of a thousand children.
+  # Reads no facts, which may cover a thousand children.
   defp element(pid, position) do
     if :ets.member(__MODULE__, pid), do: :ets.lookup_element(__MODULE__, pid, position)
   rescue
-    # The application is stopped, or it was forgotten just now.
+    # The application is stopped, or the row was just deleted.
     ArgumentError -> nil
   end
 
   @doc """
-  Whether there are children of this supervisor that take others along; `:unknown` until it was asked.
+  Tells whether any child of this supervisor takes siblings down; `:unknown` until the supervisor was asked.
   """
   @spec dependence(pid()) :: :some | :none | :unknown
   def dependence(pid) do
@@ -98,26 +98,26 @@ defmodule OOM.Tree do
   defp asked?(pid),
     do: kind(pid) not in [:oom, :supervisor, :unknown] or element(pid, 5) != nil
 
-  @doc "Whether it stands for what is below it: what it starts is not its own."
+  @doc "Tells whether a process is a supervisor whose children count as separate workers."
   @spec supervisor?(pid()) :: boolean()
   def supervisor?(pid), do: kind(pid) in [:oom, :supervisor, :special, :unknown]
 
-  @doc "The options that hold for the children of this supervisor."
+  @doc "Returns the options for the children of this supervisor."
   @spec options(pid()) :: options()
   def options(pid), do: row_options(pid) || []
 
-  @doc "The same, `nil` where it has no row."
+  @doc "Returns the same, or `nil` without a row."
   @spec row_options(pid()) :: options() | nil
   def row_options(pid), do: element(pid, 4)
 
-  @doc "Those of these options that hold for what is below."
+  @doc "Returns the options that children inherit."
   @spec inheritable(keyword()) :: options()
   def inheritable(options), do: Keyword.take(options, @inherited)
 
-  @doc "Whether the children of this supervisor come and go: it has no list of them that it starts."
+  @doc "Tells whether the children of this supervisor come and go, with no list of children to start."
   @spec dynamic?(pid()) :: boolean()
   def dynamic?(pid) do
-    # Without the facts, which may be of a thousand children.
+    # Copies no facts, which may cover a thousand children.
     dynamic = for facts <- [:dynamic, :tasks], do: {:"=:=", :"$2", facts}
     condition = List.to_tuple([:orelse, {:"=:=", :"$1", :special} | dynamic])
     :ets.select(__MODULE__, [{{pid, :"$1", :_, :_, :"$2"}, [condition], [true]}]) == [true]
@@ -130,8 +130,8 @@ defmodule OOM.Tree do
   def rank(options), do: Priority.rank!(Keyword.get(options, :priority, :normal))
 
   @doc """
-  A worker has turned out to be a supervisor: its specification did not say so. What was declared for
-  it holds for what is below it. `false` where it is in its place already.
+  Turns a worker into a supervisor, where the specification did not say so. The worker's options now apply
+  to all children. Returns `false` for a process that has a row already, or is no worker.
   """
   @spec no_worker(pid()) :: boolean()
   def no_worker(pid) do
@@ -148,11 +148,11 @@ defmodule OOM.Tree do
     end
   end
 
-  @doc "All rows."
+  @doc "Returns all rows."
   @spec all() :: [row()]
   def all, do: :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$_"]}])
 
-  @doc "Forgets those that have ended, while they started a child or not."
+  @doc "Deletes the rows of processes that have ended, also in the middle of a start."
   @spec prune() :: :ok
   def prune do
     for pid <- :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$1"]}]),
@@ -171,11 +171,11 @@ defmodule OOM.Tree do
     :ok
   end
 
-  @doc "Its supervisor has started it and knows what it said of it."
+  @doc "Adds a supervisor just started, with the options from its specification."
   @spec declared(pid(), pid(), options()) :: :ok
   def declared(pid, supervisor, options) do
     unless put_new(pid, :unknown, supervisor, options) do
-      # An OOM.Supervisor has said so itself.
+      # An OOM.Supervisor has written its options itself.
       if kind(pid) == :supervisor do
         own = for {:own, rank} <- options(pid), name <- [:own, :priority], do: {name, rank}
         options = options |> inheritable() |> Keyword.merge(own)
@@ -186,7 +186,7 @@ defmodule OOM.Tree do
     Census.changed()
   end
 
-  @doc "The process that has started this one, where it is known."
+  @doc "Returns the process that started `pid`; `nil` if unknown or on another node."
   @spec parent(pid()) :: pid() | nil
   def parent(pid) do
     case :erlang.process_info(pid, :parent) do
@@ -196,8 +196,8 @@ defmodule OOM.Tree do
   end
 
   @doc """
-  Whether a supervisor is one of OTP's, and is to be told before its child is killed (OOM.Visit). One
-  that nobody has looked at yet is looked at.
+  Tells whether a supervisor is OTP's or Elixir's, and must be told before a child is killed (OOM.Visit).
+  Looks at a supervisor of unknown kind.
   """
   @spec consents?(pid() | nil) :: boolean()
   def consents?(nil), do: false

@@ -1,23 +1,22 @@
 defmodule OOM.Units do
   @moduledoc false
-  # Who would go down together, and what that makes of their ranks: a child that takes others along
-  # is worth as much as the most important of them, and cannot be killed where one of them is
-  # protected. One that is held takes along what its supervisor's strategy does. A temporary one is
-  # not held, and takes nobody; but where it is significant its supervisor may end, with all that is
-  # below, and with what goes down with that one in turn.
+  # The ranks of workers that go down together. A supervisor's strategy takes siblings down with a held
+  # child. The child therefore has the highest rank among these siblings, and a protected sibling spares
+  # the child. A temporary child is not held and takes no sibling down. The end of a significant temporary
+  # child may end the supervisor with the whole subtree, and siblings of the supervisor in turn.
   #
-  # And it takes along whom it is bound to by links, or who waits for it (OOM.Bonds).
+  # Links and waiting callers (OOM.Bonds) raise a rank in the same way.
   #
-  # The ranks the guard goes by are set in the background, after each walk. A row here keeps what a
-  # worker is worth by itself beside its floor, which its supervisor's strategy gives it, and its bond;
-  # and before a kill it is asked again whether one of the others is protected by now.
+  # The guard goes by ranks set in the background, after each walk. A row here keeps three ranks of a
+  # worker: its own, the floor (from the supervisor's strategy) and the bond. Before a kill, spared?/2
+  # checks again for protected siblings.
 
   alias OOM.{Holds, Priority, Tree, Workers}
   alias OOM.Tree.Census
 
   @last 1000
 
-  @doc "Which children a strategy takes down with this one, of `{id, runs?}` in start order."
+  @doc "Returns the children a strategy takes down with child `id`, from `{id, runs?}` in start order."
   @spec together(atom(), term(), Holds.Down.unit()) :: Holds.Down.unit()
   def together(:one_for_all, _id, children), do: children
 
@@ -26,7 +25,7 @@ defmodule OOM.Units do
 
   def together(_one_for_one, id, _children), do: [{id, true}]
 
-  @doc "A worker declared its own rank: what it counts for with its floor."
+  @doc "Stores the rank a worker has declared; returns its effective rank, with floor and bond."
   @spec declared(pid(), Priority.rank()) :: Priority.rank()
   def declared(pid, rank) do
     case :ets.lookup(__MODULE__, pid) do
@@ -40,8 +39,9 @@ defmodule OOM.Units do
   end
 
   @doc """
-  One that has just been started below a strategy that takes others along, and is worth `rank` unless it
-  has said so itself: until somebody has looked with whom it goes, it goes last.
+  Registers a worker just started under a strategy with dependent children; returns its effective rank.
+  The worker's own rank is `rank` unless declared otherwise. The worker goes last until a walk has found
+  the siblings.
   """
   @spec started(pid(), Priority.rank()) :: Priority.rank()
   def started(pid, rank) do
@@ -52,7 +52,7 @@ defmodule OOM.Units do
     highest(own, @last)
   end
 
-  @doc "The rank it has by itself."
+  @doc "Returns the worker's own rank, without floor and bond; `nil` for an unregistered process."
   @spec own(pid()) :: Priority.rank() | nil
   def own(pid) do
     case :ets.lookup(__MODULE__, pid) do
@@ -62,8 +62,8 @@ defmodule OOM.Units do
   end
 
   @doc """
-  What its end costs, without those it is bound to: its own rank and its floor. `nil` of one that is not
-  registered.
+  Returns the rank of a worker without its bond: the higher of own rank and floor. `nil` for an
+  unregistered process.
   """
   @spec worth(pid()) :: Priority.rank() | nil
   def worth(pid) do
@@ -73,7 +73,7 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "The rank of those it is bound to; 0 where there is nobody."
+  @doc "Returns the rank of the processes a worker is bound to; 0 for none."
   @spec bond(pid()) :: Priority.rank()
   def bond(pid) do
     case :ets.lookup(__MODULE__, pid) do
@@ -82,12 +82,12 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "All that are worth more for those they are bound to."
+  @doc "Returns all workers with a bond."
   @spec bound() :: [pid()]
   def bound,
     do: :ets.select(__MODULE__, [{{:"$1", :_, :_, :"$2"}, [{:"/=", :"$2", 0}], [:"$1"]}])
 
-  @doc "Whom a worker is bound to has been looked at."
+  @doc "Stores the bond of a worker and sets its effective rank."
   @spec bind(pid(), Priority.rank()) :: :ok
   def bind(pid, bond) do
     case :ets.lookup(__MODULE__, pid) do
@@ -108,13 +108,13 @@ defmodule OOM.Units do
     end
   end
 
-  # It may have ended since.
+  # The worker may have ended since.
   defp put(pid, own, floor, bond) do
     :ets.insert(__MODULE__, {pid, own, floor, bond})
     Workers.rerank(pid, own |> highest(floor) |> highest(bond))
   end
 
-  @doc "A worker that is not in the table of workers just now, and is put back there with this rank."
+  @doc "Stores the bond of a worker taken out of the table of workers; returns the rank to put it back with."
   @spec spare(pid(), Priority.rank(), Priority.rank()) :: Priority.rank()
   def spare(pid, rank, bond) do
     {own, floor} =
@@ -128,15 +128,15 @@ defmodule OOM.Units do
   end
 
   @doc """
-  Whether this child of a supervisor must be left alone now: one that would go down with it is
-  protected; or nobody has looked yet who would, since it or its supervisor was started. A supervisor
-  that is too busy to tell keeps nobody from being killed.
+  Tells whether a child of `supervisor` must not be killed now: a sibling that would go down too is
+  protected, or no walk has looked at the siblings since the child or the supervisor started. A
+  supervisor too busy to answer spares no child.
   """
   @spec spared?(pid() | nil, pid()) :: boolean()
   def spared?(nil, _pid), do: false
 
   def spared?(supervisor, pid) do
-    # Asked by the guard of each victim: of most, all there is to know is the strategy.
+    # The guard asks for each victim. For most victims, the strategy decides alone.
     case Tree.dependence(supervisor) do
       :none -> false
       :unknown -> not Tree.busy?(supervisor)
@@ -163,14 +163,14 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "Sets all floors anew."
+  @doc "Computes all floors anew."
   @spec refresh() :: :ok
   def refresh do
     groups = for {_, _, _, _, {_, _, [_ | _]}} = row <- Tree.all(), depends?(row), do: row
     floors = if groups == [], do: %{}, else: floors(groups, subtrees())
     for {pid, floor} <- floors, do: _ = raise_to(pid, floor)
 
-    # Those whose supervisor changed, and those that are gone.
+    # Workers without a floor by now: the supervisor's facts have changed, or the worker has ended.
     for {pid, own, _, bond} <- :ets.tab2list(__MODULE__), not is_map_key(floors, pid) do
       if bond != 0 and Workers.member?(pid) do
         put(pid, own, 0, bond)
@@ -201,7 +201,7 @@ defmodule OOM.Units do
     end
   end
 
-  # The workers and supervisors that go with one that is killed, and it.
+  # The workers and supervisors that go down with a killed child, the child included unless temporary.
   defp with_it(%{restart: :temporary} = child, supervisor, {_, auto, _}),
     do: if(ends?(child, auto), do: ended(supervisor), else: [])
 
@@ -211,8 +211,8 @@ defmodule OOM.Units do
 
   defp running(children), do: Enum.map(children, &{&1, is_pid(&1.pid)})
 
-  # And with a supervisor that ends because of a significant child: to the one above it that is the
-  # end of any other child with the reason `shutdown`.
+  # A supervisor ended by a significant child. To the supervisor above, an ordinary child has ended with
+  # the reason `shutdown`.
   defp ended(supervisor) do
     with {_, _, parent, _, _} when is_pid(parent) <- Tree.lookup(supervisor),
          {_, _, _, _, {_, auto, children} = facts} <- Tree.lookup(parent),
@@ -227,10 +227,10 @@ defmodule OOM.Units do
     end
   end
 
-  # It may be the last of those whose end ends their supervisor.
+  # The child may be the last of the children whose end ends the supervisor.
   defp ends?(child, auto), do: child.significant and auto != :never
 
-  # The highest rank in what is below each supervisor, and of each worker, without floors.
+  # The highest rank in each supervisor's subtree, and the rank of each worker, both without floors.
   defp subtrees do
     parents = for {pid, _, parent, _, _} <- Tree.all(), into: %{}, do: {pid, parent}
 
@@ -251,7 +251,7 @@ defmodule OOM.Units do
 
   defp up(subtrees, supervisor, rank, parents) do
     case subtrees do
-      # As high already, and so is all above it.
+      # As high already, and so are all supervisors above.
       %{^supervisor => known} when known == rank or known == :protected -> subtrees
       %{^supervisor => known} when is_integer(rank) and known > rank -> subtrees
       _ -> subtrees |> Map.put(supervisor, rank) |> up(parents[supervisor], rank, parents)
@@ -264,7 +264,7 @@ defmodule OOM.Units do
     end
   end
 
-  # What it is worth without whom its supervisor would end with it.
+  # The rank of a worker without the floor.
   defp alone(pid) do
     case :ets.lookup(__MODULE__, pid) do
       [{_, own, _, bond}] -> highest(own, bond)
@@ -272,7 +272,7 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "Of two ranks the one that goes later."
+  @doc "Returns the higher of two ranks: the worker with the higher rank goes later."
   @spec highest(Priority.rank(), Priority.rank()) :: Priority.rank()
   def highest(:protected, _), do: :protected
   def highest(_, :protected), do: :protected

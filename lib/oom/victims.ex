@@ -1,14 +1,14 @@
 defmodule OOM.Victims do
   @moduledoc false
-  # Who was told to leave because of memory. A supervisor that sees a child end with `:killed`, or
-  # in a way of its own, learns from the mark that it was no crash. Marks are short-lived.
+  # The processes told to leave because of memory. A supervisor whose child ends with `:killed`, or with a
+  # reason of its own, learns from the mark that the end was no crash. Marks are short-lived.
 
   @keep_ms 60_000
 
   @spec mark(pid(), integer(), non_neg_integer()) :: true
   def mark(pid, now_ms, bytes), do: :ets.insert(__MODULE__, {pid, now_ms, bytes})
 
-  @doc "It was spared: its end is a crash like any other."
+  @doc "Removes the mark of a spared process, whose end is an ordinary crash."
   @spec unmark(pid()) :: true
   def unmark(pid), do: :ets.delete(__MODULE__, pid)
 
@@ -16,11 +16,11 @@ defmodule OOM.Victims do
   def marked?(pid) do
     :ets.member(__MODULE__, pid)
   rescue
-    # The application is stopped: nobody was told anything.
+    # The application is stopped, and no process was told to leave.
     ArgumentError -> false
   end
 
-  @doc "What a victim held when it was marked; 0 for one that was not."
+  @doc "Returns the size in bytes of a victim when marked; 0 for an unmarked process."
   @spec bytes(pid()) :: non_neg_integer()
   def bytes(pid) do
     case :ets.lookup(__MODULE__, pid) do
@@ -29,7 +29,7 @@ defmodule OOM.Victims do
     end
   end
 
-  @doc "Whether anybody was told to leave since this time. Asked only while memory is critical."
+  @doc "Tells whether any process was told to leave since `ms`."
   @spec since?(integer()) :: boolean()
   def since?(ms) do
     match = [{{:_, :"$1", :_}, [{:>=, :"$1", ms}], [true]}]
@@ -38,7 +38,7 @@ defmodule OOM.Victims do
     ArgumentError -> false
   end
 
-  @doc "Drops the marks no supervisor can be waiting for any more."
+  @doc "Deletes marks too old for any supervisor to wait for; returns their number."
   @spec sweep(integer()) :: non_neg_integer()
   def sweep(now_ms),
     do:

@@ -1,22 +1,22 @@
 defmodule OOM.Visit do
   @moduledoc false
-  # What is done in a supervisor that knows nothing of us, by its own consent: a system message
-  # whose function runs there, between two of its messages. So nobody waits for it, however busy it
-  # is; what it knows of its children is asked when it is right; and a visit that was sent before
-  # its child's end is served before the supervisor hears of that.
+  # Runs a function inside a plain supervisor, in a system message handled between two of the supervisor's
+  # messages. The sender does not wait, however busy the supervisor is. The function sees a consistent list
+  # of children. A visit sent before a child's end is served before the supervisor hears of that end.
   #
-  # Only what OTP's supervisor answers to anyone is used (`which_children`, `get_childspec`,
-  # `terminate_child`), besides the strategy; where its state looks like nothing we know, nothing is
-  # done. A function that throws leaves the state as it is, and copies nothing of it. Nor does one
-  # that returns: the answer goes to a name that nobody has.
+  # A visit reads strategy, auto_shutdown and the map of dynamic children from the supervisor's state. For
+  # all else, a visit uses requests OTP's supervisor answers to any caller (`which_children`,
+  # `get_childspec`, `terminate_child`). A visit to a state of unknown shape does nothing. A function that
+  # throws leaves the state unchanged and copies nothing. A function that returns copies nothing either:
+  # the reply goes to a name no process has.
 
   alias OOM.{Child, Holds, Tree, Units, Victims}
 
   @strategies [:one_for_one, :one_for_all, :rest_for_one, :simple_one_for_one]
   @auto [:never, :any_significant, :all_significant]
-  # Of more children nobody asks for the facts: it is one_for_one, or their order is a matter of ms.
+  # No facts of more children are read: the strategy is one_for_one, or their order is a matter of ms.
   @many 1_000
-  # In a supervisor that is about to end: the child whose end is its end.
+  # Kept in a supervisor about to end: the child whose end ends the supervisor.
   @ends_with {__MODULE__, :ends_with}
 
   @type child :: %{
@@ -26,19 +26,19 @@ defmodule OOM.Visit do
           restart: :permanent | :transient | :temporary,
           significant: boolean()
         }
-  @typedoc "Children in start order; `:tasks` of a `Task.Supervisor`."
+  @typedoc "Children in start order; `:dynamic` without such a list, `:tasks` of a `Task.Supervisor`."
   @type facts :: {strategy :: atom(), auto_shutdown :: atom(), [child()]} | :dynamic | :tasks
 
   @doc """
-  Tells a supervisor that its child is about to be killed, without waiting. The child is ended
-  there, and held where the supervisor would bring it back.
+  Tells a supervisor, without waiting, that its child `pid` is about to be killed. The supervisor ends
+  the child, and holds a child due for a restart.
   """
   @spec take(pid(), pid()) :: :ok
   def take(supervisor, pid), do: run(supervisor, &taken(&1, pid, :killed))
 
   @doc """
-  Called in a supervisor that is about to end, because a significant child of it was killed. To the
-  one above it that is the end of a child like any other, so it is told, too.
+  Called in a supervisor about to end because a significant child was killed. Tells the supervisor above,
+  which otherwise sees an ordinary child end.
   """
   @spec ending() :: :ok
   def ending do
@@ -54,9 +54,8 @@ defmodule OOM.Visit do
   end
 
   @doc """
-  Called in a supervisor: what the end of a child makes of it that is not held. `:stays` or `:ends`,
-  as OTP has it; but it does not end while another significant child is held, for that one is to
-  come back (`:waits`).
+  Called in a supervisor: returns the effect of the end of a child that is not held. `:stays` and `:ends`
+  are OTP's answers. `:waits` replaces `:ends` while another significant child is held and will come back.
   """
   @spec fate(term(), map(), tuple()) :: :stays | :ends | :waits
   def fate(id, spec, state) do
@@ -67,7 +66,7 @@ defmodule OOM.Visit do
     end
   end
 
-  @doc "Whether it ends when all its significant children have."
+  @doc "Tells whether a supervisor ends after the end of all its significant children."
   @spec ends_with_all?(tuple()) :: boolean()
   def ends_with_all?(state), do: auto(state) == :all_significant
 
@@ -77,7 +76,7 @@ defmodule OOM.Visit do
 
     cond do
       left != [] -> :stays
-      # One that is being killed just now is held soon, unless it is temporary.
+      # A child being killed just now is held soon, unless temporary.
       Enum.any?(down, &(&1.id in held or (&1.pid != nil and &1.restart == :transient))) -> :waits
       true -> :ends
     end
@@ -86,7 +85,7 @@ defmodule OOM.Visit do
   defp other_significant(id, state),
     do: for(%{significant: true} = child <- children(state), child.id != id, do: child)
 
-  @doc "What a supervisor knows of its children; `nil` where it does not answer in time."
+  @doc "Returns the facts of a supervisor; `nil` without an answer within `timeout_ms`."
   @spec facts(pid(), timeout()) :: facts() | nil
   def facts(supervisor, timeout_ms) do
     alias = :erlang.alias([:reply])
@@ -141,12 +140,12 @@ defmodule OOM.Visit do
     end
   end
 
-  # Who would be brought back: one that was killed is no different from one that crashed, and the
-  # end of a supervisor is one in order.
+  # Whether the supervisor would restart the child. A kill counts as a crash; the end of a supervisor
+  # counts as orderly.
   defp held?(restart, :killed), do: restart != :temporary
   defp held?(restart, :ended), do: restart == :permanent
 
-  # DynamicSupervisor forgets whom it terminates; the specification is what it takes to start it.
+  # DynamicSupervisor forgets a terminated child, so the hold keeps the specification for the next start.
   defp taken(%{__struct__: DynamicSupervisor, children: children} = state, pid, why)
        when is_map_key(children, pid) do
     {{_, _, args} = start, restart, _, _, _} = child = children[pid]
@@ -181,7 +180,7 @@ defmodule OOM.Visit do
          {:ok, spec} <- ask({:get_childspec, id}, state) do
       cond do
         not held?(spec.restart, why) -> forget(pid, id, spec, state)
-        # It goes with the supervisor, and must not take along whose end ends that.
+        # The child ends with the supervisor, and must not take down the child whose end ends the supervisor.
         ending?(children) -> end_quietly(pid, id, spec, state)
         true -> hold_with_others(pid, id, spec, children, state)
       end
@@ -192,7 +191,8 @@ defmodule OOM.Visit do
 
   defp taken(_unknown, _pid, _why), do: throw(:unknown)
 
-  # Those above were told that it ends. A child that a strategy terminated before would not end it.
+  # The supervisors above know of the end already. A strategy must not terminate that child first, because
+  # then the supervisor would go on.
   defp ending?(children), do: List.keymember?(children, Process.get(@ends_with), 1)
 
   defp hold_with_others(pid, id, spec, children, state) do
@@ -223,15 +223,15 @@ defmodule OOM.Visit do
   defp hold(id, unit, pid, start, return),
     do: Holds.Down.hold(self(), id, unit, pid, [return: return] ++ options(start))
 
-  # The child's own, or what holds for all that are here.
+  # The child's own options, or the options of all children here.
   defp options(start) do
     Tree.Start.here()
     |> Keyword.merge(Child.Spec.options(start))
     |> Keyword.take([:backoff, :max_kills])
   end
 
-  # From its parent, so that one that traps exits leaves in order; and before anything else ends it,
-  # so that this is what links and monitors see.
+  # The exit comes from the parent, so a child that traps exits leaves in order. The exit comes before any
+  # other end, so links and monitors see this reason.
   defp leave(pid) do
     Process.exit(pid, {:shutdown, :memory_pressure})
     Process.unlink(pid)
@@ -245,8 +245,8 @@ defmodule OOM.Visit do
     end
   end
 
-  # As OOM.Supervisor.Server does: with the exit that terminate_child expects, it leaves the
-  # specification, restarts nothing, and reports nothing.
+  # As in OOM.Supervisor.Server: terminate_child finds the exit it expects, leaves the specification,
+  # restarts nothing and reports nothing.
   defp end_quietly(pid, id, spec, state) do
     leave(pid)
     flush(pid)
@@ -255,7 +255,7 @@ defmodule OOM.Visit do
     tell({:terminate_child, id}, state)
   end
 
-  # From OTP 28 on an action may follow the state.
+  # From OTP 28 on, an action may follow the state.
   defp ask(request, state),
     do: elem(:supervisor.handle_call(request, {self(), make_ref()}, state), 1)
 

@@ -1,12 +1,12 @@
 defmodule OOM.Child.Options do
   @moduledoc false
-  # The options of a child that belong to this library.
+  # The options of a child for this library.
 
   alias OOM.{Config, Priority}
 
   @options [:priority, :max_heap_size, :backoff, :unit, :max_kills, :handle_pressure, :shed]
 
-  @doc "The part of these options that belongs to this library."
+  @doc "Returns the options for this library."
   @spec take(keyword()) :: keyword()
   def take(options), do: Keyword.take(options, @options)
 
@@ -21,7 +21,7 @@ defmodule OOM.Child.Options do
     {check!(ours), rest}
   end
 
-  @doc "Checks options that must all be ours."
+  @doc "Checks options that must all be ours, and returns them."
   @spec check!(keyword()) :: keyword()
   def check!(options) do
     unless Keyword.keyword?(options) do

@@ -1,24 +1,23 @@
 defmodule OOM.Holds.Reservations do
   @moduledoc false
-  # The room there is for those that come back, as pure state. What returns grows again, and needs
-  # time for that: until it has settled, the size it was killed at is reserved for it.
+  # The room for returning children, as pure state. A child that returns grows again, and needs time for
+  # that. Until the growth has settled, the child's size at the kill is reserved.
   #
-  # One target stands for all reservations: the working set there will be once all that came back have
-  # their size again. What the working set has grown since is no longer reserved; nobody has to know
-  # who grew. So others' growth shrinks a reservation, too, but by no more than it takes of the
-  # headroom, from which the room is counted anew each time.
+  # A single target stands for all reservations: the working set expected once all returned children have
+  # their size again. Growth of the working set since then is no longer reserved, whoever has grown. Growth
+  # of other workers therefore shrinks a reservation too, but by no more than it takes from the headroom,
+  # from which the room is counted anew each time.
 
   alias OOM.{Hold, Snapshot}
 
-  # The present growth has to leave room for so long. It is longer than a return takes to reach its
-  # size at tens of MB/s, and than the figure of the growth takes to show what a return does.
+  # The time for which present growth must leave room: longer than a return takes to reach its size at tens
+  # of MB/s, and longer than the growth figure takes to show a return.
   @ahead_s 5
-  # One that returned is settled when nothing has grown for so long, at the latest after @longest_ms: a
-  # node that breathes with its collections must not keep others down.
+  # A return has settled after this time without growth, at the latest after @longest_ms: a working set that
+  # goes up and down with the collections must not keep children down.
   @settle_ms 1_000
   @longest_ms 10_000
-  # The floor itself, and once more the same, so that a return that grows more than it did the last time
-  # does not bring the guard to act.
+  # Twice the floor, so that a return that grows more than the last time does not make the guard act.
   @floors 2
 
   defstruct entries: [], target_bytes: nil
@@ -30,7 +29,7 @@ defmodule OOM.Holds.Reservations do
   @spec new() :: t()
   def new, do: %__MODULE__{}
 
-  @doc "One comes back now that held so much."
+  @doc "Reserves `bytes` for a child that comes back now."
   @spec add(t(), Hold.key(), non_neg_integer(), Snapshot.t(), integer()) :: t()
   def add(%__MODULE__{} = reserved, key, bytes, snapshot, now_ms) do
     entry = {key, now_ms + @settle_ms, now_ms + @longest_ms, bytes}
@@ -47,11 +46,11 @@ defmodule OOM.Holds.Reservations do
   defp target(reserved, bytes, %Snapshot{working_set_bytes: used}),
     do: max(reserved.target_bytes || used, used) + bytes
 
-  @doc "It was killed again, or is gone: it needs nothing any more."
+  @doc "Drops the reservation of a child that was killed again or is gone."
   @spec drop(t(), Hold.key()) :: t()
   def drop(reserved, key), do: keep(reserved, &(elem(&1, 0) != key))
 
-  @doc "Without those that have settled."
+  @doc "Returns the reservations without the settled returns. While memory grows, no return settles early."
   @spec current(t(), Snapshot.t(), integer()) :: t()
   def current(reserved, snapshot, now_ms) do
     reserved = if grows?(snapshot), do: longer(reserved, now_ms), else: reserved
@@ -61,7 +60,7 @@ defmodule OOM.Holds.Reservations do
   defp longer(reserved, now_ms) do
     entries =
       for {key, until, last, bytes} <- reserved.entries do
-        # One that is over stays so.
+        # A reservation that is over stays over.
         until = if until > now_ms, do: min(now_ms + @settle_ms, last), else: until
         {key, until, last, bytes}
       end
@@ -79,7 +78,7 @@ defmodule OOM.Holds.Reservations do
   @spec none?(t()) :: boolean()
   def none?(reserved), do: reserved.entries == []
 
-  @doc "What those that have just come back are still to take."
+  @doc "Returns the bytes that recent returns are still to take."
   @spec reserved_bytes(t(), Snapshot.t()) :: non_neg_integer()
   def reserved_bytes(%__MODULE__{} = reserved, %Snapshot{working_set_bytes: used}) do
     all = reserved.entries |> Enum.map(&elem(&1, 3)) |> Enum.sum()
@@ -90,9 +89,8 @@ defmodule OOM.Holds.Reservations do
   end
 
   @doc """
-  What one that comes back may take: the headroom, and what is free inside the VM, down to twice the
-  floor; less what is reserved, and what the present growth takes meanwhile. `nil` where no limit is
-  known.
+  Returns the bytes a returning child may take: the headroom and the memory free inside the VM, less
+  twice the floor, the reservations, and the growth expected meanwhile. `nil` without a known limit.
   """
   @spec room_bytes(t(), Snapshot.t()) :: integer() | nil
   def room_bytes(_reserved, %Snapshot{headroom_bytes: nil}), do: nil
@@ -102,12 +100,12 @@ defmodule OOM.Holds.Reservations do
       reserved_bytes(reserved, snapshot) - ahead_bytes(snapshot)
   end
 
-  @doc "Whether so much fits beside nobody: it is more than there is between nothing and the floor."
+  @doc "Tells whether `bytes` can never fit: more than the limit less twice the floor."
   @spec never?(non_neg_integer(), Snapshot.t()) :: boolean()
   def never?(_bytes, %Snapshot{limit_bytes: nil}), do: false
   def never?(bytes, snapshot), do: bytes > snapshot.limit_bytes - floors(snapshot)
 
-  @doc "Whether memory grows so fast that it is worth to wait: by the floor within the time that is looked ahead."
+  @doc "Tells whether memory grows too fast for a return: by more than the floor within @ahead_s."
   @spec grows?(Snapshot.t()) :: boolean()
   def grows?(snapshot), do: ahead_bytes(snapshot) > floor_bytes(snapshot)
 
@@ -116,6 +114,6 @@ defmodule OOM.Holds.Reservations do
 
   defp floors(snapshot), do: @floors * floor_bytes(snapshot)
 
-  # Where the guard acts at once.
+  # The headroom at which the guard acts at once.
   defp floor_bytes(%Snapshot{critical_headroom_bytes: bytes}), do: bytes || 0
 end

@@ -1,27 +1,27 @@
 defmodule OOM.Holds.Alarm do
   @moduledoc false
-  # Says what is wrong with a hold: in the log, and as an alarm of SASL's where that runs.
+  # Reports problems of a hold: in the log, and as an alarm of SASL where SASL runs.
   #
-  #   * `:oom_given_up` - killed too often; it stays down
-  #   * `:oom_no_room` - there is no room for what it last held; it is tried alone, and the alarm stays
-  #     until it has lived for stable_ms
-  #   * `:oom_start_fails` - its start has failed several times in a row; it is tried again, and the
-  #     alarm ends with the first start that does not fail
+  #   * `:oom_given_up` - killed too often; the child stays down
+  #   * `:oom_no_room` - no room for the child's last size; the child is tried alone, and the alarm stays
+  #     until the child has lived for stable_ms
+  #   * `:oom_start_fails` - the start has failed several times in a row; retries go on, and the alarm
+  #     ends with the first start that does not fail
 
   require Logger
 
   alias OOM.{Hold, Snapshot}
 
-  @doc "It was killed too often."
+  @doc "Reports a child killed too often."
   @spec raise_for(Hold.t()) :: :ok
   def raise_for(%Hold{} = hold), do: raise_for(:oom_given_up, hold, given_up(hold))
 
-  @doc "It does not fit beside what runs, or fits nowhere."
+  @doc "Reports a child that does not fit beside the running workers, or never will."
   @spec no_room(Hold.t(), Snapshot.t()) :: :ok
   def no_room(%Hold{} = hold, snapshot),
     do: raise_for(:oom_no_room, hold, no_room_message(hold, snapshot))
 
-  @doc "What its start came to, if that was not said before; and an alarm where it fails again and again."
+  @doc "Logs the reason of a failed start, unless logged last; raises the alarm when starts keep failing."
   @spec start_failed(Hold.t() | nil, Hold.t(), term()) :: :ok
   def start_failed(before, %Hold{} = hold, reason) do
     cond do
@@ -36,7 +36,7 @@ defmodule OOM.Holds.Alarm do
     end
   end
 
-  @doc "Its place was taken by another one."
+  @doc "Logs that another process has taken the child's place."
   @spec already_started(Hold.t(), term(), pid()) :: :ok
   def already_started(%Hold{} = hold, id, pid) do
     Logger.info(fn ->
@@ -45,12 +45,12 @@ defmodule OOM.Holds.Alarm do
     end)
   end
 
-  @doc "Ends the alarms there are of this hold."
+  @doc "Clears all alarms of a hold."
   @spec clear(Hold.t() | nil) :: :ok
   def clear(nil), do: :ok
   def clear(%Hold{} = hold), do: Enum.each(of(hold), &tell(:clear_alarm, {&1, Hold.key(hold)}))
 
-  @doc "Ends those that are over, now that `before` has become `hold`."
+  @doc "Clears the alarms that are over, now that `before` has become `hold`."
   @spec clear(Hold.t() | nil, Hold.t() | nil) :: :ok
   def clear(nil, _hold), do: :ok
   def clear(before, nil), do: clear(before)
@@ -58,7 +58,7 @@ defmodule OOM.Holds.Alarm do
   def clear(before, hold),
     do: Enum.each(of(before) -- of(hold), &tell(:clear_alarm, {&1, Hold.key(before)}))
 
-  @doc "The child of `before` has another id by now; its alarms go with it, and nothing is said."
+  @doc "Moves the alarms of `before` to the child's new id, without a log message."
   @spec renamed(Hold.t(), Hold.t()) :: :ok
   def renamed(before, hold) do
     clear(before)
@@ -82,7 +82,7 @@ defmodule OOM.Holds.Alarm do
 
   defp set(kind, hold, message), do: tell(:set_alarm, {{kind, Hold.key(hold)}, message})
 
-  # Both are a message to the handler, and nobody waits.
+  # Both functions send a message to the handler, without waiting.
   defp tell(function, argument) do
     if Process.whereis(:alarm_handler), do: apply(:alarm_handler, function, [argument])
     :ok

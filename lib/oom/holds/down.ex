@@ -1,29 +1,30 @@
 defmodule OOM.Holds.Down do
   @moduledoc false
-  # What a supervisor says of children that are down because of memory. The supervisor, or a process that acts for
-  # the supervisor, writes into the table of holds and tells OOM.Holds.
+  # Reports of supervisors on children that are down because of memory. The supervisor, or a process acting
+  # for the supervisor, writes into the table of holds and tells OOM.Holds.
 
   alias OOM.{Hold, Holds, Tables, Victims}
   alias OOM.Holds.{Alarm, Release, Store}
 
-  @typedoc "What the strategy takes along, in start order, and whether each ran until now."
+  @typedoc "The children a strategy takes down, in start order, and whether each ran until now."
   @type unit :: [{id :: term(), ran? :: boolean()}]
 
   @doc """
-  `pid` was killed, and those of the unit that ran are down with it. Others of the unit may be held
-  already; they come back together. Called in the supervisor, or by whoever acts for it.
+  Holds a child whose process `pid` was killed, along with the children of the unit that ran. Children of
+  the unit held already join this hold, and come back together. Called in the supervisor, or by a process
+  acting for the supervisor.
 
-  Written into the table here and now, so that no crash of OOM.Holds can lose the hold.
+  The hold is in the table on return, so no crash of OOM.Holds can lose it.
 
-  Options: `:backoff` and `:max_kills`, by default those of the configuration; `:return`, see
-  `t:OOM.Hold.return/0`; `:killed?`, `false` for one that was not started at all.
+  Options: `:backoff` and `:max_kills`, by default from the configuration; `:return`, see
+  `t:OOM.Hold.return/0`; `:killed?`, `false` for a child that was not started at all.
   """
   @spec hold(pid(), term(), unit(), pid(), keyword()) :: :ok
   def hold(supervisor, id, unit, pid, options) do
     hold = stored(Tables.config(), supervisor, id, unit, pid, options)
     Holds.changed({supervisor, id})
 
-    # The application ends meanwhile, and who ends it may have looked already.
+    # The application is stopping, and the stop may have read the table before this hold was written.
     if hold == nil or Tables.stopping?() do
       return = Keyword.get(options, :return, :restart_child)
       ids = for {id, true} <- unit, do: id
@@ -59,14 +60,14 @@ defmodule OOM.Holds.Down do
     Alarm.clear(old, hold)
     hold
   rescue
-    # The tables are gone by now.
+    # The application is stopped, and the tables are gone.
     ArgumentError -> nil
   end
 
   defp down(hold, true, bytes, now), do: Hold.killed(hold, bytes, now, &:rand.uniform/0)
   defp down(hold, false, _bytes, now), do: Hold.turned_away(hold, now, &:rand.uniform/0)
 
-  # The others of the same supervisor that share a child with the unit, which takes it over.
+  # Holds of the same supervisor that share a child with the unit. The unit takes over the shared children.
   defp absorb(_supervisor, _id, [_alone]), do: []
 
   defp absorb(supervisor, id, unit) do
@@ -78,7 +79,7 @@ defmodule OOM.Holds.Down do
         do: without(Hold.key(other), members)
   end
 
-  # As it was before.
+  # Returns the hold as before the change.
   defp without(key, ids) do
     {old, new} = Store.update(key, &(&1 && Hold.without(&1, ids)))
     if new == nil, do: Alarm.clear(old)
@@ -92,12 +93,12 @@ defmodule OOM.Holds.Down do
   end
 
   @doc """
-  Called in the supervisor: the user has decided about this child, and done this. `alone?` tells that
-  the strategy takes no others along.
+  Called in the supervisor: ends the hold of a child that the user has terminated, deleted or restarted.
+  `alone?` tells that the strategy takes no siblings down.
   """
   @spec forget(pid(), term(), :terminate_child | :delete_child | :restart_child, boolean()) :: :ok
   def forget(supervisor, id, done, alone?) do
-    # One that was on its way is still down where its user wants it to be.
+    # A terminated or deleted child stays down, even where a return was under way.
     states =
       if done == :restart_child, do: [:held, :given_up], else: [:held, :given_up, :releasing]
 
@@ -108,7 +109,7 @@ defmodule OOM.Holds.Down do
     :ok
   end
 
-  @doc "Called in the supervisor: whether this process brings back this child, as part of this hold."
+  @doc "Called in the supervisor: tells whether `releaser` brings back this child, as part of this hold."
   @spec returns?(Hold.key(), term(), pid()) :: boolean()
   def returns?(key, id, releaser) do
     case Store.lookup(key) do
@@ -120,7 +121,7 @@ defmodule OOM.Holds.Down do
   defp concerning(supervisor, id, true), do: List.wrap(Store.lookup({supervisor, id}))
   defp concerning(supervisor, _id, false), do: Store.all(supervisor)
 
-  @doc "The children of a supervisor that wait to come back, so that nobody but their holds starts them."
+  @doc "Returns the ids of a supervisor's children waiting to come back, which only their holds may start."
   @spec ids(pid()) :: [id :: term()]
   def ids(supervisor) do
     for %Hold{state: state, ids: ids} when state in [:held, :given_up] <- Store.all(supervisor),

@@ -1,18 +1,18 @@
 defmodule OOM.Holds.List do
   @moduledoc false
-  # What users see of the holds, and how they name one.
+  # The holds as users see them, and the ways to name a hold.
 
   alias OOM.{Held, Hold, Holds}
   alias OOM.Holds.Store
 
-  @doc "All that are held, the first to come back first, those given up last."
+  @doc "Returns all held children: waiting children by due time, then given-up children, then returning ones."
   @spec all() :: [Held.t()]
   def all do
     now = System.monotonic_time(:millisecond)
 
     Store.all()
     |> Enum.filter(&Hold.held?/1)
-    # An atom is more than any number.
+    # In term order, any number is less than an atom.
     |> Enum.sort_by(&if(&1.state == :held, do: &1.due_ms, else: &1.state))
     |> Enum.map(&Held.from_hold(&1, now))
   end
@@ -32,7 +32,7 @@ defmodule OOM.Holds.List do
 
   def release(other), do: wrong!(other)
 
-  # By its own id, or by that of one that is down with it.
+  # By the child's own id, or by the id of a sibling down with the child.
   defp find(supervisor, id) do
     with nil <- Store.lookup({supervisor, id}),
          do: Enum.find(Store.all(supervisor), &(Hold.held?(&1) and id in &1.ids))

@@ -1,12 +1,12 @@
 defmodule OOM.Holds.Queue do
   @moduledoc false
-  # Who comes back next, without a look at all who are held: two tables, private to OOM.Holds and
-  # made anew from the holds when that begins anew.
+  # The order of returns, without a look at all holds: two private tables of OOM.Holds, rebuilt from the
+  # holds at its start.
   #
-  # Those that wait are sorted by the size they need, in classes of a factor of two, and within each
-  # by when they are due: where a class fits, its first one is the longest due; where it does not,
-  # none of its members is looked at. Only in the class that fits in part they must be looked at one
-  # by one: so many each time, and the next time the next.
+  # Waiting holds are sorted by size, in classes of a factor of two, and within a class by due time. In a
+  # class that fits, the first hold has been due longest. In a class that does not fit, no hold is looked
+  # at. Only a class that fits in part is searched hold by hold: @looks holds each time, and the search goes
+  # on behind the cursor the next time.
 
   import Bitwise
 
@@ -23,9 +23,9 @@ defmodule OOM.Holds.Queue do
           entries: :ets.tid(),
           # {key, [{kind(), at_ms, version}], held?}
           keys: :ets.tid(),
-          # how many are held, for others to read
+          # the number of holds that are down, for readers in any process
           held: :counters.counters_ref(),
-          # where to look on
+          # where the next search goes on
           cursor: {kind(), integer(), integer()} | nil
         }
 
@@ -38,7 +38,7 @@ defmodule OOM.Holds.Queue do
     }
   end
 
-  @doc "Takes in a hold as it is now, in place of what was known of it."
+  @doc "Puts a hold into the queue, in place of its earlier state."
   @spec put(t(), Hold.t(), pos_integer()) :: :ok
   def put(queue, %Hold{} = hold, stable_ms) do
     key = Hold.key(hold)
@@ -60,8 +60,8 @@ defmodule OOM.Holds.Queue do
     :ok
   end
 
-  # One that has been due for as long as its longest backoff comes back whatever its size: it may
-  # not grow like that again, and one that fits nowhere would be gone for good.
+  # A hold due for as long as its longest backoff comes back whatever its size: the child may not grow as
+  # large again, and a child too large for any room would otherwise be gone for good.
   defp places(%Hold{state: :held, due_ms: due} = hold, _stable_ms),
     do: [{class(hold.bytes), due}, {:overdue, due + hold.backoff[:max_ms]}]
 
@@ -70,14 +70,14 @@ defmodule OOM.Holds.Queue do
 
   defp places(_hold, _stable_ms), do: []
 
-  # Class n holds what is at least 2^(n-1) and less than 2^n.
+  # Class n is for sizes of at least 2^(n-1) and less than 2^n.
   defp class(0), do: 0
   defp class(bytes), do: 1 + class(bytes >>> 1)
 
   @doc """
-  The next to come back: of those that are due and fit into `room_bytes`, the one that waits
-  longest. `nil` room means that no limit is known, and everything fits. `overdue?` tells whether
-  one that does not fit may come, too, if it has waited too long.
+  Returns the key of the next hold to come back, or `nil`, and the queue. Of the due holds that fit into
+  `room_bytes`, the hold due longest is next. With `nil` room, no limit is known and all holds fit.
+  `overdue?` also admits a hold without room that has waited too long.
   """
   @spec next(t(), integer(), integer() | nil, boolean()) :: {Hold.key() | nil, t()}
   def next(queue, now_ms, room_bytes, overdue?) do
@@ -91,7 +91,7 @@ defmodule OOM.Holds.Queue do
     end
   end
 
-  # From the first of one class to the first of the next.
+  # From the first hold of a class to the first hold of the next class.
   defp walk({class, _, _}, queue, now_ms, room, found) when is_integer(class) do
     next = :ets.next(queue.entries, {class, [], []})
 
@@ -113,7 +113,7 @@ defmodule OOM.Holds.Queue do
   defp fits?(_bytes, nil), do: true
   defp fits?(bytes, room), do: bytes <= room
 
-  # Atoms are larger than numbers, `[]` is larger than all that is in a place.
+  # In term order, atoms are larger than numbers, and `[]` is larger than any element of a place.
   defp front(queue, kind, now_ms) do
     case :ets.next(queue.entries, {kind, -1 <<< 63, -1 <<< 63}) do
       {^kind, at_ms, _} = place when at_ms <= now_ms ->
@@ -135,7 +135,7 @@ defmodule OOM.Holds.Queue do
     look(:ets.next(queue.entries, from), queue, class, now_ms, room, @looks)
   end
 
-  # One look is left over for the next time, and that begins there.
+  # After @looks holds the search stops, and the next call goes on behind the cursor.
   defp look({class, at_ms, _} = place, queue, class, now_ms, room, looks)
        when at_ms <= now_ms and looks > 0 do
     [{_, key, due_ms, bytes}] = :ets.lookup(queue.entries, place)
@@ -154,10 +154,10 @@ defmodule OOM.Holds.Queue do
   end
 
   defp look(_place, queue, _class, _now_ms, _room, 0), do: {[], queue}
-  # Through: from the front again.
+  # The class is searched through: the next search starts at the front.
   defp look(_other, queue, _class, _now_ms, _room, _looks), do: {[], %{queue | cursor: nil}}
 
-  @doc "One that has lived long enough for its past to be forgotten."
+  @doc "Returns the key of a running hold whose child has lived for `stable_ms`; `nil` for none."
   @spec stable(t(), integer()) :: Hold.key() | nil
   def stable(queue, now_ms) do
     case first_of(queue, :stable) do
@@ -166,7 +166,7 @@ defmodule OOM.Holds.Queue do
     end
   end
 
-  @doc "When the next of all is due, or stable; `nil` where there is nothing to wait for."
+  @doc "Returns the monotonic time in ms at which the next hold is due or stable; `nil` for none."
   @spec next_ms(t()) :: integer() | nil
   def next_ms(queue) do
     [earliest(:ets.first(queue.entries), queue, nil), at(first_of(queue, :stable))]

@@ -1,8 +1,8 @@
 defmodule OOM.Holds.Release do
   @moduledoc false
-  # Asks a supervisor to start what is held, in a process of its own: a start may take as long as it
-  # likes. That process writes what came of it, so a crash of OOM.Holds meanwhile loses nothing and
-  # starts nothing twice: whoever takes up the holds finds it in the row, and waits for it.
+  # Asks a supervisor to start held children, in a process of its own, the releaser, because a start may
+  # take any time. The releaser writes the result into the row. A crash of OOM.Holds meanwhile loses nothing
+  # and starts nothing twice: the next OOM.Holds finds the releaser in the row, and waits for its end.
 
   alias OOM.{Hold, Holds}
   alias OOM.Holds.{Alarm, Store}
@@ -10,8 +10,8 @@ defmodule OOM.Holds.Release do
   @type result :: :ok | {:error, term()}
 
   @doc """
-  Begins, if the hold is one that `may?` come back, and gives it as it is then. The process ends
-  with `{:shutdown, {:released, t:result/0}}`.
+  Begins the release of a hold that `may?` lets go. Returns the releaser, a monitor of it and the new hold,
+  or `nil`. The releaser exits with `{:shutdown, {:released, t:result/0}}`.
   """
   @spec begin(Hold.key(), (Hold.t() -> Hold.t() | nil)) :: {pid(), reference(), Hold.t()} | nil
   def begin(key, may?) do
@@ -36,7 +36,7 @@ defmodule OOM.Holds.Release do
     end
   end
 
-  # Not before the row says so, or nobody would know of it after a crash.
+  # Nothing starts before the row names the releaser. Otherwise a crash of OOM.Holds would hide the start.
   @doc false
   @spec wait(pid()) :: :ok
   def wait(holds) do
@@ -56,7 +56,7 @@ defmodule OOM.Holds.Release do
     end
   end
 
-  # Unless it was killed again in the meantime, which has the last word.
+  # A kill in the meantime has replaced the row, and wins.
   defp settle(hold, result) do
     {before, now} =
       Store.update(Hold.key(hold), fn
@@ -78,7 +78,7 @@ defmodule OOM.Holds.Release do
   defp settled(hold, {:error, reason}),
     do: Hold.not_started(hold, reason, now(), &:rand.uniform/0)
 
-  # Somebody has started another one under its name: there is nobody to bring back.
+  # Another process was started under the child's name, so no child is left to bring back.
   defp replaced(hold, pid) do
     Alarm.already_started(hold, hold.id, pid)
     {before, _none} = Store.update(Hold.key(hold), &if(mine?(&1), do: nil, else: &1))
@@ -88,11 +88,11 @@ defmodule OOM.Holds.Release do
 
   defp mine?(hold), do: match?(%Hold{state: :releasing}, hold) and hold.releaser == self()
 
-  @doc "What a release that was cut short leaves behind."
+  @doc "Returns the hold after a release that was cut short."
   @spec failed(Hold.t()) :: Hold.t()
   def failed(hold), do: Hold.failed(hold, now(), &:rand.uniform/0)
 
-  # Under its new pid, so that a relapse finds it; it may have had one already.
+  # The row moves to the new pid, where a relapse looks. A child killed again may have a row there already.
   defp rename(%Hold{supervisor: supervisor} = hold, pid) do
     {_, now} =
       Store.update({supervisor, pid}, fn
@@ -114,14 +114,14 @@ defmodule OOM.Holds.Release do
       {:ok, pid, _info} when is_pid(pid) -> {:ok, pid}
       {:error, {:already_started, pid}} when is_pid(pid) -> {:already_started, pid}
       {:error, _} = error -> error
-      # Ignored: it stays down.
+      # Ignored: the child stays down.
       _ -> :ok
     end
   end
 
   defp start(how, %Hold{supervisor: supervisor} = hold) do
     Enum.reduce_while(hold.ids, :ok, fn id, :ok ->
-      # One that has started may have been killed again, and its hold then tells of all.
+      # A child just started may have been killed again. The new hold then covers all ids.
       with %Hold{state: :releasing} <- Store.lookup(Hold.key(hold)),
            result = restart(how, supervisor, Hold.key(hold), id),
            false <- failed?(result, hold, id) do
@@ -133,8 +133,8 @@ defmodule OOM.Holds.Release do
     end)
   end
 
-  # Its supervisor does not wait for its end, as others do; and it must not run twice. Whoever killed
-  # it sees to it that it ends.
+  # The supervisor has forgotten the child and does not wait for its end, and the child must not run twice.
+  # The killer makes sure of the end.
   defp gone(pid) when is_pid(pid) do
     ref = Process.monitor(pid)
     receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
@@ -148,7 +148,7 @@ defmodule OOM.Holds.Release do
   defp restart(:restart_held, supervisor, key, id),
     do: GenServer.call(supervisor, {__MODULE__, key, id}, :infinity)
 
-  # What its child would be, another process is: it has nothing to wait for.
+  # Another process runs in the child's place, so the hold has nothing to wait for.
   defp failed?({:error, {:already_started, pid}}, hold, id) when is_pid(pid) do
     Alarm.already_started(hold, id, pid)
     false
@@ -160,8 +160,8 @@ defmodule OOM.Holds.Release do
   defp failed?(_, _hold, _id), do: false
 
   @doc """
-  Starts all of these, as there will be nobody to bring them back; each supervisor in its own time.
-  Waits for them no longer than `timeout_ms`.
+  Starts the children of all `holds`, for which no later return will come. Supervisors are asked in
+  parallel. Waits `timeout_ms` at most.
   """
   @spec all([Hold.t()], timeout()) :: :ok
   def all(holds, timeout_ms) do

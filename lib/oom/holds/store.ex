@@ -1,16 +1,16 @@
 defmodule OOM.Holds.Store do
   @moduledoc false
-  # The holds, in a table that outlives all who write to it: supervisors, those who release, and
-  # OOM.Holds. Nobody waits for anybody: a row is only replaced by one that was made from it, as its
-  # version tells. Otherwise the change is made again from what is there by then.
+  # The holds, in a table that outlives all writers: supervisors, releasers and OOM.Holds. No writer waits
+  # for another. A row is replaced only by a row made from it, as the version tells; otherwise the change is
+  # made again from the present row.
   #
-  # The table is ordered, so that those of one supervisor are next to each other.
+  # The table is ordered, so the rows of a supervisor are next to each other.
 
   alias OOM.{Hold, Holds}
 
   @doc """
-  Replaces a hold by what `change` makes of it; `nil` stands for none. Returns what was there and
-  what is there now. `change` may be called several times.
+  Replaces a hold by the result of `change`; `nil` stands for no hold. Returns the old and the new hold.
+  May call `change` several times.
   """
   @spec update(Hold.key(), (Hold.t() | nil -> Hold.t() | nil)) :: {Hold.t() | nil, Hold.t() | nil}
   def update(key, change) do
@@ -32,7 +32,7 @@ defmodule OOM.Holds.Store do
   defp write(key, %{version: version} = old, new) do
     replace(key, version, new) == 1
   rescue
-    # An id that means something else in a pattern, like :_, cannot be matched for.
+    # An id with a special meaning in a match pattern, like :_, cannot be matched for.
     ArgumentError -> lookup(key) == old and put(key, new)
   end
 
@@ -58,7 +58,7 @@ defmodule OOM.Holds.Store do
   @spec all() :: [Hold.t()]
   def all, do: select({:_, :"$1"})
 
-  @doc "Those of one supervisor; costs what they are, not what all are."
+  @doc "Returns the holds of one supervisor, at the cost of reading only these."
   @spec all(pid()) :: [Hold.t()]
   def all(supervisor), do: select({{supervisor, :_}, :"$1"})
 

@@ -1,7 +1,7 @@
 defmodule OOM.Supervisor.Callback do
   @moduledoc false
-  # The callback module `:supervisor` calls: asks the user's module and wraps the children it
-  # names. Also called on a hot code change, so it has no side effects but the strategy it notes.
+  # The callback module of `:supervisor`: calls the user's module and wraps the children from the result.
+  # Also called on a hot code change, so all side effects (notes and rows) can be repeated.
 
   alias OOM.{Child, Tables, Tree}
 
@@ -31,8 +31,8 @@ defmodule OOM.Supervisor.Callback do
     end
   end
 
-  # Before its children start, which may be supervisors, too. The children of a template are not
-  # wrapped; they are found, and this supervisor is told of their kill, like any other.
+  # Called before the children start, which may be supervisors too. Children of a template are not wrapped:
+  # the walk finds them, and a visit tells this supervisor of a kill, as with a plain supervisor.
   defp known(flags, options) do
     strategy = strategy(flags)
 
@@ -43,19 +43,19 @@ defmodule OOM.Supervisor.Callback do
         true -> :oom
       end
 
-    # A unit is what its supervisor made it, once it was started.
+    # Once a unit has started, its row is the parent's and stays, also on a code change.
     Tables.while_there(fn ->
       if Tree.kind(self()) != :unit do
         Tree.put(self(), kind, Tree.Start.parent(), options)
 
-        # Its children go one by one, and nobody has to ask who goes with whom.
+        # No child takes a sibling down, so no walk has to ask for the facts.
         if strategy == :one_for_one and auto_shutdown(flags) == :never,
           do: Tree.put_facts(self(), {:one_for_one, :never, []})
       end
     end)
   end
 
-  # On a code change nobody is starting this supervisor, and what it was started with holds.
+  # On a code change no process starts this supervisor, and the options of its start still hold.
   defp inherited do
     with nil <- Process.get({__MODULE__, :inherited}) do
       inherited = Tree.Start.inherited()
@@ -64,31 +64,31 @@ defmodule OOM.Supervisor.Callback do
     end
   end
 
-  @doc "The options for children added later."
+  @doc "Returns the options for children added later."
   @spec options() :: keyword()
   def options, do: elem(noted(), 1)
 
   @spec strategy() :: term()
   def strategy, do: elem(noted(), 0)
 
-  @typedoc "What the supervisor goes by, besides OTP's state."
+  @typedoc "The strategy and the options, kept beside OTP's state."
   @type noted :: {strategy :: term(), options :: keyword()}
 
   @spec noted() :: noted()
   def noted, do: Process.get(__MODULE__, {:one_for_one, []})
 
-  @doc "Whether the calling process is an OOM.Supervisor."
+  @doc "Tells whether the calling process is an OOM.Supervisor."
   @spec here?() :: boolean()
   def here?, do: Process.get(__MODULE__) != nil
 
-  @doc "Also to go back to what it was, where OTP refuses what a code change has brought."
+  @doc "Notes strategy and options; also restores them where OTP refuses a code change."
   @spec note(noted()) :: :ok
   def note(noted) do
     Process.put(__MODULE__, noted)
     :ok
   end
 
-  # A template takes further arguments at each start; it is left as it is.
+  # A template takes further arguments at each start, so the specification stays as given.
   defp wrap(specs, :simple_one_for_one, _options), do: specs
   defp wrap(specs, _strategy, options), do: Enum.map(specs, &Child.Spec.wrap(&1, options))
 

@@ -1,7 +1,7 @@
 defmodule OOM.Supervisor.Children do
   @moduledoc false
-  # Which child a pid is, kept in the supervisor's own process dictionary: the state of the
-  # process is OTP's and stays as OTP knows it. Holds at most one pid per child id.
+  # The child of each pid, in the supervisor's process dictionary, because the process state is OTP's and
+  # stays as OTP knows it. At most one pid per child id.
 
   alias OOM.{Tree, Workers}
 
@@ -19,8 +19,8 @@ defmodule OOM.Supervisor.Children do
   def get(pid), do: Process.get({__MODULE__, pid})
 
   @doc """
-  Tells the supervisor of a worker what was said of that since it was started. The worker's row says it,
-  too, but may be gone when its supervisor hears of its end; a message of its own comes before that.
+  Tells the supervisor of a worker the options set since its start. The worker's row has these options too,
+  but may be gone when the supervisor hears of the exit; a message from the worker comes before the exit.
   """
   @spec tell(pid(), keyword()) :: :ok
   def tell(pid, said) do
@@ -31,7 +31,7 @@ defmodule OOM.Supervisor.Children do
     :ok
   end
 
-  @doc "What is known of it from now on, besides its specification."
+  @doc "Adds options set since the start to the options from the child's specification."
   @spec said(pid(), keyword()) :: :ok
   def said(pid, said) do
     with {id, options} <- get(pid),
@@ -51,7 +51,7 @@ defmodule OOM.Supervisor.Children do
     :ok
   end
 
-  @doc "Forgets a process that has ended, unless its child has a new one already."
+  @doc "Forgets an ended process, unless the child has a new process already."
   @spec ended(pid()) :: :ok
   def ended(pid) do
     case get(pid) do
@@ -60,7 +60,7 @@ defmodule OOM.Supervisor.Children do
     end
   end
 
-  @doc "Forgets all but these: a strategy has ended others along with the one that failed."
+  @doc "Forgets all children but these: a strategy has ended siblings along with a failed child."
   @spec keep([pid()]) :: :ok
   def keep(pids) do
     pids = MapSet.new(pids)

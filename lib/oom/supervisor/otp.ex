@@ -1,17 +1,17 @@
 defmodule OOM.Supervisor.Otp do
   @moduledoc false
-  # What is asked of OTP's `:supervisor`, which keeps the state, in the supervisor itself: each call is a callback of
-  # OTP's, whose state nobody else reads.
+  # Requests to OTP's `:supervisor`, which keeps the state, from inside the supervisor process: each call is
+  # a callback of OTP's, and no other code reads the state.
   #
-  # From OTP 28 on, what `:supervisor` returns may end with an action for `:gen_server` (a timer
-  # after which the supervisor hibernates). The action is passed on where a return is, see `split/1` and `idle/1`.
+  # From OTP 28 on, the result of a callback may end with an action for `:gen_server` (a timer after which
+  # the supervisor hibernates). `split/1` and `idle/1` pass the action on.
 
   alias OOM.Supervisor.Children
 
-  @typedoc "OTP's state, and an action where there is one."
+  @typedoc "OTP's state, and an action if there is one."
   @type rest :: [term()]
 
-  @doc "A reply, and the rest of what was returned."
+  @doc "Splits a reply into its result and the rest."
   @spec split(tuple()) :: {term(), rest()}
   def split(reply) do
     [:reply, result | rest] = Tuple.to_list(reply)
@@ -22,8 +22,8 @@ defmodule OOM.Supervisor.Otp do
   def reply(result, rest), do: List.to_tuple([:reply, result | rest])
 
   @doc """
-  Nothing more to do; with the action that OTP wants now. OTP answers a question that changes nothing with just
-  that.
+  Returns `:noreply` with the state and the action OTP wants now. OTP gives the action in the answer to a
+  request that changes nothing.
   """
   @spec idle(term()) :: tuple()
   def idle(state) do
@@ -38,7 +38,7 @@ defmodule OOM.Supervisor.Otp do
     spec
   end
 
-  @doc "In start order."
+  @doc "Returns the children in start order."
   @spec children(term()) :: [{id :: term(), pid() | :undefined | :restarting}]
   def children(state) do
     {children, _} = split(:supervisor.handle_call(:which_children, from(), state))
@@ -46,9 +46,9 @@ defmodule OOM.Supervisor.Otp do
   end
 
   @doc """
-  The child is dead and its exit already taken from the mailbox. `terminate_child` is what
-  leaves a specification without a process and without a restart; put back as the exit that
-  terminate_child expects, the exit also leaves no error report.
+  Ends a child that is dead and whose exit has left the mailbox. `terminate_child` keeps the specification,
+  without a process and without a restart. Put back with the reason terminate_child expects, the exit
+  leaves no error report either.
   """
   @spec end_quietly(pid(), Supervisor.child_spec(), term()) :: term()
   def end_quietly(pid, spec, state) do
@@ -64,6 +64,6 @@ defmodule OOM.Supervisor.Otp do
     state
   end
 
-  # Nobody waits for an answer.
+  # No process waits for the answer.
   defp from, do: {self(), make_ref()}
 end

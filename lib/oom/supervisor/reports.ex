@@ -1,8 +1,8 @@
 defmodule OOM.Supervisor.Reports do
   @moduledoc false
-  # A supervisor's reports name the start function of the child. This filter puts the user's in
-  # place of ours, which wraps it, before any handler sees the report. Filters run in the process
-  # that reports, so what the supervisor knows of the child is at hand.
+  # A supervisor's reports name the start function of the child. Before any handler sees the report, this
+  # filter puts the user's start function in place of the wrapper. Filters run in the reporting process,
+  # so the supervisor's notes on the child are at hand.
 
   alias OOM.Child
 

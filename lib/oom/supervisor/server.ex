@@ -1,11 +1,11 @@
 defmodule OOM.Supervisor.Server do
   @moduledoc false
-  # OTP's `:supervisor` with one difference: a child that left because of memory is not restarted
-  # and not counted; it is held (OOM.Holds). Everything else, and the state of the process, is
-  # OTP's own: each callback is handed on.
+  # OTP's `:supervisor` with one difference: a child that left because of memory is not restarted and not
+  # counted; the child is held (OOM.Holds). All else, and the process state, is OTP's own: each callback is
+  # passed on.
   #
-  # Why the exit and not a `terminate_child` sent ahead of the kill: the exit tells the whole
-  # story, whoever killed and however busy this process is, so there is no order to get wrong.
+  # The server decides at the exit, not by a `terminate_child` sent ahead of the kill. The exit tells the
+  # whole story, whoever killed and however busy the supervisor is, so no order can go wrong.
 
   @behaviour :gen_server
 
@@ -17,11 +17,11 @@ defmodule OOM.Supervisor.Server do
 
   @impl true
   def init({name, callback, {module, _arg, _options} = arg}) do
-    # What observer and the release handler look for.
+    # The key that observer and the release handler look for.
     Process.put(:"$initial_call", {:supervisor, module, 1})
-    # The name in reports: without one, OTP would name the callback module.
+    # The name in reports. Without a name, OTP would report the callback module.
     name = if name == :self, do: {self(), module}, else: name
-    # OTP makes such a name, too, but its spec says that it is not given one.
+    # OTP builds such names itself, but its spec does not allow them as arguments.
     otp_init = :erlang.make_fun(:supervisor, :init, 1)
 
     with {:stop, {:bad_return, {^callback, :init, other}}} <-
@@ -31,7 +31,7 @@ defmodule OOM.Supervisor.Server do
 
   @impl true
   def handle_call(request, from, state) do
-    # What is asked must not see a child that is dead and neither held nor restarted.
+    # No request may see a dead child that is neither held nor restarted.
     case await_verdicts(state) do
       {:noreply, state} -> request(request, from, state)
       stop -> stop
@@ -57,7 +57,7 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # The user's own word on a held child ends the hold.
+  # A request by the user for a held child ends the hold.
   defp request({action, id} = request, from, state)
        when action in [:terminate_child, :restart_child, :delete_child] do
     {result, rest} = split(:supervisor.handle_call(request, from, state))
@@ -70,7 +70,7 @@ defmodule OOM.Supervisor.Server do
     reply(result, rest)
   end
 
-  # Its user may have decided otherwise since that was sent.
+  # The user may have decided otherwise since the releaser sent this request.
   defp request({Release, key, id}, {releaser, _} = from, state) do
     if Holds.Down.returns?(key, id, releaser) do
       request({:restart_child, id}, from, state)
@@ -82,7 +82,7 @@ defmodule OOM.Supervisor.Server do
 
   defp request(request, from, state), do: :supervisor.handle_call(request, from, state)
 
-  # A restart that has failed is tried again.
+  # OTP retries a failed restart.
   @impl true
   def handle_cast(message, state),
     do: by_itself(state, fn -> :supervisor.handle_cast(message, state) end)
@@ -90,8 +90,8 @@ defmodule OOM.Supervisor.Server do
   @impl true
   def handle_info({:EXIT, pid, reason} = exit, state) do
     if Verdict.pending() != [] and strategy_takes_others?() do
-      # What a strategy does to all its children goes by one end after the other. Back into the
-      # mailbox, where OTP expects the exit of a child it ends.
+      # A strategy acts on all children, so pending verdicts come first, one end after another. The exit goes
+      # back into the mailbox, where OTP expects the exits of children it ends.
       send(self(), exit)
       with {:noreply, state} <- await_verdicts(state), do: idle(state)
     else
@@ -112,12 +112,12 @@ defmodule OOM.Supervisor.Server do
 
   @impl true
   def terminate(reason, state) do
-    # OTP looks for the exits of the children it ends in the mailbox.
+    # OTP looks in the mailbox for the exits of the children it ends.
     for {pid, why} <- Enum.reverse(Verdict.pending()), do: send(self(), {:EXIT, pid, why})
     :supervisor.terminate(reason, state)
   end
 
-  # As OTP's own tells it, and with the module the release handler asks for.
+  # As in OTP, with the module the release handler asks for.
   @impl true
   def format_status(:terminate, [_dictionary, state]), do: state
 
@@ -159,8 +159,8 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # The last significant child that runs may end in order while another is held, which is to come
-  # back: OTP would take the absence of that for its end, and end this supervisor.
+  # The last running significant child may end in order while another is held and will come back. OTP
+  # would take the held child for ended, and end this supervisor.
   defp left(pid, {id, _options}, reason, state) do
     with true <- Visit.ends_with_all?(state),
          spec = childspec(id, state),
@@ -188,7 +188,7 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # Of this one alone: the report on another may not have been read yet.
+  # For this child alone: the report on another child may be unread yet.
   defp settle_verdict(pid, state) do
     with {:ok, reason} <- Verdict.take(pid),
          child when child != nil <- Children.get(pid) do
@@ -206,14 +206,14 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # OTP's own way with an exit.
+  # OTP handles the exit.
   defp exited(pid, reason, state) do
     result = by_itself(state, fn -> :supervisor.handle_info({:EXIT, pid, reason}, state) end)
     Children.ended(pid)
     result
   end
 
-  # What OTP does here may start children, and may end some.
+  # OTP may start and end children here.
   defp by_itself(state, fun) do
     if strategy_takes_others?() do
       result = Starts.own(held(state), fun)
@@ -225,7 +225,7 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # Those of them that are down: one that its user has started again is like any other.
+  # Held children that are down. A child the user has started again counts as running.
   defp held(state) do
     case Holds.Down.ids(self()) do
       [] -> []
@@ -238,7 +238,7 @@ defmodule OOM.Supervisor.Server do
   defp strategy_takes_others?, do: Callback.strategy() in [:one_for_all, :rest_for_one]
 
   defp hold(pid, {id, options}, state) do
-    # As it is now: the code may have changed since the child was started.
+    # The present specification: the code may have changed since the child's start.
     case childspec(id, state) do
       %{restart: :temporary} = spec -> forget(pid, spec, {:shutdown, :memory_pressure}, state)
       spec -> hold(pid, spec, options, state)
@@ -262,7 +262,7 @@ defmodule OOM.Supervisor.Server do
     end
   end
 
-  # As ever; and where it is significant, this supervisor may end.
+  # As in OTP. The end of a significant child may end this supervisor.
   defp forget(pid, spec, reason, state) do
     case Visit.fate(spec.id, spec, state) do
       :waits ->

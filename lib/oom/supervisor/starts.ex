@@ -1,10 +1,10 @@
 defmodule OOM.Supervisor.Starts do
   @moduledoc false
-  # Whose word a start is, noted in the supervisor's process dictionary. What OTP starts on its own
-  # account (all children at the beginning, and what a strategy restarts) must leave the held ones
-  # down, and must not fail because memory is short. A start somebody asked for is a start.
+  # Whether OTP or the user asked for a start, noted in the supervisor's process dictionary. OTP's own starts
+  # (all children at the beginning, restarts by a strategy) must leave held children down, and must not fail
+  # because memory is short. A start requested by the user always goes ahead.
 
-  @doc "Runs `fun`, in which OTP starts children by itself; those of `held` stay down."
+  @doc "Runs `fun`, in which OTP starts children by itself; children in `held` stay down."
   @spec own([id :: term()], (() -> result)) :: result when result: term()
   def own(held, fun) do
     Process.put(__MODULE__, held)
@@ -19,7 +19,7 @@ defmodule OOM.Supervisor.Starts do
   @spec own?() :: boolean()
   def own?, do: Process.get(__MODULE__) != nil
 
-  @doc "Whether this child must not be started now."
+  @doc "Tells whether this child must not be started now."
   @spec held?(term()) :: boolean()
   def held?(id), do: id in Process.get(__MODULE__, [])
 end

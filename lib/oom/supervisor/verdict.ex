@@ -1,27 +1,28 @@
 defmodule OOM.Supervisor.Verdict do
   @moduledoc false
-  # Whether a child left because of memory, and the children whose verdict comes later. Called in the supervisor.
+  # Decides whether a child left because of memory, and keeps the children whose verdict comes later. Called
+  # in the supervisor.
   #
-  # A victim of memory is a child that the guard has marked, that the VM's heap report names (OOM.HeapReports), or
-  # that leaves with the reason of victims. Any other end is a crash like any other.
+  # A victim of memory is a child marked by the guard, named by the VM's heap report (OOM.HeapReports), or
+  # ended with the victims' exit reason. Any other end is an ordinary crash.
   #
-  # `:killed` says nothing of the killer. Where the VM may have killed, because there is a cap, the VM makes a
-  # report with the exit, and the restart waits until the report is read. A protected worker never waits: the
-  # supervisor restarts a protected worker at once, whatever the reason.
+  # `:killed` does not name the killer. A child with a heap cap may have been killed by the VM, which then
+  # sends a report with the exit, so the restart waits until the report is read. A protected worker never
+  # waits: the supervisor restarts a protected worker at once, whatever the reason.
 
   alias OOM.{Child, HeapReports, Tables, Victims}
 
-  # By then a `:killed` child that has a cap is a crash like any other, if the reader of the VM's reports does
-  # not answer. Longer than loops within one timeslice have kept it from running.
+  # Without an answer by then from the reader of the VM's reports, a `:killed` child with a cap counts as an
+  # ordinary crash. Loops within one timeslice have kept the reader from running for less than this.
   @verdict_ms 5_000
 
-  @typedoc "`:ended`: a supervisor that ended because of what was killed below it."
+  @typedoc "`:ended`: a supervisor that ended because of a kill below."
   @type t :: :memory | :ended | :unknown | :other
 
   @spec on(pid(), term(), keyword()) :: t()
   def on(pid, reason, options) do
     cond do
-      # While the application is stopped nobody could bring it back.
+      # While the application is stopped, no process could bring the child back.
       Tables.config() == nil or Tables.stopping?() -> :other
       protected?(options) -> :other
       reason == {:shutdown, :memory_pressure} -> :memory
@@ -34,7 +35,7 @@ defmodule OOM.Supervisor.Verdict do
 
   defp worker?(options), do: Keyword.get(options, :type, :worker) == :worker
 
-  # A protected supervisor means protected workers below.
+  # The priority of a protected supervisor is the priority of the workers below.
   defp protected?(options),
     do: (worker?(options) or options[:unit] == true) and Child.rank(options) == :protected
 
@@ -42,7 +43,7 @@ defmodule OOM.Supervisor.Verdict do
   defp ended?(:shutdown, options), do: options[:type] == :supervisor and options[:unit] != true
   defp ended?(_reason, _options), do: false
 
-  @doc "The verdict on this child comes later, as the message `{OOM.Supervisor.Verdict, pid}`."
+  @doc "Notes that the verdict on this child comes later, as the message `{OOM.Supervisor.Verdict, pid}`."
   @spec wait_for(pid(), term()) :: reference()
   def wait_for(pid, reason) do
     Process.put(__MODULE__, [{pid, reason} | pending()])
@@ -50,11 +51,11 @@ defmodule OOM.Supervisor.Verdict do
     Process.send_after(self(), {__MODULE__, pid}, @verdict_ms)
   end
 
-  @doc "The children on whom there is no verdict yet, the last one first, and how each ended."
+  @doc "Returns the children without a verdict yet, the last child first, and how each ended."
   @spec pending() :: [{pid(), reason :: term()}]
   def pending, do: Process.get(__MODULE__, [])
 
-  @doc "How this child ended, if there was no verdict yet; the child waits no longer. Else `nil`."
+  @doc "Returns how this child ended and removes it from the pending children; `nil` if not pending."
   @spec take(pid()) :: {:ok, reason :: term()} | nil
   def take(pid) do
     with {{^pid, reason}, rest} <- List.keytake(pending(), pid, 0) do

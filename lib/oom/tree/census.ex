@@ -1,11 +1,11 @@
 defmodule OOM.Tree.Census do
   @moduledoc false
-  # When to look for what came below the supervisors (OOM.Tree.Walk). Where many come and go, it is
-  # looked often, so that little is new when memory becomes short; where nobody comes, ten times more
-  # rarely. Never more than a share of one CPU.
+  # Decides when to walk for new processes below the supervisors (OOM.Tree.Walk): often where many come and
+  # go, so that few are new when memory becomes short; at least ten times less often where none come. Walks
+  # never take more than a share of one CPU.
   #
-  # Under pressure it hurries while memory moves. Where it stands still there is next to nothing to find,
-  # whatever the level: all that has come takes memory. Then it looks once a minute.
+  # Under pressure walks come faster while memory moves. While memory stands still there is next to nothing
+  # to find, at any level, because new processes take memory. Then a walk comes once a minute.
 
   use GenServer
 
@@ -15,58 +15,58 @@ defmodule OOM.Tree.Census do
   @least_ms 1_000
   @most_ms 10_000
   @rest_ms 60_000
-  # The next walk begins no sooner than so many times the length of the last one after it.
+  # The pause after a walk is at least so many times the length of the walk.
   @share %{normal: 19, elevated: 4, high: 4, critical: 4}
-  # The same where it found nobody and memory stands still: 100,000 processes take 150 ms.
+  # The same after a walk that found no worker, while memory stands still: 100,000 processes take 150 ms.
   @rest_share 249
-  # Under pressure.
+  # The pause under pressure.
   @hurry_ms 100
-  # A walk that found more new ones than this part of all should have been sooner.
+  # A walk that finds more new workers than this part of all processes came too late.
   @part 50
 
-  # Its one large thing is a list that is replaced each time.
+  # The only large term is a list, replaced at each walk.
   @spawn [priority: :high, fullsweep_after: 0]
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
     do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: @spawn)
 
-  @doc "The level has changed."
+  @doc "Tells the census and the rounds that the level has changed."
   @spec pressure(OOM.level()) :: :ok
   def pressure(level) do
     Rounds.pressure(level)
     tell({:pressure, level})
   end
 
-  @doc "Memory has moved; by the accountant, who does not wait."
+  @doc "Tells the census that memory has moved. Called by the accountant, which does not wait."
   @spec moved() :: :ok
   def moved, do: tell(:moved)
 
-  @doc "A supervisor has started."
+  @doc "Tells the census that a supervisor has started."
   @spec changed() :: :ok
   def changed, do: tell(:changed)
 
-  @doc "Walks now and returns when it is through; for tests and tools."
+  @doc "Walks now and returns after the walk; for tests and tools."
   @spec walk() :: :ok
   def walk, do: GenServer.call(__MODULE__, :walk, :infinity)
 
   @impl true
   def init(nil) do
     state = %{
-      # Whoever knows better tells only of changes.
+      # Messages tell only of later changes.
       level: OOM.level(),
       walk: nil,
       began_ms: 0,
       pause_ms: @least_ms,
-      # when the last walk was through, and how long it took
+      # the end and the length of the last walk
       ended_ms: 0,
       took_ms: 0,
-      # memory has moved since the walk under way began; and whether the last found nobody
+      # whether memory has moved since the current walk began, and whether the last walk found no worker
       moved?: false,
       quiet?: false,
-      # whom the next walk passes by
+      # processes the next walk skips
       settled: [],
-      # who waits for the walk under way, and for the one after it
+      # callers waiting for the current walk, and for the walk after
       callers: [],
       next: [],
       timer: nil
@@ -79,7 +79,7 @@ defmodule OOM.Tree.Census do
   def handle_call(:walk, from, %{walk: nil} = state),
     do: {:noreply, start(%{state | callers: [from | state.callers]})}
 
-  # The walk under way may have passed by what the caller means: another one follows it.
+  # The current walk may have missed the process the caller means, so another walk follows.
   def handle_call(:walk, from, state), do: {:noreply, %{state | next: [from | state.next]}}
 
   @impl true
@@ -128,7 +128,7 @@ defmodule OOM.Tree.Census do
   defp pause(%{all: all, found: found}, _state) when found * @part > all, do: @least_ms
   defp pause(_result, state), do: min(state.pause_ms * 2, @rest_ms)
 
-  # The next walk begins as soon as it may.
+  # Begins the next walk as early as allowed.
   defp hurry(%{walk: nil} = state) do
     soon = soon_ms(state)
     wait = max(soon, share_ms(state)) - (System.monotonic_time(:millisecond) - state.ended_ms)

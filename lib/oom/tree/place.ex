@@ -27,8 +27,8 @@ defmodule OOM.Tree.Place do
 
   defp above(_parent, _pid, _ancestors, _generations), do: :nobody
 
-  # What proc_lib has noted costs nothing. Any other process that is asked for the parent answers at the end of
-  # its turn, and the caller waits.
+  # Ancestors noted by proc_lib cost nothing. Any other process asked for its parent answers at the end of a
+  # turn, and the caller waits.
   defp next(pid, [], generations), do: above(Tree.parent(pid), pid, [], generations)
 
   defp next(pid, [ancestor | beyond], generations) do
@@ -50,9 +50,9 @@ defmodule OOM.Tree.Place do
   end
 
   @doc """
-  A worker that the process `pid` has started tells of itself. Where `pid` is a supervisor that no walk has found
-  yet, the supervisor has a place from now on: the supervisor of a worker that may be killed is told, and is
-  asked for the workers that would go too. Once for all children.
+  Called when a worker started by `pid` registers itself. Where `pid` is a supervisor that no walk has found
+  yet, the supervisor gets a place now. The guard tells the supervisor before a kill, and asks for the
+  workers that would go too. One look covers all children.
   """
   @spec met(pid() | nil) :: :ok
   def met(pid) do
@@ -61,7 +61,7 @@ defmodule OOM.Tree.Place do
     :ok
   end
 
-  # The process waits for a child to start, so the process answers at once.
+  # The process is waiting for a child's start, so the process answers at once.
   defp meet(pid) do
     case InitialCall.of(pid) do
       {:supervisor, _, _} ->
@@ -86,12 +86,12 @@ defmodule OOM.Tree.Place do
   defp find_new(pid, parent, generations) do
     with options when options != nil <- find(parent, generations),
          {:supervisor, _, _} <- InitialCall.of(pid) do
-      # The parent may start a sibling just now, and what is said then is said of the sibling.
+      # The parent may be starting a sibling just now, and the note is then about the sibling.
       {type, said, others} = Start.noted(parent)
       its_own? = type == :supervisor and pid not in others
       options = if its_own?, do: Keyword.merge(options, said), else: options
       if Tree.put_new(pid, :supervisor, parent, options), do: Census.changed()
-      # Another process may have been first, and have known more.
+      # Another process may have been first, with better knowledge.
       Tree.options(pid)
     else
       _ -> nil

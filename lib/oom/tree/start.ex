@@ -1,11 +1,12 @@
 defmodule OOM.Tree.Start do
   @moduledoc false
-  # What a supervisor says of itself and of a child while one of them starts, and what holds for the supervisor, from
-  # the nearest one above. Called in the supervisor, which has no row in OOM.Tree until its start is through.
+  # The declarations of a supervisor about itself and about a child, while either starts, and the options from
+  # the nearest supervisor above. Called in the supervisor, which has no row in OOM.Tree until the start is
+  # through.
 
   alias OOM.{Priority, Tree, Workers}
 
-  @doc "Called in a supervisor that starts, in `init/1`: the priority of all workers below."
+  @doc "Called in a starting supervisor, in `init/1`: declares the priority of all workers below."
   @spec declare(Priority.rank()) :: :ok
   def declare(rank) do
     Process.put({Tree, :declared}, rank)
@@ -16,7 +17,7 @@ defmodule OOM.Tree.Start do
     :ok
   end
 
-  @doc "Called in a supervisor: what the supervisor has declared."
+  @doc "Called in a supervisor: returns the options the supervisor has declared."
   @spec declared() :: Tree.options()
   def declared do
     case Process.get({Tree, :declared}) do
@@ -26,9 +27,9 @@ defmodule OOM.Tree.Start do
   end
 
   @doc """
-  Called in a supervisor that is about to start a child. The child may be a supervisor, whatever the specification
-  says, and a process below the child may ask for its options before the start is through. `rank` is the rank of
-  a worker, which may be registered before that, too; else `nil`.
+  Called in a supervisor about to start a child. The child may be a supervisor, whatever the specification
+  says, and a process below may ask for its options before the start is through. `rank` is the rank of a
+  worker, which may register before the end of the start too; else `nil`.
   """
   @spec starting(Tree.options(), Priority.rank() | nil) :: true
   def starting(options, rank) do
@@ -37,14 +38,14 @@ defmodule OOM.Tree.Start do
     :ets.insert(Tree, {{:starting, self()}, note, since})
   end
 
-  @doc "Supervisors that have begun to start a worker before this time, and the rank of that worker."
+  @doc "Returns the supervisors that began to start a worker before this time, and the rank of each worker."
   @spec being_started(integer()) :: [{pid(), Priority.rank()}]
   def being_started(before_ms) do
     row = {{:starting, :"$1"}, :_, {:"$2", :"$3"}}
     :ets.select(Tree, [{row, [{:"=<", :"$2", before_ms}], [{{:"$1", :"$3"}}]}])
   end
 
-  # The children that were there before, of which the note says nothing. An OOM.Supervisor tells of all children.
+  # The older children, which the note is not about. An OOM.Supervisor registers all of its children.
   defp others(:supervisor) do
     if Tree.kind(self()) == :oom, do: [], else: :erlang.process_info(self(), :links) |> elem(1)
   end
@@ -54,15 +55,15 @@ defmodule OOM.Tree.Start do
   @spec started() :: true
   def started, do: :ets.delete(Tree, {:starting, self()})
 
-  @doc "Called in a supervisor that starts: what holds for the supervisor, from the nearest supervisor above."
+  @doc "Called in a starting supervisor: returns the options from the nearest supervisor above."
   @spec inherited() :: Tree.options()
   def inherited, do: inherited(Process.get(:"$ancestors", []), self())
 
-  @doc "Called in a supervisor that starts: the process that starts the supervisor."
+  @doc "Called in a starting supervisor: returns the process that starts the supervisor."
   @spec parent() :: pid() | nil
   def parent, do: :"$ancestors" |> Process.get([nil]) |> hd() |> whereis()
 
-  @doc "The process of an ancestor, which proc_lib notes by pid or by name."
+  @doc "Returns the process of an ancestor, noted by proc_lib as a pid or a name."
   @spec whereis(pid() | atom()) :: pid() | port() | nil
   def whereis(name) when is_atom(name) and name != nil, do: Process.whereis(name)
   def whereis(pid_or_nil), do: pid_or_nil
@@ -70,7 +71,7 @@ defmodule OOM.Tree.Start do
   defp inherited([ancestor | above], below) do
     pid = whereis(ancestor)
 
-    # A process that is known was started before, whatever starts now.
+    # A process with a row is older than the start under way.
     starting =
       if Tree.lookup(below) == nil and not Workers.member?(below), do: note(pid), else: []
 
@@ -84,11 +85,11 @@ defmodule OOM.Tree.Start do
 
   defp inherited(_none, _below), do: []
 
-  @doc "The options of the child that `pid` starts just now."
+  @doc "Returns the options of the child that `pid` is starting just now."
   @spec note(pid() | nil) :: Tree.options()
   def note(pid), do: pid |> noted() |> elem(1)
 
-  @doc "What a process says of the child that starts just now: type, options, and the older children, not meant."
+  @doc "Returns the note of `pid` on the child starting now: its type and options, and the older children."
   @spec noted(pid() | nil) :: {atom(), Tree.options(), [pid()]}
   def noted(pid) do
     case :ets.lookup(Tree, {:starting, pid}) do
@@ -97,8 +98,8 @@ defmodule OOM.Tree.Start do
     end
   end
 
-  @doc "Called in a supervisor: what holds for the children."
+  @doc "Called in a supervisor: returns the options for the children."
   @spec here() :: Tree.options()
-  # A supervisor without a row starts just now, and the process above has not heard of the supervisor yet.
+  # A supervisor without a row is starting just now, and the process above has not heard of the supervisor.
   def here, do: Tree.row_options(self()) || inherited()
 end

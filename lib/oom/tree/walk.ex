@@ -1,46 +1,46 @@
 defmodule OOM.Tree.Walk do
   @moduledoc false
-  # Finds whoever came below an OOM.Supervisor without a word to us: one look at all processes, in a
-  # throw-away process (OOM.Tree.Census). Each new one is classified once, by the nearest of its
-  # ancestors that is known: below a supervisor it is another one, or a worker with what was declared
-  # above it; what a worker has started is the worker's own (OOM.Owned.Children).
+  # Finds processes below an OOM.Supervisor that have not registered: one look at all processes, in a
+  # throw-away process (OOM.Tree.Census). Each new process is classified once, by its nearest known
+  # ancestor. Below a supervisor, the process is a supervisor, or a worker with the options declared
+  # above. A process started by a worker is the worker's own (OOM.Owned.Children).
   #
-  # What is asked of a process is read without a signal to it unless it just runs (0.6 us here).
-  # Only of the few that trap exits, as every supervisor does, the dictionary is read.
+  # Reading from a process needs no signal unless the process is running (0.6 us here). The dictionary is
+  # read only of the few processes that trap exits, as every supervisor does.
 
   alias OOM.{Bonds, InitialCall, Tree, Units, Victims, Visit, Workers}
 
-  # Supervisors with a loop of their own, that nobody may have declared to be one.
+  # Supervisors with a loop of their own, which may not be declared as supervisors.
   @special [:ranch_conns_sup]
-  # Linked with whoever uses them: their end is the end of all those, who can be killed one by one.
+  # Linked with all their users. Such an end would end all users, and the guard can kill users one by one.
   @linked [Registry.Partition]
-  # Further up nobody looks, whoever started or awaits whom.
+  # The search through ancestors stops here, whoever started or awaits whom.
   @generations 16
-  # Of so many new tasks it is asked in one walk whom their end would take along.
+  # The most new tasks a walk checks for processes bound to them.
   @tasks 1_000
-  # Longer than a supervisor that is not starting a child takes to answer, on a busy machine, too: one
-  # that has not answered cannot keep its children from being killed beside a protected one.
+  # Longer than a supervisor takes to answer unless it is starting a child, on a busy machine too. A
+  # supervisor without an answer cannot spare the siblings of a protected child.
   @facts_ms 250
 
   @typedoc """
-  How many processes there are, how many of them were new workers, and whom the next walk can pass
-  by: they have their place, and it does not change.
+  The number of all processes, the number of new workers among them, and the processes the next walk can
+  skip: settled in a place that does not change.
   """
   @type result :: %{all: non_neg_integer(), found: non_neg_integer(), settled: [pid()]}
 
-  @doc "One walk, past those that were settled at the last."
+  @doc "Walks once over all processes but those settled in the last walk."
   @spec run([pid()]) :: result()
   def run(settled \\ []) do
     Tree.prune()
-    # The list comes nearly sorted, and to take one from the other is ten times cheaper than to
-    # look each of them up.
+    # The list comes nearly sorted, and subtracting a list is ten times cheaper than looking up
+    # each process.
     pids = :lists.sort(Process.list())
     state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
     ask_changed(state)
     _ = bind(state.tasks)
     Units.refresh()
 
-    # Whose supervisor has not told of itself yet has no place, and is looked at again.
+    # A process whose supervisor has not registered yet has no place, and is looked at again.
     %{
       all: length(pids),
       found: state.found,
@@ -55,7 +55,7 @@ defmodule OOM.Tree.Walk do
       {nowhere, state} when nowhere in [:outside, :too_far] ->
         %{state | outside: [pid | state.outside]}
 
-      # It told of itself. To its supervisor's facts it is as new as one that was found.
+      # The worker has registered itself, but is new to the facts of its supervisor.
       {{:worker, ^pid}, state} ->
         told(Workers.lookup(pid), state)
 
@@ -73,7 +73,7 @@ defmodule OOM.Tree.Walk do
 
   defp told(_, state), do: state
 
-  # Whose a process is: {:worker, pid}, {:supervisor, pid, options}, or :outside.
+  # The place of a process: {:worker, pid}, {:supervisor, pid, kind, options}, :outside or :too_far.
   defp place(pid, state, generation) do
     cond do
       Workers.member?(pid) ->
@@ -98,7 +98,7 @@ defmodule OOM.Tree.Walk do
   end
 
   defp known({pid, :unknown, _, options, _}, state) do
-    # It was said to be a supervisor; of what kind tells how it is told of a kill.
+    # Declared as a supervisor; the kind decides how the supervisor is told of a kill.
     kind = trapping(InitialCall.of_supervisor(pid), :supervisor)
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
@@ -117,20 +117,20 @@ defmodule OOM.Tree.Walk do
     end
   end
 
-  # Siblings have the same answer, so a parent is looked up once.
+  # Siblings have the same answer, so each parent is looked up once.
   defp whose(parent, %{seen: seen} = state, _generation) when is_map_key(seen, parent),
     do: {seen[parent], state}
 
   defp whose(parent, state, generation) do
     {place, state} = place(parent, state, generation + 1)
     {place, state} = corrected(place, parent, state)
-    # What is too far for this one need not be for its parent's other children.
+    # A parent too far from this process may be near enough to other children.
     seen = if place == :too_far, do: state.seen, else: Map.put(state.seen, parent, place)
     {place, %{state | seen: seen}}
   end
 
-  # A worker with children is looked at once: it may have been met before it began to trap exits,
-  # or its specification did not say that it is a supervisor. That was declared all the same.
+  # A worker with children is looked at once. The worker may have been found before it began to trap exits,
+  # or its specification did not declare a supervisor. The declared options apply all the same.
   defp corrected({:worker, parent} = place, parent, state) do
     with nil <- Tree.lookup(parent),
          {:supervisor, _, _} <- InitialCall.of(parent),
@@ -138,7 +138,7 @@ defmodule OOM.Tree.Walk do
       {{:supervisor, parent, :supervisor, Tree.options(parent)},
        changed(parent, :supervisor, state)}
     else
-      # It was looked at already, or is a unit.
+      # The process was looked at already, or is a unit.
       {_, _kind, _, _, _} ->
         {place, state}
 
@@ -150,7 +150,7 @@ defmodule OOM.Tree.Walk do
 
   defp corrected(place, _parent, state), do: {place, state}
 
-  # An OOM.Supervisor tells of its children itself; until it has, they are just starting.
+  # An OOM.Supervisor registers its children itself. Unregistered children are just starting.
   defp classify(_pid, _parent, :oom, _options, state), do: {:outside, state}
 
   defp classify(pid, parent, kind, options, state) do
@@ -177,9 +177,8 @@ defmodule OOM.Tree.Walk do
   defp rank(:linked, _rank), do: :protected
   defp rank(:worker, rank), do: rank
 
-  # Who awaits a task is linked with it, and ends with it: the task is worth as much. Other workers
-  # are not linked with those they work for as a matter of course, and are asked in their turn
-  # (OOM.Bonds.Rounds).
+  # A process that awaits a task is linked with the task and ends with it, so the task gets the rank of that
+  # process. Other workers are seldom linked with the processes they serve, and OOM.Bonds.Rounds checks them.
   defp bind(tasks), do: for(pid <- Enum.take(tasks, @tasks), do: Units.bind(pid, Bonds.rank(pid)))
 
   defp role(pid, type) do
@@ -201,15 +200,15 @@ defmodule OOM.Tree.Walk do
     with row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4)
   end
 
-  # What its supervisor's specification says of it, as far as that is known.
+  # The type in the supervisor's specification, if known.
   defp type({_, _, children}, pid), do: Enum.find_value(children, &(&1.pid == pid && &1.type))
   defp type(_unknown, _pid), do: nil
 
-  # A new child below it: its facts are no longer what they were.
+  # The supervisor has a new child, so its facts are out of date.
   defp changed(pid, kind, state) when kind in [:supervisor, :oom] do
     case Tree.lookup(pid) do
       {_, _, _, _, dynamic} when dynamic in [:dynamic, :tasks] -> state
-      # Types are needed to classify its children, so the first time it is asked at once.
+      # The types are needed to classify the children, so the first request comes at once.
       {_, _, _, _, nil} when not is_map_key(state.asked, pid) -> ask(pid, state)
       _ -> %{state | asked: Map.put_new(state.asked, pid, :again)}
     end
@@ -226,7 +225,7 @@ defmodule OOM.Tree.Walk do
     %{state | asked: Map.put(state.asked, pid, :asked)}
   end
 
-  # And OOM.Supervisors, whose children come without us.
+  # OOM.Supervisors are asked too, because their children register without a walk.
   defp ask_changed(state) do
     for {pid, :again} <- state.asked, do: _ = ask(pid, state)
 
