@@ -2,7 +2,7 @@ defmodule OOM.LogFilter do
   @moduledoc false
   # A filter of the whole logger, under its module's name.
 
-  @doc "Its `filter/2` sees each event from now on, before any handler does."
+  @doc "Installs the module's `filter/2`, which sees each event before any handler does."
   @spec install(module()) :: :ok
   def install(module) do
     _ = :logger.remove_primary_filter(module)
