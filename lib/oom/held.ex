@@ -4,7 +4,7 @@ defmodule OOM.Held do
   `OOM.held/0` lists all held children.
 
     * `:supervisor` - the pid of the child's supervisor
-    * `:id` - the child's id there; where the supervisor gives none (`DynamicSupervisor`), the child's last pid
+    * `:id` - the child's id there; where the supervisor gives none (`DynamicSupervisor`), the last pid
     * `:ids` - all children down together that come back together, in start order: the child, and the
       siblings restarted with it by the supervisor's strategy
     * `:bytes` - the child's size in bytes at the kill; 0 where unknown, or where the child was not started

@@ -25,7 +25,7 @@ defmodule OOM.VM do
   @spec keyed_dictionary?() :: boolean()
   def keyed_dictionary?, do: @keyed_dictionary
 
-  @doc "Returns the value of a key in another process's dictionary, or `nil`; copies no other key on newer VMs."
+  @doc "Returns the value of a key in another process's dictionary, or `nil`; newer VMs copy no other key."
   @spec dictionary(pid(), atom()) :: term()
   if @keyed_dictionary do
     def dictionary(pid, key) do

@@ -4,7 +4,7 @@ defmodule OOM.Beginners do
   # cache that loads in `init/1`, or a leak that begins there, belongs to no worker until then. But the
   # supervisor is linked with the child from the first moment, and waits, so the supervisor answers at once:
   # under pressure a throw-away process asks the supervisor for links. The linked process whose parent is the
-  # supervisor, and which is not registered, is the child. The child is registered with the rank of its
+  # supervisor, and which is not registered, is the child. The child gets the rank of the child's
   # specification. A child that is killed in `init/1` is held by its supervisor (OOM.Child).
   #
   # Nothing tells when the child has taken its memory, so none of the memory counts as growth.
