@@ -2,8 +2,8 @@ defmodule OOM do
   @moduledoc """
   Keeps a BEAM node alive when memory runs out.
 
-  A native thread watches every limit that would kill this VM: each cgroup above it, the host,
-  its rlimits. When the tightest of them comes close, OOM hands unused memory back, tells you,
+  A native thread watches every limit that would kill this VM: each cgroup above the VM, the host,
+  the rlimits. When the tightest limit comes close, OOM hands unused memory back, tells you,
   and then kills the least important workers, only as many as needed, and holds them back until
   there is room again.
 
@@ -21,7 +21,7 @@ defmodule OOM do
         end
       end
 
-  A worker can also speak for itself, from its `init/1`:
+  A worker can also declare its own priority, in `init/1`:
 
       OOM.set_priority(:low)
 
@@ -31,51 +31,54 @@ defmodule OOM do
   |---|---|---|
   | `:normal` | | nothing; held workers come back where there is room for them, here and at every other level |
   | `:elevated` | headroom below twice the floor, or growth reaches the floor in less than 4 s | cached segments go back to the system; figures are gathered more often |
-  | `:high` | growth reaches the floor in less than 1 s | `admit?/1` turns `:low` away; those next in line are asked to shrink (`OOM.Pressure`) |
-  | `:critical` | headroom below the floor, or growth reaches it in less than 100 ms | `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself that is worth no more than whom the guard has just killed |
+  | `:high` | growth reaches the floor in less than 1 s | `admit?/1` turns `:low` away; the next victims are asked to shrink (`OOM.Pressure`) |
+  | `:critical` | headroom below the floor, or growth reaches the floor in less than 100 ms | `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself whose priority is no higher than that of a worker the guard has just killed |
 
-  The floor is the headroom below which the guard acts at once: a sixteenth of the limit, at most 24 MiB
-  and 1/128 of it. That is 28 MiB under 512 MiB, 56 MiB under 4 GiB. Standing still above it is health,
-  however full the node is: nobody is killed, held or turned away for a level alone.
+  The floor is the headroom below which the guard acts at once: a sixteenth of the limit, but at most 24 MiB
+  plus 1/128 of the limit. That is 28 MiB under 512 MiB, 56 MiB under 4 GiB. A node standing still above the
+  floor is healthy, however full: no worker is killed, held or turned away for a level alone.
 
-  What is done does not go by the level:
+  The guard's actions do not follow the level:
 
-    * Where growth would reach the floor within 300 ms, the throttle slows the workers that grow: they
-      stand still (suspended) for 15 to 40 ms, are read, and run for a moment, so that what they take in
-      a turn is a part of what is left. A load of binaries or ETS rows that ends above the floor goes through,
-      a little later; a worker that loads one large heap is killed where the collection that is due may not fit.
-      Workers that wait for messages, or that run and do not grow, are left alone; protected workers and
+    * Where growth would reach the floor within 300 ms, the throttle slows the growing workers. The throttle
+      suspends them for 15 to 40 ms, measures them, and lets them run for a moment, so that a turn takes only
+      a part of the remaining headroom. A load of binaries or ETS rows that ends above the floor goes through,
+      a little later; a worker loading a large heap is killed where the next collection may not fit.
+      Workers waiting for messages, or running without growth, are left alone; protected workers and
       supervisors are never touched.
-    * At the floor, or where growth will have passed it before a kill takes effect, the guard trims and
-      kills, until the headroom is half as much again as the floor. Whom, and when not:
+    * At the floor, or where growth will have passed the floor before a kill takes effect, the guard trims
+      and kills, until the headroom is half as much again as the floor. The order of victims:
 
-  | | who |
+  | | victims |
   |---|---|
-  | never | protected workers, supervisors, whoever would take one of these along by strategy, link, call or await; one whose figure is not known, or that holds less than `min_victim_bytes` |
+  | never | protected workers, supervisors, workers whose end would take either along by strategy, link, call or await; workers without a known figure, or smaller than `min_victim_bytes` |
   | first | in the lowest priority first: workers seen to grow in two looks, dynamic children before static ones, the largest first |
-  | then | steady workers below `:normal`, with less than three quarters of the floor left, where they cover what is needed |
-  | last | other steady workers, once an episode: for the growth of one that is worth more, where they cover what is needed and a second of it; or where nothing grows and half of the floor is gone |
+  | then | steady workers below `:normal`, with less than three quarters of the floor left, where the victims cover the need |
+  | last | other steady workers, once an episode: for the growth of a worker of higher priority, where the victims cover the need and a second of growth; or where nothing grows and half of the floor is gone |
 
-  Growth that is nobody's (another process of the cgroup, the VM itself, a library) kills nobody of
-  `:normal` and above; when nothing is left that would help, `on_exhausted` runs. A worker that grows and
-  cannot be ended, because a protected one would end with it, stands still at the floor until there is
-  room.
+  Growth of another process in the cgroup, of the VM itself or of a library kills no worker of `:normal` and
+  above; when no victim is left that would help, `on_exhausted` runs. A growing worker that cannot be
+  ended, because a protected process would end with it, stays suspended at the floor until there is room.
 
-  Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` they are held: not
-  restarted into the pressure, and not counted towards `max_restarts`. They come back one by one,
-  after a backoff, as soon as what they last held fits the headroom above the floor, at whatever level.
-  Where there can be no room, or was none for the longest backoff, an error is logged, the alarm
-  `{:oom_no_room, {supervisor, id}}` is set until it has lived for `stable_ms`, and it is tried alone
-  when memory stands still (alarms where SASL runs); where its start fails three times in a row, the alarm is
-  `{:oom_start_fails, {supervisor, id}}`, until it starts. One that is killed `max_kills` times without
-  having lived for `stable_ms` in between is given up: it stays down, an error is logged and the alarm
-  `{:oom_given_up, {supervisor, id}}` is set until somebody asks for it, terminates or deletes
-  it, or its supervisor or the application ends.
-  `held/0` lists who is down, and `release/1` brings one back by hand.
+  Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` victims are held: not
+  restarted into the pressure, and not counted towards `max_restarts`. Held children come back one by one,
+  at any level, after a backoff, as soon as a child's last size fits the headroom above the floor. Errors are
+  logged, and set an alarm where SASL runs:
+
+    * `{:oom_no_room, {supervisor, id}}` - there can be no room for the child, or there was none for the
+      longest backoff. The child is started alone when memory stands still. The alarm ends when the child has
+      lived for `stable_ms`
+    * `{:oom_start_fails, {supervisor, id}}` - the start has failed three times in a row. The alarm ends with
+      a start that succeeds
+    * `{:oom_given_up, {supervisor, id}}` - the child was killed `max_kills` times without having lived for
+      `stable_ms` in between, and stays down. The alarm ends when the child is released, restarted, terminated
+      or deleted by hand, or when the supervisor or the application ends
+
+  `held/0` lists the held children, and `release/1` brings a child back by hand.
 
   ## Configuration
 
-  All of it is optional. `config :oom` takes:
+  All options are optional. `config :oom` takes:
 
   #{OOM.Config.docs()}
 
@@ -104,67 +107,67 @@ defmodule OOM do
   alias OOM.Supervisor.Children
 
   @typedoc """
-  Who dies first. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
-  for a priority of your own, and a higher one dies later. `:protected` is never killed, nor is one whose
-  end would take a protected one along (see `OOM.Supervisor`).
+  The order of victims. `:low` is 250, `:normal` 500, `:high` 750; any integer from 0 to 1000 may stand
+  for a priority of your own, and a higher priority dies later. A `:protected` worker is never killed, nor
+  is a worker whose end would take a protected worker along (see `OOM.Supervisor`).
   """
   @type priority :: :low | :normal | :high | :protected | 0..1000
 
-  @typedoc "How close the tightest limit is; see the ladder."
+  @typedoc "The distance to the tightest limit, as a step of the ladder in `OOM`."
   @type level :: :normal | :elevated | :high | :critical
 
   @typedoc """
-  What the heap of one process may grow to: bytes, a percentage of the lowest limit, or no bound. The
-  VM checks it at each garbage collection and kills the process that would pass it, before the memory
-  is taken. It counts the heap with its garbage and, during a collection, room for a copy of all that. A
-  list that only grows so passes it at about two fifths of it; one that is rewritten all the time may
-  at a fifth or less. Off-heap binaries do not count, nor do messages that wait: workers' mailboxes are
-  kept off their heaps.
+  The cap of a process's heap: bytes, a percentage of the lowest limit, or `:infinity`. The VM checks the
+  cap at each garbage collection, and kills a process about to pass the cap before the memory is taken. The
+  heap counts with its garbage and, during a collection, with room for a copy of both. So a list that only
+  grows passes the cap at about two fifths of the size; a list rewritten all the time may pass at a fifth or
+  less. Off-heap binaries do not count, nor do waiting messages: workers' mailboxes are kept off the heap.
 
-  A percentage follows the limit when that moves, up and down, in workers that take `:sys` messages and
-  are back in their loop. It is never set below six times the heap there is then, which a collection
-  may need though nothing has grown.
+  A percentage follows the limit up and down, in workers that take `:sys` messages and are back in their
+  loop. Such a cap is never set below six times the present heap, which a collection may need without any
+  growth.
 
-  What was asked for holds for every priority. The default (`config :oom, max_heap_size:`) is not for
-  `:high` and above, nor for a worker that would take one of these along; it goes and comes with the
-  priority. And a worker that is large while memory grows slowly, or stands still, has six times what
-  it holds by default: the cap is there for what grows faster than it can be measured.
+  A cap asked for holds for every priority. The default (`config :oom, max_heap_size:`) does not apply to
+  `:high` and above, nor to a worker that would take such a worker along; the default goes and comes with
+  the priority. While memory grows slowly, or stands still, the default cap of a large worker is six times
+  its size: the cap is there for growth too fast to be measured.
 
-  `%{size: size, include_shared_binaries: true}` counts the off-heap binaries that the process refers to
-  as well, as the VM's flag of that name does. That reaches what nothing else does: a loop that takes
-  large binaries within one timeslice, such as `[:crypto.strong_rand_bytes(1_048_576) | list]`, as the VM
-  looks whenever it collects. A binary counts once for each reference that was received or made, in
-  everyone who refers to it, and garbage counts until it is collected. So it is for a worker of which is
-  known how much it may hold. It needs OTP 26. On OTP 25 the VM takes no notice of it: the cap is one of
-  the heap alone then, and the log says so once.
+  `%{size: size, include_shared_binaries: true}` also counts the off-heap binaries referred to by the
+  process, as the VM's flag of that name does. The VM checks at each collection, so this cap alone catches a
+  loop that takes large binaries within a timeslice, such as
+  `[:crypto.strong_rand_bytes(1_048_576) | list]`. A binary counts once for each reference received or made,
+  in every process that refers to it, and garbage counts until collected. So give the option to workers of
+  known size. Needs OTP 26: on OTP 25 the VM ignores the flag, the cap is for the heap alone, and a log
+  message says so once.
   """
   @type max_heap_size :: heap_size() | %{size: heap_size(), include_shared_binaries: boolean()}
 
   @typedoc "See `t:max_heap_size/0`."
   @type heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 
-  @typedoc "Run each time nothing is left that would help."
+  @typedoc "A callback, called each time no victim is left that would help."
   @type on_exhausted :: (Snapshot.t() -> term()) | {module(), atom(), [term()]} | nil
 
   @doc """
-  Declares what the calling worker is worth.
+  Declares the priority of the calling worker.
 
-  Usually called in `init/1`. It may be called again at any time; the last call counts, and it
-  wins over what the supervisor was told. The worker's mailbox is kept off its heap from then on
-  (`message_queue_data`), as `OOM.Supervisor` does for its children: a collection that copies a
-  flooded mailbox is not interrupted by a kill.
+  Usually called in `init/1`, and again at any time; the last call counts, and wins over the supervisor's
+  priority. From then on the worker's mailbox is kept off the heap (`message_queue_data`), as
+  `OOM.Supervisor` does for its children: a collection that copies a flooded mailbox cannot be interrupted by
+  a kill.
 
-  A supervisor that calls it in its `init/1` is no worker: its priority holds for what is below it.
+  In the `init/1` of a supervisor, the call sets the priority for all workers below; the supervisor is no
+  worker.
 
   ## Options
 
-    * `:max_heap_size` - see `t:max_heap_size/0`. Without it, the flag stays as it is
-    * `:handle_pressure` - `true`: the worker is sent `{:oom_pressure, %OOM.Pressure{}}` before it
-      would be killed, and may shrink. `false`: no longer. Without it, as it was: it is not
+    * `:max_heap_size` - see `t:max_heap_size/0`. Default: the flag stays unchanged
+    * `:handle_pressure` - whether the worker is sent `{:oom_pressure, %OOM.Pressure{}}` before a kill, and
+      may shrink. Default: as before, which is `false` at first
 
-  `set_priority(pid, priority)` is the same from outside, for workers only.
+  `set_priority(pid, priority)` declares the priority of another process, for workers only.
 
-  Raises `ArgumentError` for another priority or option, for the pid of a supervisor or of no live
+  Raises `ArgumentError` for an unknown priority or option, for the pid of a supervisor or of no live
   process of this node, and where the `:oom` application does not run.
 
       iex> OOM.set_priority(:normal)
@@ -186,7 +189,7 @@ defmodule OOM do
       raise ArgumentError, "expected a live process of this node, got: #{inspect(pid)}"
     end
 
-    # It would be killed with all that is below it.
+    # A supervisor registered as a worker would be killed with all its children.
     if Tree.supervisor?(pid) or match?({:supervisor, _, _}, InitialCall.of(pid)) do
       raise ArgumentError,
             "expected a worker, got the supervisor #{inspect(pid)}; its priority is said where it " <>
@@ -207,7 +210,7 @@ defmodule OOM do
 
     before = Workers.rank(self())
 
-    # In the init/1 of a supervisor, it holds for what is below.
+    # In the init/1 of a supervisor, the priority holds for all workers below.
     if match?({:supervisor, _, _}, Process.get(:"$initial_call")),
       do: Tree.Start.declare(rank),
       else: Workers.declare(self(), rank)
@@ -215,11 +218,11 @@ defmodule OOM do
     said = if(before != rank, do: [priority: rank], else: []) ++ cap(max_heap_size)
     if said != [], do: Children.tell(self(), said)
 
-    # In a unit there is nobody to ask.
+    # Inside a unit the process is no worker, and gets no message.
     if handle_pressure? != nil and Workers.member?(self()),
       do: Asker.listens(self(), handle_pressure?)
 
-    # At last, so that none of this is what passes it.
+    # The cap comes last, so that none of the work here passes the cap.
     if max_heap_size != nil,
       do: Heap.cap_self(HeapCaps.declare(max_heap_size), Heap.binaries?(max_heap_size))
 
@@ -230,33 +233,32 @@ defmodule OOM do
   defp cap(max_heap_size), do: [max_heap_size: max_heap_size]
 
   @doc """
-  A child specification, as `Supervisor.child_spec/2` makes it, with what OOM should know.
+  Returns a child specification, as `Supervisor.child_spec/2` does, with options for OOM.
 
   ## Options
 
-  Those of `Supervisor.child_spec/2`, and:
+  The options of `Supervisor.child_spec/2`, and:
 
-    * `:priority` - see `t:priority/0`. Default: what the supervisor says, else `:normal`
-    * `:max_heap_size` - see `t:max_heap_size/0`. Default: what the supervisor says, else from
-      `config :oom`
-    * `:backoff` - `[initial_ms: i, max_ms: m]`, how long the child is held at least when it was
-      killed. Default: the same
-    * `:max_kills` - after how many kills it is given up: a positive integer or `:infinity`.
-      Default: the same
-    * `:handle_pressure` - whether it is sent `{:oom_pressure, %OOM.Pressure{}}` before it would be
-      killed, and may shrink; see `OOM.Pressure`. Default: what the supervisor says, else `false`
-    * `:shed` - of a supervisor: the share of its children that it gives back at once from the level
-      `:high` on, when one of them would be the next victim; once a second at most. `{:fraction, 0.5}`
-      ends the newest half of those of the lowest priority, `{:fraction, 0.5, :largest}` the half
-      that holds most; nobody, where these hold less than `min_victim_bytes` each on average.
-      Default: `nil`, one victim after the other at `:critical`
-    * `:unit` - `true` makes a supervisor and all that is below it one worker, which is killed and
-      comes back as a whole. What is said of a priority inside it does not count. Default: `false`
+    * `:priority` - see `t:priority/0`. Default: the supervisor's, else `:normal`
+    * `:max_heap_size` - see `t:max_heap_size/0`. Default: the supervisor's, else from `config :oom`
+    * `:backoff` - `[initial_ms: i, max_ms: m]`, for how long the child is held at least after a kill.
+      Default: the supervisor's, else from `config :oom`
+    * `:max_kills` - the number of kills after which the child is given up: a positive integer or
+      `:infinity`. Default: the supervisor's, else from `config :oom`
+    * `:handle_pressure` - whether the child is sent `{:oom_pressure, %OOM.Pressure{}}` before a kill,
+      and may shrink; see `OOM.Pressure`. Default: the supervisor's, else `false`
+    * `:shed` - for a supervisor: the share of its children shed at once from the level `:high` on, when a
+      child would be the next victim; once a second at most. `{:fraction, 0.5}` ends the newest half of
+      the children of the lowest priority, `{:fraction, 0.5, :largest}` the largest half. No child is shed
+      where the shed children would hold less than `min_victim_bytes` each on average.
+      Default: `nil`, one victim after another at `:critical`
+    * `:unit` - `true` makes a supervisor and its whole subtree a single worker, killed and brought back as
+      a whole. Priorities declared inside do not count. Default: `false`
 
-  A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for all that is below it, unless
-  something is said there, too.
+  A supervisor's `:priority`, `:backoff`, `:max_kills` and `:shed` hold for the whole subtree, unless
+  overridden there.
 
-  The result can be used under any supervisor; under OTP's and Elixir's the child is held there, too.
+  The result can be used under any supervisor; the child is held under OTP's and Elixir's, too.
 
       iex> %{id: Agent, restart: :transient} =
       ...>   OOM.child_spec({Agent, fn -> 0 end}, priority: :low, restart: :transient)
@@ -271,7 +273,7 @@ defmodule OOM do
   end
 
   @doc """
-  How close the tightest limit is.
+  Returns the level: how close the tightest limit is.
 
   Reads one atomic word; takes no lock and sends no message. `:normal` while no limit is known or
   the `:oom` application does not run.
@@ -283,10 +285,10 @@ defmodule OOM do
   defdelegate level(), to: Level, as: :get
 
   @doc """
-  Whether new work of this class (by default `:normal`) should be let in.
+  Tells whether new work of this class (by default `:normal`) should be let in: admission control.
 
   `:low` is turned away from the level `:high` on, `:normal` at `:critical`, `:high` never. Costs
-  what `level/0` costs.
+  as much as `level/0`.
 
       iex> OOM.admit?(:high)
       true
@@ -304,10 +306,9 @@ defmodule OOM do
   end
 
   @doc """
-  What is known about memory now: the limit that binds, usage, headroom, growth. See
-  `OOM.Snapshot`.
+  Returns the state of memory: the limit that binds, usage, headroom, growth. See `OOM.Snapshot`.
 
-  It is the watcher's last sample, at most `sample_interval_ms[:max]` old; `age_us` tells.
+  The figures are the watcher's last sample, at most `sample_interval_ms[:max]` old; see `age_us`.
   """
   @spec snapshot() :: Snapshot.t()
   def snapshot do
@@ -320,10 +321,10 @@ defmodule OOM do
   end
 
   @doc """
-  The workers that hold most, the heaviest first: at most `count` of them, as `OOM.Usage`.
+  Returns the largest workers, the largest first: at most `count`, as `OOM.Usage`.
 
-  Asks no process: these are the figures the guard ranks by, gathered in the background. Looks at
-  each registered worker once. Empty where the `:oom` application does not run.
+  Asks no process: the guard ranks by the same figures, gathered in the background. Looks at each
+  registered worker once. Empty where the `:oom` application does not run.
 
       iex> OOM.set_priority(:low)
       iex> [%OOM.Usage{priority: _, bytes: _} | _] = OOM.top(3)
@@ -337,8 +338,8 @@ defmodule OOM do
   end
 
   @doc """
-  Supervisors with what is below them, as `OOM.Branch`, the heaviest first: what each subtree holds,
-  its priority, its `count` heaviest workers, and what is held.
+  Returns the supervisors with their subtrees, as `OOM.Branch`, the heaviest first: the size of each
+  subtree, the priority, the `count` heaviest workers, and the held children.
 
   As with `top/1`, no process is asked. Workers below plain supervisors are found in the background,
   within a second to ten, or at once under pressure.
@@ -355,8 +356,8 @@ defmodule OOM do
   end
 
   @doc """
-  Sends `{:oom, level, %OOM.Snapshot{}}` to the calling process on each change of level, once
-  each, until `unsubscribe/0` or its end.
+  Sends `{:oom, level, %OOM.Snapshot{}}` to the calling process once for each change of level, until
+  `unsubscribe/0` or the end of the process.
 
   Subscribing twice is the same as once. Exits where the `:oom` application does not run.
   """
@@ -368,11 +369,10 @@ defmodule OOM do
   defdelegate unsubscribe(), to: Notifier
 
   @doc """
-  What is held: killed because of memory, or not started because of it, and not yet back, as `OOM.Held`
-  tells of each. Those that
-  come back first are first, those that are given up last.
+  Returns the held children, as `OOM.Held`: killed because of memory, or not started at `:critical`, and not
+  yet back. The next child to come back is first, children given up are last.
 
-  Reads a table and asks nobody. Empty where the `:oom` application does not run.
+  Reads a table and asks no process. Empty where the `:oom` application does not run.
 
       iex> is_list(OOM.held())
       true
@@ -381,18 +381,18 @@ defmodule OOM do
   defdelegate held(), to: OOM.Holds.List, as: :all
 
   @doc """
-  Brings a held child back by hand: now, whatever the level is and whether it fits. Its kills are
-  forgotten, and it is no longer given up. With it comes what is down together with it.
+  Brings a held child back by hand: now, at any level and at any size. The child's kills are forgotten, and
+  a child given up no longer is. Children down together with the child come back, too.
 
-  Takes what `held/0` lists, or `{supervisor, id}` with the pid or the name of its supervisor and the
-  id of the child. Returns when it is started, or where it is on its way already, when that is done.
+  Takes an entry of `held/0`, or `{supervisor, id}` with the pid or the name of the supervisor and the id of
+  the child. Returns when the child is started; where a release is under way already, when that release ends.
 
-    * `{:error, :not_held}` - there is no such supervisor, or it holds no such child
-    * `{:error, reason}` - its supervisor could not start it, for this reason; it is held again and
-      tried again after its backoff
+    * `{:error, :not_held}` - there is no such supervisor, or the supervisor holds no such child
+    * `{:error, reason}` - the supervisor could not start the child, for this reason; the child is held
+      again and tried again after the backoff
 
   Raises `ArgumentError` for anything else, for a supervisor of another node, and where the `:oom`
-  application does not run. Exits where what releases is just being started anew after a crash.
+  application does not run. Exits where the releasing process is just restarting after a crash.
 
       iex> OOM.release({self(), :importer})
       {:error, :not_held}
@@ -406,7 +406,7 @@ defmodule OOM do
     OOM.Holds.List.release(held)
   end
 
-  # All of them are checked before any takes effect.
+  # All options are checked before any takes effect.
   defp check_own!(options) do
     unless Keyword.keyword?(options) do
       raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"

@@ -1,12 +1,11 @@
 defmodule OOM.Accountant do
   @moduledoc false
-  # Keeps the figures of all workers current in the background, so that the reaction needs none.
+  # Keeps the figures of all workers current in the background, so that the guard's reaction measures none.
   #
-  # It works in passes over the table of workers, a chunk at a time, each by throw-away probes. In
-  # calm time a pass is rare and its share of the CPU is bounded; under pressure passes follow one
-  # another, and several probes share a chunk, because each of them may have to wait for a worker
-  # that just runs. One that does not answer at all is marked stale and passed by; the probe that
-  # waits for it is left to wait.
+  # The accountant works in passes over the table of workers, a chunk at a time, with throw-away probes. In
+  # calm time a pass is rare and its share of the CPU is bounded. Under pressure passes follow one another,
+  # and several probes share a chunk, because a probe may have to wait for a running worker. A worker without
+  # an answer is marked stale and passed by; the waiting probe is left behind.
 
   use GenServer
 
@@ -22,31 +21,31 @@ defmodule OOM.Accountant do
   @stall_ms 20
   # How long a pass waits for what workers own to be read; in vain where it takes longer.
   @owned_ms 5
-  # More than this many waiting probes would cost more than they tell.
+  # More waiting probes would cost more than their answers are worth.
   @max_waiting 64
 
-  # How often the plan is looked through for keys without a worker, which cost little.
+  # A sweep of the plan's keys without a worker comes once in so many passes; such keys cost little.
   @sweep_passes 16
 
-  # Where a million workers end together, so many messages wait; and all it keeps besides is small.
+  # When a million workers end together, a million messages wait off the heap; the heap itself is small.
   @spawn [priority: :high, message_queue_data: :off_heap, fullsweep_after: 0]
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
     do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: @spawn)
 
-  @doc "A new worker. Sent by the worker or its supervisor, who do not wait."
+  @doc "Tells the accountant a new worker. Sent by the worker or its supervisor, without waiting."
   @spec watch(pid()) :: :ok
   def watch(pid), do: tell({:watch, pid})
 
-  @doc "The level has changed or memory grows: the guard will need fresh figures."
+  @doc "Tells the accountant that the level has changed or memory grows: the guard will need fresh figures."
   @spec pressure(OOM.level(), integer() | nil) :: :ok
   def pressure(level, growth_bytes_per_s) do
     Census.pressure(level)
     tell({:pressure, level, growth_bytes_per_s})
   end
 
-  @doc "Runs one whole pass from now on and returns when it is through; for tests and tools."
+  @doc "Runs a whole pass and returns at the end; for tests and tools."
   @spec pass() :: :ok
   def pass, do: GenServer.call(__MODULE__, :pass, :infinity)
 
@@ -55,25 +54,25 @@ defmodule OOM.Accountant do
     monitor(Workers.pids(@chunk))
 
     state = %{
-      # Those that know better tell only of changes.
+      # The guard tells only of changes.
       level: OOM.level(),
       growth: max(OOM.snapshot().growth_bytes_per_s || 0, 0),
-      # the pass: nil, or what is left of it
+      # the continuation of the pass under way, or nil
       rest: nil,
       chunk: nil,
-      # the probes at work on the chunk, by monitor: {probe, where it stood at the last look}
+      # the probes at work on the chunk, by monitor: {probe, place at the last look}
       probes: %{},
       started_ms: nil,
       # the length of the last pass
       took_ms: 0,
-      # of what workers own
+      # the readings of OOM.Owned
       readings: %Readings{},
-      # the working set then, and how often it is looked at since
+      # the working set at the begin of the last pass, and the pause between looks since
       still: Stillness.new(1),
-      # by monitor: the workers that probes wait for
+      # the workers that probes left behind wait for, by monitor
       waiting: %{},
       callers: [],
-      # those that called while a pass was under way: it may be past what they ask for
+      # callers during a pass wait for the next: the pass under way may be past their worker
       next_callers: [],
       passes: 0,
       timer: nil,
@@ -152,15 +151,15 @@ defmodule OOM.Accountant do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # What else goes by who is there need not look at rest.
+  # The census and the rounds rest while memory stands still, until told.
   defp moved(state) do
     Census.moved()
     Rounds.moved()
     state
   end
 
-  # Where there are none, the watcher may look more rarely. Another watcher may have come since it was
-  # told.
+  # Without workers the watcher samples more rarely. A new watcher may have come since the last look, so
+  # each look tells again.
   defp tell_of_workers(state) do
     with 0 <- Workers.count(), watcher when watcher != nil <- Tables.watcher() do
       Native.watcher_workers(watcher, false)
@@ -188,8 +187,8 @@ defmodule OOM.Accountant do
     state = %{cancel(state) | rest: @chunk, started_ms: now, still: still}
     _ = if state.level != :normal, do: :erlang.spawn_opt(Beginners, :read, [], priority: :high)
 
-    # Counts as the first chunk; the probes follow when it is through, or takes too long: a table
-    # may be locked by whoever fills it.
+    # The readings count as the first chunk. The probes follow at the end, or after @owned_ms: a process
+    # filling a table may hold the table's lock.
     state = %{state | readings: Readings.start(state.readings, now, state.level)}
 
     if Readings.over?(state.readings) do
@@ -237,12 +236,12 @@ defmodule OOM.Accountant do
     end
   end
 
-  # The worker has had at least one interval. Its probe may wait on; another takes the rest.
+  # The worker has had at least one interval to answer. The probe may wait on; another takes the rest.
   defp stalled(ref, worker, state) do
     {{{probe, _place}, _seen}, probes} = Map.pop!(state.probes, ref)
     suspects = map_size(state.waiting) + 1
     grown = div(state.growth * @stall_ms, 1_000 * suspects)
-    # Whatever its last figure was, it is no longer known to hold nothing.
+    # A worker without an answer no longer counts as small, whatever the last figure was.
     Workers.stale(worker, max(grown, Tables.config().min_victim_bytes), now())
 
     waiting =

@@ -11,16 +11,16 @@ defmodule OOM.Application do
     OOM.Level.setup()
     OOM.Supervisor.Reports.install()
 
-    # Whichever of them ends, the others need not know: the tables' owner and its heir do nothing and
-    # have each other's, and the keeper has nothing but its parts. Ended from outside they must not
-    # be why the application, and in a release the node, ends.
+    # The children do not depend on one another: the owner of the tables and the heir keep the tables for each
+    # other, and the keeper has no state besides its parts. The end of a child from outside must not end the
+    # application, and with it the node of a release.
     children = [OOM.Tables.Heir, {OOM.Tables, config}, {OOM.Keeper, parts(config)}]
     options = [strategy: :one_for_one, max_restarts: 20, name: OOM.Application]
     Supervisor.start_link(children, options)
   end
 
-  # What is held comes back, as there will be nobody to bring it. First the guard ends, so that it
-  # does not make more of them.
+  # Held children come back now, because later nothing would bring them back. The guard ends first, so that
+  # no further kill adds a hold.
   @impl true
   def prep_stop(state) do
     _ = Supervisor.terminate_child(OOM.Application, OOM.Keeper)
@@ -35,10 +35,10 @@ defmodule OOM.Application do
     OOM.Level.put(:normal)
   end
 
-  # Outside of releases a module is loaded by the first call to it, through the code server and
-  # from disk. Met on the way to a kill, that took longer than the memory lasted. What the guard,
-  # the accountant and the supervisors call is here; a test compares what is loaded before and
-  # after a round of kills.
+  # Outside of releases the first call to a module loads it, through the code server and from disk. On the
+  # way to a kill, such a load took longer than the memory lasted. So the modules called by the guard, the
+  # accountant and the supervisors are listed here; a test compares the loaded modules before and after a
+  # round of kills.
   @called [
     # Elixir
     Access,
@@ -81,7 +81,7 @@ defmodule OOM.Application do
     :ok
   end
 
-  # Each finds its state in the tables again, so none takes another down.
+  # A restarted part finds its state in the tables, so no part takes another down.
   defp parts(config),
     do: [
       OOM.HeapReports,

@@ -1,19 +1,20 @@
 defmodule OOM.Asker do
   @moduledoc false
-  # Asks those who would be killed next to shrink, if they want to be asked (OOM.Pressure). In a
-  # process of its own, beside the guard: a word that comes too late has cost the reaction nothing.
+  # Asks the next victims to shrink, where a worker has asked for the message (OOM.Pressure). A process of
+  # its own, beside the guard: a message too late costs the guard's reaction nothing.
 
   use GenServer
 
   alias OOM.{Level, Native, Pressure, Snapshot, Stillness, Tables, Trim, VictimQueue, Workers}
 
-  # How often to look while the level is high, and how often one worker is asked.
+  # The pause between looks from the level `:high` on.
   @look_ms 50
-  # The same at most, while memory stands still.
+  # The longest pause, while memory stands still.
   @rest_ms 1_000
+  # The pause between two messages to a worker.
   @again_ms 1_000
-  # How long what was asked for counts as on its way: its owner has to run and to collect, the
-  # segments to go back, and a sample to see it.
+  # How long memory asked for counts as on its way: the worker has to run and to collect, the segments have
+  # to go back, and a sample has to see the change.
   @coming_ms 500
   # No more than the guard would kill at once.
   @batch 64
@@ -22,7 +23,7 @@ defmodule OOM.Asker do
   def start_link(_options),
     do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
 
-  @doc "The level has changed; by the guard, who does not wait."
+  @doc "Starts the looks from the level `:high` on. Sent by the guard, without waiting."
   @spec level(OOM.level()) :: :ok
   def level(level) when level in [:high, :critical] do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :look)
@@ -31,25 +32,25 @@ defmodule OOM.Asker do
 
   def level(_lower), do: :ok
 
-  @doc "This worker wants to be asked, or no longer."
+  @doc "Notes whether a worker wants the message."
   @spec listens(pid(), boolean()) :: :ok
   def listens(pid, true) do
     :ets.insert_new(__MODULE__, {pid, nil})
-    # It may have ended since it was registered, and nobody would tell that again.
+    # The worker may have ended since registration: no second `:DOWN` would remove the row.
     if Workers.member?(pid), do: :ok, else: forget(pid)
   end
 
   def listens(pid, false), do: forget(pid)
 
-  @doc "It has ended."
+  @doc "Removes a worker's row."
   @spec forget(pid()) :: :ok
   def forget(pid) do
     :ets.delete(__MODULE__, pid)
     :ok
   end
 
-  # The timer of the next look, what was asked for lately: `{at_ms, bytes}`, and how long looks rest.
-  # The level may have changed while nobody was here.
+  # State: the timer of the next look, the latest requests `{at_ms, bytes}`, and the pause between looks.
+  # The level may have changed before this start.
   @impl true
   def init(nil), do: {:ok, look([], Stillness.new(@look_ms))}
 
@@ -61,7 +62,7 @@ defmodule OOM.Asker do
 
   def handle_info(_other, state), do: {:noreply, state}
 
-  # Where nobody listens there is nothing to do, until the level changes again.
+  # Without a worker that wants the message the looks end, until the level changes again.
   defp look(lately, still) do
     level = OOM.level()
 
@@ -87,7 +88,7 @@ defmodule OOM.Asker do
     {next, _why} = VictimQueue.choose(VictimQueue.limits(need, @batch, now))
     asked = for victim <- next, ask?(victim.pid, now), do: victim
     lately = for {at, bytes} <- lately, now - at < @again_ms, do: {at, bytes}
-    # At :critical there is no time to see what comes of it.
+    # At :critical there is no time to wait for memory on its way.
     asked = if level == :high and coming(lately, now) >= need, do: [], else: asked
 
     for %{pid: pid, bytes: bytes} <- asked do
@@ -99,7 +100,7 @@ defmodule OOM.Asker do
 
     lately = if asked == [], do: lately, else: [{now, sum(asked)} | lately]
 
-    # What they let go is cached by the VM; at :critical the guard sees to that.
+    # The VM caches the segments of freed memory; at :critical the guard trims.
     _ =
       if level == :high and lately != [] and Trim.enabled?(Tables.config().trim),
         do: Trim.start()

@@ -1,11 +1,11 @@
 defmodule OOM.Config do
   @moduledoc false
-  # The options of `config :oom`: validated once, when the application starts, and passed on as a
-  # struct. The docs of the options are written from the same table that checks them.
+  # The options of `config :oom`: validated once, when the application starts, and passed on as a struct. The
+  # table of the checks also holds the docs of the options.
 
   @type t :: %__MODULE__{}
 
-  # What the native side and the VM's timers take.
+  # The largest numbers for the native side and for the VM's timers.
   @most 0x7FFFFFFFFFFFFFFF
   @most_ms 0xFFFFFFFF
 
@@ -116,9 +116,9 @@ defmodule OOM.Config do
   end
 
   @doc """
-  Refuses a `limit:` this VM has passed already: nothing could ever free enough.
+  Refuses a `limit:` that this VM has passed already: nothing could ever free enough.
 
-  `status` is the file that tells our resident memory; where there is none, nothing is refused.
+  `status` is the file with the VM's resident memory; without the file, every limit is accepted.
   """
   @spec reachable!(t(), Path.t()) :: t()
   def reachable!(config, status \\ "/proc/self/status")
@@ -134,7 +134,7 @@ defmodule OOM.Config do
     end
   end
 
-  @doc "The options as a Markdown list, for the public docs."
+  @doc "Returns the options as a Markdown list, for the public docs."
   @spec docs() :: String.t()
   def docs do
     Enum.map_join(@options, "\n", fn {name, {default, _type, doc}} ->
@@ -142,19 +142,19 @@ defmodule OOM.Config do
     end)
   end
 
-  @doc "Checks one `max_heap_size`, wherever it is given."
+  @doc "Checks a `max_heap_size`, wherever it is given."
   @spec max_heap_size!(term()) :: OOM.max_heap_size()
   def max_heap_size!(value), do: check!(:max_heap_size, :max_heap_size, value)
 
-  @doc "Checks one `backoff`, wherever it is given, filling in what is left out."
+  @doc "Checks a `backoff`, wherever it is given; fills in missing keys."
   @spec backoff!(term()) :: keyword()
   def backoff!(value), do: check!(:backoff, :backoff, value)
 
-  @doc "Checks one `max_kills`, wherever it is given."
+  @doc "Checks a `max_kills`, wherever it is given."
   @spec max_kills!(term()) :: pos_integer() | :infinity
   def max_kills!(value), do: check!(:kills, :max_kills, value)
 
-  @doc "Checks one `shed`, wherever it is given; with the order filled in."
+  @doc "Checks a `shed`, wherever it is given; fills in a missing order."
   @spec shed!(term()) :: OOM.Shed.share()
   def shed!(nil), do: nil
 
@@ -173,7 +173,7 @@ defmodule OOM.Config do
     )
   end
 
-  @doc "Checks one `handle_pressure`, wherever it is given."
+  @doc "Checks a `handle_pressure`, wherever it is given."
   @spec handle_pressure!(term()) :: boolean()
   def handle_pressure!(value), do: check!({:in, [true, false]}, :handle_pressure, value)
 
@@ -272,7 +272,7 @@ defmodule OOM.Config do
   defp check!(:callback, _name, nil), do: nil
   defp check!(:callback, _name, fun) when is_function(fun, 1), do: fun
 
-  # Of an improper list there is no length.
+  # `length/1` rules out an improper list.
   defp check!(:callback, _name, {m, f, a} = mfa)
        when is_atom(m) and is_atom(f) and length(a) >= 0,
        do: mfa
@@ -281,7 +281,7 @@ defmodule OOM.Config do
     wrong!(name, "a function of one argument or {module, function, args}", other)
   end
 
-  # Exactly these keys, no others: a misspelt one must not pass silently.
+  # Exactly these keys, no others: a misspelt key must not pass silently.
   defp fetch_all(value, keys) do
     if Keyword.keyword?(value) and Enum.sort(Keyword.keys(value)) == Enum.sort(keys),
       do: {:ok, Enum.map(keys, &value[&1])},

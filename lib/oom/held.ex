@@ -1,20 +1,20 @@
 defmodule OOM.Held do
   @moduledoc """
-  A child that is held: killed because of memory, or not started because of it, and not yet back. `OOM.held/0` lists them.
+  A held child: killed because of memory, or not started at `:critical`, and not yet back.
+  `OOM.held/0` lists all held children.
 
-    * `:supervisor` - the pid of its supervisor
-    * `:id` - its id there; where the supervisor gives none (`DynamicSupervisor`), the pid it had
-    * `:ids` - all that are down and come back with it, in start order: itself, and what its
-      supervisor's strategy restarts together with it
-    * `:bytes` - what it held when it was killed; 0 where that is not known, or it was not started
-    * `:kills` - how often it was killed since it last lived for `stable_ms`
-    * `:max_kills` - after how many it is given up, or `:infinity`
-    * `:failures` - how often it could not be started, or was not because memory was critical, since
-      then
-    * `:state` - `:waiting` for its backoff to pass; `:due`, waiting for room;
+    * `:supervisor` - the pid of the child's supervisor
+    * `:id` - the child's id there; where the supervisor gives none (`DynamicSupervisor`), the last pid
+    * `:ids` - all children down together that come back together, in start order: the child, and the
+      siblings restarted with it by the supervisor's strategy
+    * `:bytes` - the child's size in bytes at the kill; 0 where unknown, or where the child was not started
+    * `:kills` - the number of kills since the child last lived for `stable_ms`
+    * `:max_kills` - the number of kills after which the child is given up, or `:infinity`
+    * `:failures` - the number of failed starts since then, and of starts put off because memory was critical
+    * `:state` - `:waiting` for the backoff to pass; `:due`, waiting for room;
       `:returning`, being started; `:given_up`, until `OOM.release/1`
-    * `:due_in_ms` - until its backoff has passed; 0 for one that is due, `nil` for others
-    * `:held_ms` - for how long it has been down
+    * `:due_in_ms` - the rest of the backoff; 0 for a `:due` child, `nil` while `:returning` or `:given_up`
+    * `:held_ms` - for how long the child has been down
   """
 
   alias OOM.Hold

@@ -1,18 +1,18 @@
 defmodule OOM.InitialCall do
   @moduledoc false
-  # What a process was started as. `:proc_lib` notes it in the process's dictionary, and so does
-  # every supervisor: `{:supervisor, module, 1}`.
+  # The initial call of a process. `:proc_lib` notes the call in the process's dictionary, and every
+  # supervisor notes `{:supervisor, module, 1}`.
 
   alias OOM.VM
 
-  @typedoc "`:unknown` of a process that is too large to ask."
+  @typedoc "`:unknown` for a process too large to ask."
   @type t :: {module(), atom(), arity() | atom()} | :unknown | nil
 
-  @doc "Asks the process, which may take as long as what it does just now."
+  @doc "Returns the initial call of a process. Asks the process, and waits for the end of its present step."
   @spec of(pid()) :: t()
   def of(pid), do: call(word(pid, :"$initial_call"))
 
-  @doc "The same of one that was said to be a supervisor, and has a dictionary like one."
+  @doc "Returns the initial call of a process said to be a supervisor, with a dictionary of that size."
   @spec of_supervisor(pid()) :: t()
   def of_supervisor(pid), do: call(VM.dictionary(pid, :"$initial_call"))
 
@@ -23,8 +23,8 @@ defmodule OOM.InitialCall do
   if VM.keyed_dictionary?() do
     defp word(pid, key), do: VM.dictionary(pid, key)
   else
-    # An older VM copies all of a dictionary for one word of it. Of a process as large as this nobody
-    # asks: a cache that is kept there would be in memory twice.
+    # An older VM copies the whole dictionary for a single key. So a process larger than this is not asked:
+    # a cache kept in the dictionary would be in memory twice.
     @most_words 4_194_304
 
     defp word(pid, key), do: if(large?(pid), do: :unknown, else: VM.dictionary(pid, key))

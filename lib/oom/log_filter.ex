@@ -1,8 +1,8 @@
 defmodule OOM.LogFilter do
   @moduledoc false
-  # A filter of the whole logger, under its module's name.
+  # A filter of the whole logger, under the module's name.
 
-  @doc "Its `filter/2` sees each event from now on, before any handler does."
+  @doc "Installs the module's `filter/2`, to see each event before any handler does."
   @spec install(module()) :: :ok
   def install(module) do
     _ = :logger.remove_primary_filter(module)

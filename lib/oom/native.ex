@@ -1,12 +1,12 @@
 defmodule OOM.Native do
   @moduledoc false
-  # Stubs of the NIFs in native/oom_nif, and their loading. Where the library cannot be loaded,
-  # the module is there all the same: `loaded?/0` says so, `load_error/0` says why, and the
-  # other functions raise `:nif_not_loaded`.
+  # Stubs of the NIFs in native/oom_nif, and their loading. Where the library cannot be loaded, the module
+  # loads all the same: `loaded?/0` returns false, `load_error/0` returns the reason, and all further
+  # functions raise `:nif_not_loaded`.
   #
-  # A watcher sends its owner `{:oom_watch, :level | :tick, report}`, `{:oom_watch, :problem,
-  # message}` when a source cannot be read any more, and `{:oom_watch, :down, message}` should
-  # its thread end by a panic.
+  # A watcher sends its owner `{:oom_watch, :level | :tick, report}`, `{:oom_watch, :problem, message}` when
+  # a source cannot be read any more, and `{:oom_watch, :down, message}` when the watcher's thread ends by a
+  # panic.
 
   @on_load :load
   @load_error {__MODULE__, :load_error}
@@ -78,8 +78,8 @@ defmodule OOM.Native do
         :persistent_term.erase(@load_error)
         :ok
 
-      # The version before this one has the library, and a thread may run in it. Refused, the
-      # VM keeps that version; stubs in its place would blind the guard.
+      # The old version of the module has the library, and a thread may run there. Refused, the VM keeps the
+      # old version; stubs in its place would blind the guard.
       {:error, {:upgrade, _}} = refused ->
         refused
 

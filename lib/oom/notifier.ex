@@ -1,8 +1,8 @@
 defmodule OOM.Notifier do
   @moduledoc false
-  # Tells subscribers about changes of level. A process of its own, so that a hundred thousand
-  # subscribers cost the guard one message. Who subscribed is in a table (OOM.Tables), with the level
-  # they were told last: a crash of this process is nobody's end of news.
+  # Tells subscribers about changes of level. A process of its own, so that a hundred thousand subscribers
+  # cost the guard a single message. The subscribers and the level told last are in a table (OOM.Tables), so
+  # a subscription outlives a crash of the notifier.
 
   use GenServer
 
@@ -25,7 +25,7 @@ defmodule OOM.Notifier do
   @impl true
   def init(nil) do
     subscribers = for [pid] <- :ets.match(__MODULE__, {:"$1"}), into: %{}, do: monitored(pid)
-    # It may have changed while nobody was here to tell.
+    # The level may have changed before this start.
     tell(told(), %{OOM.snapshot() | level: OOM.level()}, subscribers)
     {:ok, subscribers}
   end

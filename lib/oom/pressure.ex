@@ -1,6 +1,6 @@
 defmodule OOM.Pressure do
   @moduledoc """
-  What a worker is told before it would be killed, if it has asked for that.
+  The message to a worker before a kill, for workers that have asked for it (`handle_pressure: true`).
 
       @impl true
       def init(arg) do
@@ -10,23 +10,23 @@ defmodule OOM.Pressure do
 
       @impl true
       def handle_info({:oom_pressure, %OOM.Pressure{}}, state) do
-        # What was dropped is free after a collection only.
+        # Dropped data is free after a collection only.
         {:noreply, %{state | cache: %{}}, :hibernate}
       end
 
-  From the level `:high` on, those who would be killed next are sent `{:oom_pressure, pressure}`: the
-  largest of the lowest priority, no more of them than what is missing asks for, and each at most
-  once a second. Any process with a mailbox can take part; nothing has to be answered.
+  From the level `:high` on, OOM sends `{:oom_pressure, pressure}` to the next victims: the largest workers
+  of the lowest priority, no more of them than the missing bytes ask for, and each at most once a second.
+  Any process with a mailbox can take part; no answer is expected.
 
-  It is a last word and no promise: nobody waits for it. Whoever has shrunk by the time the level is
-  `:critical` is no longer among the largest, and where enough have, nobody is killed. Where memory
-  grows too fast for that, the kill comes first.
+  The message is a last word and no promise: the guard does not wait for the worker. A worker smaller by the
+  time of a kill is no longer among the largest, and where enough workers have shrunk, none is killed. Where
+  memory grows too fast, the kill comes first.
 
     * `:level` - `:high` or `:critical`
-    * `:bytes` - what the worker is known to hold
-    * `:need_bytes` - what is missing in all
-    * `:deadline_ms` - when the level will be `:critical` at the present growth, as
-      `System.monotonic_time(:millisecond)` tells time; a second from now at most
+    * `:bytes` - the known size of the worker
+    * `:need_bytes` - the bytes missing in all
+    * `:deadline_ms` - when the level will be `:critical` at the present growth, in
+      `System.monotonic_time(:millisecond)`; a second from now at most
   """
 
   @enforce_keys [:level, :bytes, :need_bytes, :deadline_ms]
@@ -42,7 +42,7 @@ defmodule OOM.Pressure do
   @longest_ms 1_000
 
   @doc false
-  # What is missing, to be well away from `:high`, and what will have grown until then.
+  # The bytes missing to a headroom well away from `:high`, with the growth until the deadline.
   @spec need_bytes(OOM.Snapshot.t()) :: integer()
   def need_bytes(%{headroom_bytes: nil}), do: 0
 

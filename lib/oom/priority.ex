@@ -8,7 +8,7 @@ defmodule OOM.Priority do
   @type t :: :low | :normal | :high | :protected | 0..1000
   @type rank :: 0..1000 | :protected
 
-  @doc "The rank of a priority; raises `ArgumentError` for anything else."
+  @doc "Returns the rank of a priority; raises `ArgumentError` for anything else."
   @spec rank!(t()) :: rank()
   def rank!(priority) do
     case rank(priority) do
@@ -26,7 +26,7 @@ defmodule OOM.Priority do
   def rank(number) when is_integer(number) and number in 0..1000, do: {:ok, number}
   def rank(_), do: :error
 
-  @doc "The name of a rank where it has one, for logs."
+  @doc "Returns the name of a rank, or the rank itself where there is no name; for logs."
   @spec name(rank()) :: t()
   def name(250), do: :low
   def name(500), do: :normal

@@ -1,8 +1,8 @@
 defmodule OOM.Reporter do
   @moduledoc false
-  # Says what happened: in the log, and to `on_exhausted`. At normal priority and in its own time;
-  # the guard only leaves it a message. Kills are gathered for a moment and told in one line, with
-  # what they freed: a thousand victims must not become a thousand reports.
+  # Reports to the log, and calls `on_exhausted`. The reporter works at normal priority and in its own time;
+  # the guard only sends a message. The reporter gathers kills for a moment and logs them in a single line,
+  # with the memory freed: a thousand victims must not become a thousand reports.
 
   use GenServer
 
@@ -31,15 +31,15 @@ defmodule OOM.Reporter do
   def shed(supervisor, count, all, bytes, report),
     do: tell({:shed, supervisor, count, all, bytes, report})
 
-  @doc "The calling supervisor has not started this child."
+  @doc "Reports a child not started by its supervisor. Sent by the supervisor."
   @spec turned_away(pid(), term()) :: :ok
   def turned_away(supervisor, id), do: tell({:turned_away, supervisor, id})
 
-  @doc "This one was picked, and not killed for those who would have ended with it."
+  @doc "Reports a victim spared because a process of this higher rank would have ended, too."
   @spec spared(pid(), term(), Priority.rank()) :: :ok
   def spared(pid, id, rank), do: tell({:spared, pid, id, rank})
 
-  @doc "These grow at the floor, and cannot be killed: they stand still until there is room."
+  @doc "Reports growing workers that cannot be killed, and stay suspended at the floor until there is room."
   @spec kept([pid()]) :: :ok
   def kept(pids), do: tell({:kept, pids})
 
@@ -127,7 +127,7 @@ defmodule OOM.Reporter do
     end
   end
 
-  # It was told as a victim.
+  # A spared worker was reported as a victim before.
   defp not_killed(pid, %{round: %{victims: victims} = round} = state),
     do: %{state | round: %{round | victims: Enum.reject(victims, &(&1.pid == pid))}}
 
@@ -231,7 +231,7 @@ defmodule OOM.Reporter do
   defp mib(nil), do: "?"
   defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
 
-  # The user's code runs apart: it may take its time, or crash.
+  # The user's code runs in a process of its own: the callback may take its time, or crash.
   defp run(nil, _snapshot), do: :ok
   defp run({m, f, a}, snapshot), do: spawn(m, f, [snapshot | a])
   defp run(fun, snapshot), do: spawn(fn -> fun.(snapshot) end)

@@ -1,11 +1,11 @@
 defmodule OOM.Shed do
   @moduledoc false
-  # Supervisors that give back a share of their children at once (`shed:`), rather than one victim
-  # after the other: of 10,000 connections half, before the level is critical. It is the guard's own
-  # order: a supervisor is asked when one of its children would be the next victim, and gives of
-  # those that are worth as little.
+  # Load shedding (`shed:`): a supervisor gives back a share of its children at once, rather than one victim
+  # after another: half of 10,000 connections, before the level is critical. Shedding follows the guard's
+  # order: a supervisor's turn comes when a child would be the next victim, and children of the same rank
+  # leave.
   #
-  # In a process of its own, beside the guard, who waits for nothing.
+  # A process of its own, because the guard waits for nothing.
 
   use GenServer
 
@@ -15,20 +15,20 @@ defmodule OOM.Shed do
   @type order :: :newest | :largest
   @type share :: {:fraction, float(), order()} | nil
 
-  # How often to look while the level is high, and how often one supervisor is asked: those it gave
-  # back have left by then.
+  # The pause between looks from the level `:high` on.
   @look_ms 100
-  # The same at most, while memory stands still.
+  # The longest pause, while memory stands still.
   @rest_ms 1_000
+  # The pause between two turns of one supervisor: the children shed before have left by then.
   @again_ms 1_000
-  # Among so many of the next victims its children are looked for.
+  # A look takes so many of the next victims.
   @batch 64
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
     do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
 
-  @doc "The level has changed; by the guard, who does not wait."
+  @doc "Starts the looks from the level `:high` on. Sent by the guard, without waiting."
   @spec level(OOM.level()) :: :ok
   def level(level) when level in [:high, :critical] do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :look)
@@ -37,16 +37,16 @@ defmodule OOM.Shed do
 
   def level(_lower), do: :ok
 
-  @doc "Who leaves of these, `{pid, bytes}`: at least one."
+  @doc "Returns the share of `{pid, bytes}` to shed: at least one worker."
   @spec choose([{pid(), non_neg_integer()}], share()) :: [{pid(), non_neg_integer()}]
   def choose(workers, {:fraction, fraction, order}) do
     workers |> sort(order) |> Enum.take(ceil(length(workers) * fraction))
   end
 
   @doc """
-  Whether it frees anything that they leave: as for a single victim, but on average. Of one that has
-  just started nothing is known, and it counts for nothing: that one sibling was large for a moment
-  while it started must not cost half of all.
+  Tells whether the workers to shed hold `min_victim_bytes` each on average. A worker just started counts
+  as 0 bytes, being unknown: a single child, large for a moment during the start, must not cost half of all
+  children.
   """
   @spec worth?([{pid(), non_neg_integer()}], non_neg_integer()) :: boolean()
   def worth?([], _min_victim_bytes), do: false
@@ -56,7 +56,7 @@ defmodule OOM.Shed do
   defp sort(workers, :newest), do: Enum.sort_by(workers, &elem(&1, 0), :desc)
   defp sort(workers, :largest), do: Enum.sort_by(workers, &elem(&1, 1), :desc)
 
-  # The level may have changed while nobody was here.
+  # The level may have changed before this start.
   @impl true
   def init(nil), do: {:ok, look(%{timer: nil, asked: %{}, still: Stillness.new(@look_ms)})}
 
@@ -85,7 +85,7 @@ defmodule OOM.Shed do
          need when need > 0 <- Pressure.need_bytes(Snapshot.from_report(report)) do
       now = System.monotonic_time(:millisecond)
 
-      # Nobody leaves here on a figure that is too old to know: an idle one would for each that is.
+      # No worker is shed for a stale figure: for each, an idle worker would leave.
       limits = VictimQueue.limits(need, @batch, now)
       limits = %{limits | late: :wait, fresh_ms: Limits.fresh_ms()}
       {victims, _why} = VictimQueue.choose(limits)
@@ -106,8 +106,8 @@ defmodule OOM.Shed do
   defp share(nil), do: nil
   defp share(supervisor), do: Tree.options(supervisor)[:shed]
 
-  # It goes through all workers to find who leaves, so also where nobody does it is not asked again
-  # at the next look.
+  # Finding the children scans the table of workers. So the supervisor's next turn waits for @again_ms even
+  # where no child leaves.
   defp shed(supervisor, rank, share, report, now) do
     %{grace_ms: grace_ms, min_victim_bytes: min_victim_bytes} = Tables.config()
     workers = Workers.of(supervisor, rank)

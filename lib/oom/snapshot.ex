@@ -1,39 +1,39 @@
 defmodule OOM.Snapshot do
   @moduledoc """
-  What OOM knows about memory at one moment.
+  The state of memory at one moment.
 
   All `_bytes` fields are bytes, `_ms` fields milliseconds. A field is `nil` where the figure is
   unknown; 0 always means zero.
 
     * `:level` - `:normal`, `:elevated`, `:high` or `:critical`
-    * `:source` - the limit that binds, which is the one nearest to its floor, the headroom that
+    * `:source` - the limit that binds, nearest to its floor, the headroom that
       has to stay free: `:cgroup_v2` (`memory.max`), `:cgroup_v2_high` (`memory.high`),
       `:cgroup_v1` (`memory.limit_in_bytes`), `:cgroup_v1_memsw` (`memory.memsw.limit_in_bytes`,
       memory and swap together), `:host` (MemAvailable), `:rlimit_as`, `:rlimit_data`, `:commit`
       (CommitLimit, in overcommit mode 2), `:configured` (`limit:`), or `:none`
     * `:file` - the file the limit was read from
-    * `:cgroup` - the cgroup the limit belongs to; it may be an ancestor of our own
-    * `:limit_bytes`, `:usage_bytes` - the limit, and what is charged against it at the same place
-    * `:reclaimable_bytes` - of the usage, what the kernel takes back by itself before it kills:
-      pages of files, whether read once or often, and reclaimable slab. A reserve stays used: of
-      program text up to 1/32 of the limit (at most 32 MiB), of pages not yet written up to 1/16
-      (at most 128 MiB), those being written, and those that are taken and read again all the time.
+    * `:cgroup` - the cgroup the limit belongs to, the VM's own or an ancestor
+    * `:limit_bytes`, `:usage_bytes` - the limit, and the usage charged against it at the same place
+    * `:reclaimable_bytes` - the part of the usage that the kernel takes back by itself before it kills:
+      pages of files, whether read once or often, and reclaimable slab. A reserve stays used: program
+      text up to 1/32 of the limit (at most 32 MiB), pages not yet written up to 1/16
+      (at most 128 MiB), pages being written, and pages taken and read again all the time.
       Shared memory and files in a tmpfs are not reclaimable. cgroup v1 does not tell its slab,
-      which is inferred. 0 where the usage has none of it (`:host`, rlimits)
-    * `:working_set_bytes` - usage less what is reclaimable
+      which is inferred. 0 where the usage has no such part (`:host`, rlimits)
+    * `:working_set_bytes` - usage less the reclaimable bytes
     * `:headroom_bytes` - limit less working set
-    * `:critical_headroom_bytes` - the floor: with less headroom than this the guard acts at once
+    * `:critical_headroom_bytes` - the floor: with less headroom the guard acts at once
     * `:elevated_headroom_bytes`, `:high_headroom_bytes` - the level begins when the headroom is
       smaller, or when growth would reach the floor soon
-    * `:slack_bytes` - of the working set, what is free inside the VM's carriers: the system does
-      not get it back, but the VM uses it before it grows. It counts as headroom for the level;
-      `nil` while there is no need to measure it
+    * `:slack_bytes` - the part of the working set that is free inside the VM's carriers: the system does
+      not get slack back, but the VM uses slack before it grows. Slack counts as headroom for the level;
+      `nil` while there is no need to measure
     * `:growth_bytes_per_s` - how fast the working set grows; negative when it shrinks
     * `:surge_bytes_per_s` - the same over the last 4 ms, and never negative; `:trend_bytes_per_s` -
       over the last 60 ms; `:drift_bytes_per_s` - over the last 1.2 s, as of workers that take a step
       now and then, and never negative
-    * `:time_to_exhaustion_ms` - until the floor is reached, at the growth, the surge or the drift, the
-      fastest; `nil` when nothing grows
+    * `:time_to_exhaustion_ms` - until the floor is reached, at the fastest of growth, surge and drift; `nil`
+      when nothing grows
     * `:rss_bytes` - resident memory of this VM
     * `:swap_limit_bytes`, `:swap_usage_bytes`
     * `:psi_some_avg10`, `:psi_full_avg10` - percent of the last 10 s in which some or all tasks
@@ -119,10 +119,10 @@ defmodule OOM.Snapshot do
         }
 
   @doc false
-  # A report is the flat map the watcher sends; its `source` is `nil` where nothing binds.
+  # A report is the flat map sent by the watcher; `source` is `nil` where no limit binds.
   @spec from_report(map()) :: t()
   def from_report(report) do
-    # The guard adds what its throttle has seen, which is none of its readers'.
+    # The guard adds the growth its throttle has seen; no reader of a snapshot needs the field.
     report = Map.delete(report, :standing_bytes_per_s)
     struct!(__MODULE__, %{report | source: report.source || :none})
   end

@@ -1,8 +1,8 @@
 defmodule OOM.Tables do
   @moduledoc false
-  # Owns the ETS tables, and does nothing else: so that a crash of the guard, of the accountant or
-  # of the holds loses no registration, no plan and no hold. They outlive its own end, too, and
-  # nobody notices it: see OOM.Tables.Heir.
+  # Owns the ETS tables, and does nothing else, so that a crash of the guard, of the accountant or of the
+  # holds loses no registration, no plan and no hold. The tables outlive the end of the owner, too: see
+  # OOM.Tables.Heir.
 
   use GenServer
 
@@ -11,21 +11,21 @@ defmodule OOM.Tables do
   @tables [
     # {pid, rank, bytes, sampled_ms, state, supervisor, id, options, work}; see OOM.Workers
     {OOM.Workers, [:set, write_concurrency: true, read_concurrency: true]},
-    # {{rank, -bytes, pid}}: the first one dies first; see OOM.Plan
+    # {{rank, -bytes, pid}}: the first worker dies first; see OOM.Plan
     {OOM.Plan, [:ordered_set]},
     # {{kind, pid}, bytes, detail, reading}; see OOM.Owned
     {OOM.Owned, [:set, read_concurrency: true]},
-    # {pid, bytes}; see OOM.Steps. Ordered, because it is walked while it changes.
+    # {pid, bytes}; see OOM.Steps. Ordered, because a walk meets concurrent changes.
     {OOM.Steps, [:ordered_set]},
-    # {pid, asked_ms}: who wants a word before the kill; see OOM.Asker
+    # {pid, asked_ms}: workers that want a message before the kill; see OOM.Asker
     {OOM.Asker, [:set]},
-    # {pid}: who subscribed; {:told, level}; see OOM.Notifier
+    # {pid}: subscribers; {:told, level}; see OOM.Notifier
     {OOM.Notifier, [:set]},
-    # {pid, killed_ms, bytes}: who was told to leave, for supervisors that see only `:killed`
+    # {pid, killed_ms, bytes}: victims told to leave, for supervisors that see only `:killed`
     {OOM.Victims, [:set]},
     # {pid, kind, parent, options, facts}: the supervisors below; see OOM.Tree
     {OOM.Tree, [:set, read_concurrency: true]},
-    # {pid, own rank, floor, bond}: those who would take others along; see OOM.Units
+    # {pid, own rank, floor, bond}: workers that would take others along; see OOM.Units
     {OOM.Units, [:set, read_concurrency: true]},
     # {pid, size, origin, bytes, room?}, {:limit, bytes}; see OOM.HeapCaps
     {OOM.HeapCaps, [:set, read_concurrency: true]},
@@ -39,7 +39,7 @@ defmodule OOM.Tables do
   @spec start_link(OOM.Config.t()) :: GenServer.on_start()
   def start_link(config), do: GenServer.start_link(__MODULE__, config, name: __MODULE__)
 
-  @doc "The heir has begun anew; by itself, and nobody waits."
+  @doc "Makes a restarted heir the heir of all tables. Sent by the heir, without waiting."
   @spec inherits(pid()) :: :ok
   def inherits(heir), do: GenServer.cast(__MODULE__, {:heir, heir})
 
@@ -51,7 +51,7 @@ defmodule OOM.Tables do
     {:ok, nil}
   end
 
-  # Its heir stays the same when it is given away.
+  # A table given away keeps its heir.
   defp table(name, options) do
     unless Heir.take(name), do: :ets.new(name, [:named_table, :public | options])
   end
@@ -62,15 +62,15 @@ defmodule OOM.Tables do
     {:noreply, state}
   end
 
-  # A table that was inherited.
+  # The `:"ETS-TRANSFER"` of an inherited table.
   @impl true
   def handle_info(_message, state), do: {:noreply, state}
 
-  @doc "The validated configuration, or `nil` where the application does not run."
+  @doc "Returns the validated configuration, or `nil` where the application does not run."
   @spec config() :: OOM.Config.t() | nil
   def config, do: state(:config)
 
-  @doc "The running watcher, or `nil`."
+  @doc "Returns the running watcher, or `nil`."
   @spec watcher() :: reference() | nil
   def watcher, do: state(:watcher)
 
@@ -78,7 +78,7 @@ defmodule OOM.Tables do
   def put_watcher(nil), do: :ets.delete(OOM.State, :watcher)
   def put_watcher(ref), do: :ets.insert(OOM.State, {:watcher, ref})
 
-  @doc "How many are held; a counter that OOM.Holds keeps."
+  @doc "Returns the number of held children; OOM.Holds keeps the counter."
   @spec held() :: non_neg_integer()
   def held do
     case state(:held) do
@@ -90,14 +90,14 @@ defmodule OOM.Tables do
   @spec put_held(:counters.counters_ref()) :: true
   def put_held(counter), do: :ets.insert(OOM.State, {:held, counter})
 
-  @doc "The guard has killed one of this rank."
+  @doc "Notes the time of a kill at this rank. Called by the guard."
   @spec put_killed(0..1000, integer()) :: :ok
   def put_killed(rank, now_ms) do
     :ets.insert(OOM.State, {{:killed, rank}, now_ms})
     :ok
   end
 
-  @doc "Whether it has killed one of this rank, or of a higher one, since that time."
+  @doc "Tells whether the guard has killed at this rank or a higher rank since `ms`."
   @spec killed_since?(0..1000, integer()) :: boolean()
   def killed_since?(rank, ms) do
     row = {{{:killed, :"$1"}, :"$2"}, [{:>=, :"$1", rank}, {:>=, :"$2", ms}], [true]}
@@ -106,7 +106,7 @@ defmodule OOM.Tables do
     ArgumentError -> false
   end
 
-  @doc "Whether the application is about to end: what is held from now on would stay so."
+  @doc "Tells whether the application is about to end: a child held from now on would stay down."
   @spec stopping?() :: boolean()
   def stopping?, do: state(:stopping) == true
 
@@ -114,8 +114,8 @@ defmodule OOM.Tables do
   def put_stopping, do: :ets.insert(OOM.State, {:stopping, true})
 
   @doc """
-  Runs what needs the tables for more than one step. Where they go away meanwhile, the application is
-  being stopped: nobody needs it any more, and whoever ran it must not fail.
+  Runs a function that needs the tables for more than one step. Where the tables go away meanwhile, the
+  application is being stopped: the result is not needed any more, and the caller must not fail.
   """
   @spec while_there((() -> term())) :: :ok
   def while_there(fun) do
@@ -123,11 +123,11 @@ defmodule OOM.Tables do
     :ok
   rescue
     error in ArgumentError ->
-      # They go one after the other, that of the configuration not first.
+      # The tables go one after another, and the table of the configuration does not go first.
       if stopping?() or config() == nil, do: :ok, else: reraise(error, __STACKTRACE__)
   end
 
-  # The tables are gone while the application is stopped; that is a state, not an error.
+  # In a stopped application there are no tables: a state, not an error.
   defp state(key) do
     case :ets.lookup(OOM.State, key) do
       [{_, value}] -> value

@@ -1,19 +1,19 @@
 defmodule OOM.Usage do
   @moduledoc """
-  What one worker holds, as `OOM.top/1` and `OOM.tree/1` tell it: the figures the guard ranks by.
+  The memory of a worker, as `OOM.top/1` and `OOM.tree/1` return it: the figures the guard ranks by.
 
     * `:pid`, `:name` - the worker, and its registered name or `nil`
-    * `:supervisor`, `:id` - whose child it is, as far as that is known, and under which id
+    * `:supervisor`, `:id` - the worker's supervisor and the child id there, as far as known
     * `:priority` - `:low`, `:normal`, `:high`, `:protected` or an integer
-    * `:bytes` - all it is known to hold, which its end would free: the sum of what follows
-    * `:own_bytes` - heap, stack, mailbox, and off-heap binaries (each divided among those that hold it,
-      where they were asked for; else as the VM's virtual heap counts them)
-    * `:tables_bytes` - ETS tables it owns
-    * `:ports_bytes` - output that waits in its ports and sockets
-    * `:children_bytes` - processes it started that are nobody else's
-    * `:age_ms` - how old the figure is; `nil` for a worker nobody has looked at yet. Up to a minute
+    * `:bytes` - the known size of the worker, freed by its end: the sum of the following fields
+    * `:own_bytes` - heap, stack, mailbox, and off-heap binaries (each divided among its holders, where the
+      worker was asked for them; else as the VM's virtual heap counts binaries)
+    * `:tables_bytes` - ETS tables owned by the worker
+    * `:ports_bytes` - output waiting in the worker's ports and sockets
+    * `:children_bytes` - processes started by the worker that count for no other worker
+    * `:age_ms` - the age of the figure; `nil` for a worker not measured yet. Up to a minute
       while the level is `:normal` and memory stands still, tens of ms under pressure
-    * `:state` - `:fresh`, `:busy` (fresh, small and working hard), `:stale` (it does not answer; the
+    * `:state` - `:fresh`, `:busy` (fresh, small and working hard), `:stale` (the worker does not answer; the
       figure is an estimate) or `:new`
   """
 
@@ -112,7 +112,7 @@ defmodule OOM.Usage do
       id: id,
       priority: Priority.name(rank),
       bytes: bytes,
-      # What it owns may have been read again since.
+      # The tables, ports and children may have been read again since.
       own_bytes: max(bytes - tables - ports - children, 0),
       tables_bytes: tables,
       ports_bytes: ports,

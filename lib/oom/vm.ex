@@ -1,15 +1,15 @@
 defmodule OOM.VM do
   @moduledoc false
-  # What newer VMs can do and older ones cannot, decided here and nowhere else. Each is found by
-  # trying it while this is compiled, so that no release has to be known by its number.
+  # The features of newer VMs, decided here and nowhere else. The module tries each feature while it is
+  # compiled, so that no release has to be known by number.
   #
-  # Left aside, because it brings nothing here: process iterators (OTP 28), as a walk sorts the whole
-  # list in order to pass by whom it knows, and a fold over 100,000 processes makes no more than
-  # 1.6 MB of a list in a process that is thrown away; and trace sessions (OTP 27), as nothing here
-  # traces. Nor do heap caps count shared binaries (OTP 27): the VM counts one once for each message
-  # or table it came from, so workers that share a large one would be killed for what is there once.
+  # Not used: process iterators (OTP 28), because a walk sorts the whole list in order to skip known
+  # processes, and a fold over 100,000 processes makes a list of 1.6 MB at most in a throw-away process; and
+  # trace sessions (OTP 27), because nothing here traces. Heap caps count shared binaries only where asked
+  # to: the VM counts a binary once for each message or table it came from, so workers sharing a large
+  # binary would be killed for a binary in memory once.
 
-  @doc "The release, such as 27."
+  @doc "Returns the number of the OTP release, such as 27."
   @spec otp_release() :: pos_integer()
   def otp_release, do: :otp_release |> :erlang.system_info() |> List.to_integer()
 
@@ -21,11 +21,11 @@ defmodule OOM.VM do
                        ArgumentError -> false
                      end)
 
-  @doc "Whether one note of a process can be read without a copy of all of them."
+  @doc "Tells whether a single key of another process's dictionary can be read without a copy of all keys."
   @spec keyed_dictionary?() :: boolean()
   def keyed_dictionary?, do: @keyed_dictionary
 
-  @doc "What another process has noted under this key, or `nil`; its other notes are not copied."
+  @doc "Returns the value of a key in another process's dictionary, or `nil`; newer VMs copy no other key."
   @spec dictionary(pid(), atom()) :: term()
   if @keyed_dictionary do
     def dictionary(pid, key) do

@@ -1,11 +1,11 @@
 defmodule OOM.Workers do
   @moduledoc false
-  # The registered workers: who they are, what they hold, what they are worth. A row is written by
-  # the worker itself (`OOM.set_priority/1`), by its supervisor (OOM.Child) and by the probes; the
-  # guard only reads. Nobody waits for anybody.
+  # The registered workers, with supervisor, memory and rank. A row is written by the worker itself
+  # (`OOM.set_priority/1`), by its supervisor (OOM.Child) and by the probes; the guard only reads. No
+  # writer waits for another.
   #
-  # Every function takes concurrent writers for granted: the plan may hold a key that no longer
-  # matches its row, so whoever picks a victim checks the key against the row (OOM.VictimQueue).
+  # Every function takes concurrent writers for granted: the plan may hold a key that no longer matches
+  # the row, so OOM.VictimQueue checks the key of a victim against the row.
 
   alias OOM.{Asker, HeapCaps, Level, Plan, Steps, Tree, Units}
 
@@ -16,10 +16,10 @@ defmodule OOM.Workers do
   @supervisor 6
   @work 9
 
-  # `:busy`: its figure is fresh and small, and it works hard. What it works on need not be in the
-  # figure. `:stale`: it does not answer.
+  # `:busy`: the figure is fresh and small, and the worker works hard; the figure need not cover the data
+  # worked on. `:stale`: the worker does not answer.
   @type state :: :new | :fresh | :busy | :stale
-  @typedoc "Reductions and time at the last look, and what was found then; see OOM.Probe."
+  @typedoc "Reductions, time and findings of the last look; see OOM.Probe."
   @type work ::
           {reductions :: non_neg_integer(), at_ms :: integer(), found :: map()}
           | {:born, at_ms :: integer(), episode :: non_neg_integer()}
@@ -27,10 +27,10 @@ defmodule OOM.Workers do
           {pid(), OOM.Priority.rank(), bytes :: non_neg_integer(), sampled_ms :: integer() | nil,
            state(), supervisor :: pid() | nil, id :: term(), options :: keyword(), work() | nil}
 
-  # How a row says that nobody declared anything for it, and OOM.Tree.Walk found it.
+  # The options of a row without a declared rank, found by OOM.Tree.Walk.
   @found [found: true]
 
-  @doc "A priority declared by the worker or for it; it wins over what the supervisor said."
+  @doc "Registers a priority declared by or for the worker; a declared priority wins over the supervisor's."
   @spec declare(pid(), OOM.Priority.rank()) :: :ok
   def declare(pid, rank) do
     if member?(pid),
@@ -38,7 +38,7 @@ defmodule OOM.Workers do
       else: declare_new(pid, rank, Tree.Place.above(pid))
   end
 
-  # What is in a unit lives and dies with it, and is no worker.
+  # A process inside a unit lives and dies with the unit, and is no worker.
   defp declare_new(_pid, _rank, :unit), do: :ok
 
   defp declare_new(pid, rank, _above) do
@@ -51,17 +51,17 @@ defmodule OOM.Workers do
   end
 
   defp declare_again(pid, rank) do
-    # No longer what its supervisor's was: a walk does not set it again.
+    # A declared rank replaces the one inherited from the supervisor: no walk sets the row again.
     with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
          do: :ets.update_element(__MODULE__, pid, {@supervisor + 2, []})
 
     rerank(pid, Units.declared(pid, rank))
   end
 
-  # In most cases; asked only by the worker itself, where it costs nothing.
+  # The parent is the supervisor in most cases. Only the worker itself is asked, where asking costs nothing.
   defp supervisor(pid), do: if(pid == self(), do: Tree.parent(pid))
 
-  @doc "The rank the guard goes by, whatever was declared; see OOM.Units."
+  @doc "Sets the rank the guard ranks by, whatever was declared; see OOM.Units."
   @spec rerank(pid(), OOM.Priority.rank()) :: :ok
   def rerank(pid, rank) do
     with [{_, old, bytes, _, _, _, _, _, _}] when old != rank <- :ets.lookup(__MODULE__, pid) do
@@ -75,7 +75,7 @@ defmodule OOM.Workers do
     :ok
   end
 
-  @doc "One that was found below a supervisor, and about which nobody has said anything."
+  @doc "Registers a worker found below a supervisor, without a declared priority."
   @spec found(pid(), OOM.Priority.rank(), pid()) :: :ok
   def found(pid, rank, supervisor) do
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, nil}),
@@ -83,13 +83,13 @@ defmodule OOM.Workers do
       else: :ok
   end
 
-  @doc "What a supervisor knows of the child it has just started."
+  @doc "Registers a child just started, with its supervisor, id and options."
   @spec attach(pid(), OOM.Priority.rank(), pid(), term(), keyword()) :: :ok
   def attach(pid, rank, supervisor, id, options) do
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options, born()}) do
       appeared(pid, rank)
     else
-      # It may have been found before its supervisor could say so.
+      # A walk may have found the child before the supervisor registered it.
       with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
            do: declare(pid, rank)
 
@@ -99,7 +99,7 @@ defmodule OOM.Workers do
         {@supervisor + 2, options}
       ])
 
-      # It spoke for itself while it started.
+      # The child registered itself during the start.
       with [row] when elem(row, @sampled - 1) == nil <- :ets.lookup(__MODULE__, pid),
            do: :ets.update_element(__MODULE__, pid, {@work, born()})
 
@@ -107,17 +107,17 @@ defmodule OOM.Workers do
     end
   end
 
-  # Whatever it holds at its first look it has taken since. Of one that was found, or that speaks for
-  # itself later, nobody knows when it began.
+  # All memory found at the first look was taken since the start. The start of a found worker, or of a worker
+  # registering itself later, is unknown.
   defp born, do: {:born, System.monotonic_time(:millisecond), Level.episode()}
 
-  # In the plan from the first moment: what has not been looked at yet may be what grows.
+  # The worker enters the plan at once: a worker not yet measured may be the one growing.
   defp appeared(pid, rank) do
     Plan.put(pid, {rank, 0})
     OOM.Accountant.watch(pid)
   end
 
-  @doc "A new figure from a probe."
+  @doc "Sets a new figure from a probe, in bytes."
   @spec sampled(pid(), non_neg_integer(), integer(), state()) :: :ok
   def sampled(pid, bytes, now_ms, state) do
     with [{_, rank, old, _, _, _, _, _, _}] <- :ets.lookup(__MODULE__, pid) do
@@ -129,11 +129,11 @@ defmodule OOM.Workers do
     :ok
   end
 
-  @doc "What the probe has to know at its next look. Nobody ranks by it."
+  @doc "Stores the findings of a look for the probe's next look. The rank does not depend on them."
   @spec worked(pid(), work()) :: boolean()
   def worked(pid, work), do: :ets.update_element(__MODULE__, pid, {@work, work})
 
-  @doc "What the probe remembers of its last look, and the figure since."
+  @doc "Returns the findings of the last look, and the figure in bytes."
   @spec last_look(pid()) :: {work() | nil, non_neg_integer()}
   def last_look(pid) do
     case :ets.lookup(__MODULE__, pid) do
@@ -143,8 +143,8 @@ defmodule OOM.Workers do
   end
 
   @doc """
-  Marks a worker that does not answer its probe. It keeps its last figure, raised by what it may
-  have grown since: one that is too busy to answer is more often the leak than not.
+  Marks a worker that does not answer a probe. The last figure stays, raised by the possible growth since:
+  a worker too busy to answer is more often the leak than not.
   """
   @spec stale(pid(), non_neg_integer(), integer()) :: :ok
   def stale(pid, grown_bytes, now_ms) do
@@ -155,7 +155,7 @@ defmodule OOM.Workers do
   end
 
   @spec delete(pid()) :: :ok
-  # First its row: whoever writes about it elsewhere looks afterwards whether that is still there.
+  # The row goes first: a writer in another table checks afterwards whether the row is still there.
   def delete(pid) do
     with [{_, rank, bytes, _, _, _, _, _, _}] <- :ets.take(__MODULE__, pid),
          do: Plan.delete(pid, {rank, bytes})
@@ -166,8 +166,8 @@ defmodule OOM.Workers do
   end
 
   @doc """
-  Takes out one that is to be killed: nobody picks it again. What else is known of it is forgotten at its
-  end; it may be spared.
+  Takes a victim out of table and plan, so that no other choice picks the worker again; returns the row.
+  Other tables keep their rows until the victim's end, because the victim may be spared.
   """
   @spec take(pid()) :: row() | nil
   def take(pid) do
@@ -180,15 +180,15 @@ defmodule OOM.Workers do
     end
   end
 
-  @doc "One that was taken out is spared: it is back, with the rank it has now."
+  @doc "Puts a spared victim back, with a new rank."
   @spec put_back(row(), OOM.Priority.rank()) :: :ok
   def put_back({pid, _rank, bytes, _, _, _, _, _, _} = row, rank) do
-    # It may have told of itself in the meantime.
+    # The worker may have registered itself in the meantime.
     if :ets.insert_new(__MODULE__, put_elem(row, @rank - 1, rank)),
       do: Plan.put(pid, {rank, bytes}),
       else: rerank(pid, rank)
 
-    # The accountant has heard of its end already.
+    # Of a worker that ended meanwhile, the accountant has had the `:DOWN` already.
     if Process.alive?(pid), do: :ok, else: delete(pid)
   end
 
@@ -200,14 +200,14 @@ defmodule OOM.Workers do
     end
   end
 
-  @doc "Those of one rank that a supervisor has started, with what they hold; looks at all there are."
+  @doc "Returns a supervisor's workers of one rank with their bytes; scans the whole table."
   @spec of(pid(), OOM.Priority.rank()) :: [{pid(), non_neg_integer()}]
   def of(supervisor, rank) do
     row = {:"$1", rank, :"$2", :_, :_, supervisor, :_, :_, :_}
     :ets.select(__MODULE__, [{row, [], [{{:"$1", :"$2"}}]}])
   end
 
-  @doc "Cheaper than to look it up."
+  @doc "Tells whether a process is registered; cheaper than a lookup."
   @spec member?(pid()) :: boolean()
   def member?(pid), do: :ets.member(__MODULE__, pid)
 
@@ -215,11 +215,11 @@ defmodule OOM.Workers do
   def rank(pid) do
     :ets.lookup_element(__MODULE__, pid, @rank)
   rescue
-    # It has ended.
+    # The worker has ended.
     ArgumentError -> nil
   end
 
-  @doc "The rank it has declared, or that was declared for it; `nil` for one that was only found."
+  @doc "Returns the rank declared by or for the worker; `nil` for a worker only found."
   @spec declared(pid()) :: OOM.Priority.rank() | nil
   def declared(pid) do
     case lookup(pid) do
@@ -232,7 +232,7 @@ defmodule OOM.Workers do
   @spec count() :: non_neg_integer()
   def count, do: :ets.info(__MODULE__, :size)
 
-  @doc "All pids, `chunk` at a time: `{pids, continuation}` or `:done`."
+  @doc "Returns all pids, `chunk` at a time: `{pids, continuation}` or `:done`."
   @spec pids(pos_integer() | term()) :: {[pid()], term()} | :done
   def pids(chunk) when is_integer(chunk),
     do:

@@ -1,6 +1,6 @@
 defmodule OOM.Accountant.Readings do
   @moduledoc false
-  # When what workers own (OOM.Owned) was read last, and the throw-away processes that read it now.
+  # The times of the last readings of OOM.Owned, and the throw-away readers now at work.
 
   alias OOM.Owned
 
@@ -12,7 +12,7 @@ defmodule OOM.Accountant.Readings do
           readers: %{reference() => {Owned.kind(), integer()}}
         }
 
-  @doc "Begins to read the kinds that are due, and that nobody reads."
+  @doc "Starts a reader for each kind that is due and has no reader yet."
   @spec start(t(), integer(), OOM.level()) :: t()
   def start(%{readers: readers} = readings, now_ms, level) do
     under_way = for {_, {kind, _}} <- readers, do: kind
@@ -31,14 +31,14 @@ defmodule OOM.Accountant.Readings do
     %{readings | readers: started}
   end
 
-  @doc "A reader has ended."
+  @doc "Notes the end of a reader, as the time of the kind's last reading."
   @spec ended(t(), reference(), integer()) :: t()
   def ended(%{readers: readers, owned_ms: owned_ms}, ref, now_ms) do
     {{kind, begun}, readers} = Map.pop!(readers, ref)
     %__MODULE__{readers: readers, owned_ms: Map.put(owned_ms, kind, {begun, now_ms})}
   end
 
-  @doc "Whether all that was begun is through."
+  @doc "Tells whether all readers have ended."
   @spec over?(t()) :: boolean()
   def over?(%{readers: readers}), do: readers == %{}
 end

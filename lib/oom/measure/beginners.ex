@@ -4,14 +4,14 @@ defmodule OOM.Beginners do
   # cache that loads in `init/1`, or a leak that begins there, belongs to no worker until then. But the
   # supervisor is linked with the child from the first moment, and waits, so the supervisor answers at once:
   # under pressure a throw-away process asks the supervisor for links. The linked process whose parent is the
-  # supervisor, and which is not registered, is the child. The child is registered with the rank of its
+  # supervisor, and which is not registered, is the child. The child gets the rank of the child's
   # specification. A child that is killed in `init/1` is held by its supervisor (OOM.Child).
   #
-  # Nothing tells when the child has taken what the child holds, so none of that counts as growth.
+  # Nothing tells when the child has taken its memory, so none of the memory counts as growth.
 
   alias OOM.{Tree, Workers}
 
-  # A start that takes less, in ms, is not asked about.
+  # Shorter starts, in ms, are left alone.
   @long_ms 50
 
   @doc "Registers the children whose start is under way and takes long."

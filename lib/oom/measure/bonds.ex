@@ -1,44 +1,44 @@
 defmodule OOM.Bonds do
   @moduledoc false
-  # Whom the exit of a process would take along, and what the most important of them is worth. These go
-  # with it:
+  # The processes bound to a worker, which the worker's exit would take along, and the highest rank among
+  # them. A bound process is
   #
-  #   * those linked with it that do not trap exits. A stream of tasks is bound by that, too: the process
-  #     that watches its tasks is linked with them and with who reads the stream
-  #   * those it has started, even where they trap exits: every OTP process ends with its parent
-  #   * those that wait for its answer just now, in a call or in `Task.await`: they fail with it. A
-  #     monitor alone is no bond
+  #   * linked with the worker, and does not trap exits. A stream of tasks is bound by links, too: the
+  #     process watching the tasks is linked with each task and with the reader of the stream
+  #   * started by the worker, even where the process traps exits: every OTP process ends with the parent
+  #   * waiting just now for the worker's answer, in a call or in `Task.await`: the call fails with the
+  #     worker. A monitor alone is no bond
   #
-  # and with each of these, who goes with that one in turn. The supervisor it has is none of them.
+  # Processes bound to a bound process count in turn. The worker's supervisor does not count.
   #
-  # Links and monitors are a signal to whoever is asked, and one in a long collection answers after it.
-  # So only throw-away processes ask: those of OOM.Bonds.Rounds in the background, and OOM.Kill before
-  # it kills.
+  # Reading links and monitors is a signal to the process asked, and a process in a long collection answers
+  # only afterwards. So only throw-away processes ask: in the background started by OOM.Bonds.Rounds, and
+  # before a kill by OOM.Kill.
 
   alias OOM.{Accountant, Guard, InitialCall, Priority, Tree, Units, Victims, Workers}
 
-  # So many processes at most, and so many steps away from the first.
+  # A walk looks at so many processes at most, and so many steps away from the first.
   @most 256
   @steps 8
-  # Further up nobody looks, who has started one that is not registered.
+  # The search for the starter of an unregistered process ends so many parents up.
   @generations 16
-  # Of so many of its monitors it is asked whether they wait.
+  # The walk looks at so many monitors of a process for a waiting call.
   @most_monitors 64
-  # Where somebody stands who fails when the one he waits for ends. Task.yield does not. In
+  # Where a process waits and fails when the process awaited ends; Task.yield does not fail. In
   # Elixir 1.18 and later Task.await stands in a function of its own.
   @awaits [{:gen, :do_call}, {Task, :await}, {Task, :await_receive}, {Task, :await_many}]
-  # How long a kill waits for what others than the victim have to tell.
+  # How long a kill waits for answers from processes besides the victim.
   @kill_ms 20
 
   @typep ties :: {links :: [pid()], monitors :: [pid()]}
 
-  @doc "The highest rank that its exit would take along besides its own; 0 where it takes nobody."
+  @doc "Returns the highest rank among the processes bound to a process; 0 where none is bound."
   @spec rank(pid()) :: Priority.rank()
   def rank(pid), do: walk([{pid, ties(pid)}], %{pid => true}, @steps, 0, fn _rank -> :ok end)
 
   @doc """
-  The same before a kill, for a victim that stands still. Nobody else than the victim is asked where it
-  has nothing but its supervisor; and others are waited for only so long.
+  Returns the same rank before a kill, for a suspended victim. Asks only the victim where the victim is
+  linked to nothing but the supervisor; waits a bounded time for answers from further processes.
   """
   @spec at_kill(pid(), pid() | nil) :: Priority.rank()
   def at_kill(pid, supervisor) do
@@ -52,7 +52,7 @@ defmodule OOM.Bonds do
     end
   end
 
-  # Somebody who does not answer must not keep the victim alive: what is known by then counts.
+  # A process without an answer must not keep the victim alive: the rank known at the deadline counts.
   defp beyond(pid, ties) do
     {me, ref} = {self(), make_ref()}
 
@@ -81,7 +81,7 @@ defmodule OOM.Bonds do
     end
   end
 
-  # Nobody is worth more; and whoever is farther away is not looked at.
+  # No rank is higher than `:protected`, and the walk looks no further than the last step.
   defp walk(_taken, _seen, _steps, :protected, _tell), do: :protected
   defp walk([], _seen, _steps, rank, _tell), do: rank
   defp walk(_taken, _seen, 0, rank, _tell), do: rank
@@ -96,7 +96,7 @@ defmodule OOM.Bonds do
         end
       end)
 
-    # Whom nobody else is asked about any more need not be asked.
+    # After the last step the walk needs no further links.
     if steps == 1 or rank == :protected,
       do: rank,
       else: walk(Enum.map(next, &{&1, ties(&1)}), seen, steps - 1, rank, tell)
@@ -107,7 +107,7 @@ defmodule OOM.Bonds do
     Enum.reduce(monitors, acc, &add(&1, fn _seen -> waiting(&1) end, &2, tell))
   end
 
-  # It goes with one that goes, unless it has no worth.
+  # A process without a worth (`nil`) would stay, and is not followed.
   defp add(_pid, _worth, {_, _, :protected} = acc, _tell), do: acc
   defp add(pid, _worth, {_, seen, _} = acc, _tell) when is_map_key(seen, pid), do: acc
 
@@ -121,8 +121,8 @@ defmodule OOM.Bonds do
     end
   end
 
-  # What one that is linked with `pid` is worth, `nil` where it would stay. Both are read without a signal
-  # to one that does not run just now.
+  # The worth of a process linked with `pid`; `nil` where the process would stay. No signal, unless the
+  # process runs just now.
   defp linked(linked, pid, seen) do
     case :erlang.process_info(linked, [:trap_exit, :parent]) do
       [trap_exit: true, parent: ^pid] -> worth(linked, pid, seen)
@@ -131,9 +131,8 @@ defmodule OOM.Bonds do
     end
   end
 
-  # One that nobody has registered is a part of whoever started it; where that is nobody we know, and it
-  # has a supervisor, it is not ours to kill. What somebody has spawned in passing is worth as much as
-  # those it is linked with.
+  # An unregistered process is a part of the process above. Below an unknown supervisor the process is not
+  # OOM's to kill. A process spawned in passing is worth as much as the processes linked with it.
   defp worth(pid, parent, seen) do
     cond do
       registered = Units.worth(pid) -> registered
@@ -146,7 +145,7 @@ defmodule OOM.Bonds do
 
   defp above(pid, generations) when is_pid(pid) and node(pid) == node() and generations > 0 do
     cond do
-      # A unit lives and dies with its parts. A worker does not with all that it starts.
+      # A unit lives and dies with all its parts, a worker not with every process started below.
       Workers.member?(pid) -> if Tree.kind(pid) == :unit, do: Units.worth(pid), else: 0
       Tree.supervisor?(pid) -> pid |> Tree.options() |> Tree.rank()
       true -> above(Tree.parent(pid), generations - 1)
@@ -160,7 +159,7 @@ defmodule OOM.Bonds do
       is_pid(pid) and node(pid) == node() and
         match?({:supervisor, _, _}, InitialCall.of_supervisor(pid))
 
-  # Of those that are not ours anybody may ask anything of anyone, at any time.
+  # A waiting process unknown to OOM counts as rank 0: any process may call any worker at any time.
   defp waiting(pid) do
     with {_, status} when status in [:waiting, :suspended] <- :erlang.process_info(pid, :status),
          {_, {module, function, _arity}} when {module, function} in @awaits <-
@@ -171,7 +170,7 @@ defmodule OOM.Bonds do
     end
   end
 
-  # Those of this node; ours monitor everybody.
+  # Local processes only, and without OOM's own monitors: those watch every worker.
   @spec ties(pid()) :: ties()
   defp ties(pid) do
     case :erlang.process_info(pid, [:links, :monitored_by]) do
@@ -187,7 +186,7 @@ defmodule OOM.Bonds do
 
     case local(pids) -- ours do
       [] -> []
-      # One that the accountant has asked to watch twice, or the guard.
+      # The accountant or the guard may monitor a worker twice.
       others -> others |> Enum.uniq() |> Enum.reject(&(&1 in ours)) |> Enum.take(@most_monitors)
     end
   end

@@ -1,46 +1,46 @@
 defmodule OOM.Bonds.Rounds do
   @moduledoc false
-  # Looks in the background whom those next in line are bound to (OOM.Bonds), so that the plan does not
-  # offer the guard who cannot be killed; and again at those that were found to be bound, because a bond
-  # ends. What was bound since is seen at the kill.
+  # Looks in the background for the bonds (OOM.Bonds) of the next victims, so that the plan does not offer
+  # the guard a worker that cannot be killed. A round also looks again at workers found bound before, because
+  # a bond ends. The kill sees the bonds made since.
   #
-  # A round is a throw-away process, and asks one after the other. Where one of them does not answer, the
-  # next round begins without it.
+  # A round is a throw-away process, and asks one worker after another. Where a worker does not answer, the
+  # next round begins without waiting for the last.
 
   use GenServer
 
   alias OOM.{Bonds, Stillness, Units, VictimQueue}
 
-  # Between two rounds. One asks about 100 workers at most, which takes about a millisecond.
+  # The pause between two rounds. A round of 100 workers takes about a millisecond.
   @pause_ms %{normal: 5_000, elevated: 1_000, high: 250, critical: 250}
-  # The same at most, while memory stands still: whoever is next in line is so as before, and what was
-  # bound since is seen at the kill.
+  # The longest pause, while memory stands still: the next victims are the same as before, and the kill
+  # sees the bonds made since.
   @most_ms 60_000
-  # So many of the next victims, as many as one decision takes; and so many of those that are bound.
+  # A round asks so many of the next victims, as many as one decision takes, and so many bound workers.
   @next 64
   @again 256
-  # How long a round is waited for, and how many may be left behind, each of them at one worker.
+  # How long the next round waits for the last, and how many rounds may be left behind, each at one worker.
   @wait_ms 1_000
   @most_left 8
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "The level has changed; by OOM.Tree.Census, who does not wait."
+  @doc "Tells the rounds a new level. Sent by OOM.Tree.Census, without waiting."
   @spec pressure(OOM.level()) :: :ok
   def pressure(level) do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, {:pressure, level})
     :ok
   end
 
-  @doc "Memory has moved; by the accountant, who does not wait."
+  @doc "Tells the rounds that memory has moved. Sent by the accountant, without waiting."
   @spec moved() :: :ok
   def moved do
     with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :moved)
     :ok
   end
 
-  @doc "One round from now on, which is through when this returns; for tests and tools."
+  @doc "Runs a whole round in the caller; for tests and tools."
   @spec round() :: :ok
   def round do
     _ = run([])
@@ -91,7 +91,7 @@ defmodule OOM.Bonds.Rounds do
     in_ms(still.pause_ms, %{state | still: still})
   end
 
-  # One that is due sooner comes as it would.
+  # A round due sooner keeps its time.
   defp soon(state) do
     least = @pause_ms[state.level]
     left = state.timer && Process.read_timer(state.timer)
@@ -103,7 +103,7 @@ defmodule OOM.Bonds.Rounds do
     %{state | timer: Process.send_after(self(), :round, pause_ms)}
   end
 
-  # Those that are bound are taken in turn: `from` are those that the last round has left.
+  # Bound workers are asked in turn: `from` are the workers left by the last round.
   defp run(from) do
     {again, rest} = Enum.split(if(from == [], do: Units.bound(), else: from), @again)
     pids = Enum.uniq(VictimQueue.line(@next, @next, %{}) ++ again)

@@ -1,8 +1,8 @@
 defmodule OOM.Stillness do
   @moduledoc false
-  # How long a round in the background may rest: each time that memory has not moved since the last one
-  # twice as long as before, and as short as ever where it has. A timer costs some 50 us of CPU, whatever
-  # is done then, so that a node at rest costs the number of its timers.
+  # How long a background round may rest: twice as long as before each time memory has not moved since the
+  # last round, and the shortest pause again once memory has moved. A timer costs some 50 us of CPU, whatever
+  # the round does, so a node at rest costs the number of its timers.
 
   alias OOM.Snapshot
 
@@ -11,13 +11,13 @@ defmodule OOM.Stillness do
 
   @type t :: %__MODULE__{pause_ms: pos_integer(), at_bytes: non_neg_integer() | nil}
 
-  # The working set stands still within this share of the limit.
+  # A change below this share of the limit counts as stillness.
   @moved 0.01
 
   @spec new(pos_integer()) :: t()
   def new(least_ms), do: %__MODULE__{pause_ms: least_ms}
 
-  @doc "A round is through; the pause until the next is `pause_ms`."
+  @doc "Returns the state after a round; `pause_ms` is the pause until the next."
   @spec rest(t(), Snapshot.t() | map(), pos_integer(), pos_integer()) :: t()
   def rest(still, snapshot, least_ms, most_ms) do
     if moved?(still, snapshot),
@@ -25,7 +25,7 @@ defmodule OOM.Stillness do
       else: %{still | pause_ms: still.pause_ms |> Kernel.*(2) |> max(least_ms) |> min(most_ms)}
   end
 
-  @doc "Whether the working set is elsewhere than it was, or not known."
+  @doc "Tells whether the working set has moved since, or is not known."
   @spec moved?(t(), Snapshot.t() | map()) :: boolean()
   def moved?(%{at_bytes: then}, %{limit_bytes: limit, working_set_bytes: now})
       when is_integer(then) and is_integer(limit) and is_integer(now),

@@ -1,20 +1,20 @@
 defmodule OOM.Owned.Children do
   @moduledoc false
-  # Processes nobody registered count for the nearest worker that started them, if one did: it
-  # spawned them, and those it is linked with end with it.
+  # An unregistered process counts for the nearest worker above it in the line of parents: the worker
+  # spawned the process, and linked processes end with the worker.
   #
-  # Asking for the parent is no signal to one that does not run (0.6 us here). Where a worker has
-  # tens of thousands of children they are alike: only some are asked what they hold, and the rest
-  # count as these do without the largest of them.
+  # Asking for the parent is no signal to a process outside a run (0.6 us here). A worker's tens of thousands
+  # of children are alike: the reading asks only some children for their memory, and counts each of the rest
+  # at the average of the sample without its largest child.
 
   @behaviour OOM.Owned
 
   alias OOM.{Tree, Workers}
 
   @sample 200
-  # Further up nobody looks.
+  # The search for a worker ends so many parents up.
   @generations 16
-  # What a process takes besides its heap: its block, its stack and its entry in tables.
+  # The memory of a process besides the heap: the process block, the stack and the entry in tables.
   @fixed_bytes 1_000
   @word 8
 
@@ -34,7 +34,7 @@ defmodule OOM.Owned.Children do
       else: {Map.put(owners, owner, count(owners[owner], pid)), seen}
   end
 
-  # {children, how many of them were asked, what these hold together, what the largest holds}
+  # {children, size of the sample, bytes of the whole sample, bytes of the largest child in the sample}
   defp count({count, @sample, bytes, most}, _pid), do: {count + 1, @sample, bytes, most}
 
   defp count(nil, pid), do: count({0, 0, 0, 0}, pid)
@@ -51,7 +51,7 @@ defmodule OOM.Owned.Children do
   defp owner(pid, seen, generation) do
     cond do
       Workers.member?(pid) -> {pid, seen}
-      # What a supervisor starts is not its own, nor that of a worker above it.
+      # A child of a supervisor counts neither for the supervisor nor for a worker above.
       Tree.supervisor?(pid) -> {nil, seen}
       true -> owner_of_parent(:erlang.process_info(pid, :parent), seen, generation)
     end
@@ -62,7 +62,7 @@ defmodule OOM.Owned.Children do
 
   defp owner_of_parent({_, parent}, seen, generation)
        when is_pid(parent) and node(parent) == node() do
-    # What is too far for this one need not be for its parent's other children.
+    # `:too_far` is not remembered: a walk that begins nearer to the parent may still find a worker.
     case owner(parent, seen, generation + 1) do
       {:too_far, seen} -> {if(generation == 0, do: nil, else: :too_far), seen}
       {owner, seen} -> {owner, Map.put(seen, parent, owner)}
@@ -71,7 +71,7 @@ defmodule OOM.Owned.Children do
 
   defp owner_of_parent(_unknown, seen, _generation), do: {nil, seen}
 
-  @doc "All unregistered processes that count for this one, which need not be registered any more."
+  @doc "Returns all unregistered processes that count for a worker, even one no longer registered itself."
   @spec below(pid()) :: [pid()]
   def below(worker) do
     {below, _seen} =
@@ -83,7 +83,7 @@ defmodule OOM.Owned.Children do
     below
   end
 
-  # Read without a signal unless it runs just then.
+  # No signal, unless the process runs just then.
   defp bytes(pid) do
     case :erlang.process_info(pid, :garbage_collection_info) do
       {_, gc} ->

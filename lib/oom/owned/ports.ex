@@ -1,8 +1,8 @@
 defmodule OOM.Owned.Ports do
   @moduledoc false
-  # Output that waits in the queues of ports, sockets among them: a client that does not read, and
-  # whoever writes to it has that memory. A port outlives its owner until its queue is written, so
-  # the kill has to know which ones.
+  # Output in the queues of ports, sockets among them: where a client does not read, the memory belongs to
+  # the worker writing to the socket. A port outlives the owner until the queue is written, so the kill has
+  # to know a victim's ports.
 
   @behaviour OOM.Owned
 
@@ -15,8 +15,8 @@ defmodule OOM.Owned.Ports do
   end
 
   @doc """
-  Before their owner is killed: a socket drops what waits when its owner ends, as if it were to be
-  closed at once. Asks the socket, not its owner.
+  Sets TCP sockets to drop waiting output when their owner ends, as a socket closed at once does.
+  Called before the kill; asks the socket, not the owner.
   """
   @spec drop_at_end([port()]) :: :ok
   def drop_at_end(ports) do
@@ -32,7 +32,7 @@ defmodule OOM.Owned.Ports do
         {all + bytes, [port | ports]}
       end)
     else
-      # It has nothing to write, or was closed in the meantime.
+      # The port has nothing to write, or was closed in the meantime.
       _ -> owners
     end
   end

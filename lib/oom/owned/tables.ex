@@ -1,6 +1,6 @@
 defmodule OOM.Owned.Tables do
   @moduledoc false
-  # ETS tables. Asking a table costs no signal to its owner; 10,000 took 4.4 ms here.
+  # ETS tables. Asking for a table's size sends no signal to the owner; 10,000 tables took 4.4 ms here.
 
   @behaviour OOM.Owned
 

@@ -1,15 +1,15 @@
 defmodule OOM.Tables.Heir do
   @moduledoc false
-  # Inherits the tables where OOM.Tables ends, and gives them to its next incarnation. Meanwhile they
-  # are there for everybody, under their names. What is in them is known to nobody else: who is held
-  # would stay down for good, and workers and supervisors tell of themselves only once.
+  # Inherits the tables at the end of OOM.Tables, and gives them to the next OOM.Tables. Meanwhile the named
+  # tables stay in use. No other process knows the rows: without them held children would stay down for good,
+  # and workers and supervisors register only once.
 
   use GenServer
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Whether the table was inherited; it then belongs to the caller, with all that is in it."
+  @doc "Tells whether the table was inherited; an inherited table is given to the caller, with all rows."
   @spec take(atom()) :: boolean()
   def take(table) do
     case Process.whereis(__MODULE__) do
