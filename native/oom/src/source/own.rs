@@ -1,4 +1,4 @@
-//! Memory and descriptors of this process.
+//! Memory and descriptors of the own process.
 
 use std::path::Path;
 
@@ -48,15 +48,15 @@ impl Own {
         self.page_bytes.unwrap_or(0)
     }
 
-    /// An upper bound of open files: the size of the descriptor table, a power of two. The table
-    /// never shrinks.
+    /// An upper bound of open files: the size of the descriptor table, a power of two that never
+    /// shrinks.
     pub(super) fn descriptors(&mut self, look: &mut Look) -> Option<u64> {
         self.status.get(look, "a line FDSize", |bytes| {
             parse::plain_value(bytes, b"FDSize")
         })
     }
 
-    /// Accesses to memory that had to wait for a disk, since this process began.
+    /// Accesses to memory with a wait for a disk, since this process began.
     pub(super) fn major_faults(&mut self, look: &mut Look) -> Option<u64> {
         self.stat.get(look, "twelve fields", parse::major_faults)
     }
