@@ -22,7 +22,7 @@ defmodule Trim.Node do
   @doc "Builds and drops a list of 300 MB."
   def build_and_drop, do: build(div(300_000_000, @cell_bytes))
 
-  @doc "Returns the heaps two processes build and drop per second, with a trim at each interval."
+  @doc "Returns the heaps per second built and dropped by a process per scheduler, with a trim at each interval."
   def heaps_per_s(ms, every_ms) do
     parent = self()
     trimmer = every_ms && spawn_link(fn -> trim_every(every_ms) end)

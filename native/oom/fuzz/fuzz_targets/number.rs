@@ -1,5 +1,5 @@
 #![no_main]
-//! The parser accepts the same numbers as a plain reading, and no others.
+//! The parser accepts the same numbers as a plain reading, and nothing else.
 
 use libfuzzer_sys::fuzz_target;
 use oom_fuzz::only_number;

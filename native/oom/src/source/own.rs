@@ -1,4 +1,4 @@
-//! Memory and descriptors of the own process.
+//! Memory and descriptors of our process.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ impl Own {
         })
     }
 
-    /// Accesses to memory with a wait for a disk, since this process began.
+    /// Accesses to memory that had to wait for a disk, since the process began.
     pub(super) fn major_faults(&mut self, look: &mut Look) -> Option<u64> {
         self.stat.get(look, "twelve fields", parse::major_faults)
     }

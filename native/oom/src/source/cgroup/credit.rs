@@ -18,7 +18,7 @@ use crate::parse::{self, MemoryStat};
 pub(in super::super) struct Around<'a> {
     /// By any clock that never goes back.
     pub(in super::super) at: Duration,
-    /// Read only where major faults matter.
+    /// Asked for further figures where needed.
     pub(in super::super) own: &'a mut Own,
     /// Reclaimable slab of the whole machine; 0 where unknown.
     pub(in super::super) machine_slab_bytes: u64,
