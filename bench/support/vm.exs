@@ -18,9 +18,9 @@ defmodule Bench.VM do
 
   ## Options
 
-      * `:oom` - the configuration for `:oom`. Without it, `:oom` does not run
-      * `:limit_bytes` - the limit of the cgroup
-      * `:flags` - flags of the emulator
+    * `:oom` - the configuration for `:oom`. Without it, `:oom` does not run
+    * `:limit_bytes` - the limit of the cgroup
+    * `:flags` - flags of the emulator
   """
   @spec with_vm([{module(), binary()}], keyword(), (t() -> result)) :: result when result: var
   def with_vm(modules, options, fun) do
