@@ -2,8 +2,8 @@
 #
 #     script/bench declare [--calls N] [--processes N] [--children N] [--repeats R] [--short]
 #
-# Three parts: a call of `OOM.set_priority/1` and what one would do to keep such a list oneself; what
-# a registered process weighs; and the start of children under both supervisors.
+# Three parts: a call of `OOM.set_priority/1` and the alternative of keeping such a list oneself;
+# the weight of a registered process; and the start of children under both supervisors.
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -68,7 +68,7 @@ defmodule Declare do
     IO.puts("")
   end
 
-  # Each in a VM of its own: what a table has grown to, it keeps.
+  # Each in a separate VM: a grown table never shrinks.
   defp weights(nodes, processes, repeats) do
     turns =
       for _ <- 1..repeats, {how, _} <- @registered do

@@ -1,15 +1,16 @@
-# How long from the message that begins it to the first kill, with 1,000 to 1,000,000 workers?
+# How long from the triggering message to the first kill, with 1,000 to 1,000,000 workers?
 #
 #     script/bench first_kill [--workers N,N,...] [--crossings K] [--short]
 #
-# In a real cgroup: a process that OOM knows nothing of leaks until the guard ends a worker, K times
-# over; each time the largest worker holds 128 MiB and all the others next to nothing. The guard is
-# traced, with the VM's own timestamps: its messages from the watcher, and the process it spawns for
-# a victim. The victim's end is what a process of top priority sees. It is due when three quarters of the
-# floor are left: nobody is known to have that growth, and `:low` workers pay for it from there on. Critical
-# it is up to a tenth of a second of growth above the floor, and longer where the growth slows down.
+# In a real cgroup: a process unknown to OOM leaks until the guard ends a worker, K times over;
+# each time the largest worker holds 128 MiB and all other workers next to nothing. The guard is
+# traced, with the VM's own timestamps: its messages from the watcher, and the process spawned for
+# a victim. A process of top priority sees the victim's end. A kill is due when three quarters of
+# the floor are left: the grower is unknown, and `:low` workers pay for the growth from there on.
+# The level is critical up to a tenth of a second of growth above the floor, and longer where the
+# growth slows down.
 #
-# Beside it, what one would do without a plan: ask every process for its memory, then.
+# Beside it, the way without a plan: ask every process for its memory at the trigger.
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -20,7 +21,7 @@ defmodule FirstKill do
   alias Bench.{Table, VM}
   alias OOM.Test.Cgroup
 
-  # From here on it leaks, at 300 to 400 MB/s: about a second.
+  # The room to leak, at 300 to 400 MB/s: about a second.
   @room_bytes 480 * 1_048_576
   @plenty_bytes 16 * 1_073_741_824
   @flags ~w(+P 8000000)
@@ -62,7 +63,7 @@ defmodule FirstKill do
   end
 
   defp cross(vm) do
-    # Lowered to where the VM is now, as one resizes a container.
+    # Lowered to the VM's present usage, as in resizing a container.
     VM.call(vm, FirstKill.Node, :settle)
     Cgroup.limit!(vm.cgroup, Cgroup.usage(vm.cgroup) + @room_bytes)
     VM.call(vm, FirstKill.Node, :cross)

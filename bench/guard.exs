@@ -5,8 +5,8 @@
 #
 # N sleeping GenServers under supervisors of 10,000 each, and beside them ten supervisors whose
 # children live for a second. VMs take turns: under Supervisor without OOM, under OOM.Supervisor.
-# The CPU is that of the whole VM, read from outside, in /proc; in each VM it is looked at for
-# several windows. A million processes take about 4 GB and two minutes a turn.
+# The CPU is of the whole VM, read from outside, in /proc, for several windows in each VM. A
+# million processes take about 4 GB and two minutes a turn.
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -36,7 +36,7 @@ defmodule Guard do
       starts: Table.option(options, :starts, 10_000, 1_000),
       seconds: Table.option(options, :seconds, 3, 1),
       windows: Table.option(options, :windows, 3, 1),
-      # What has just started is not idle: caps are set, and the first figures gathered.
+      # A VM just started is not idle: caps are set, and the first figures gathered.
       settle_ms: Table.option(options, :settle_ms, 6_000, 2_000)
     }
 

@@ -2,10 +2,11 @@
 #
 #     script/bench holds [--held N,N,...] [--seconds S] [--windows W] [--short]
 #
-# Three ways not to come back: the level is not normal, or it is and none of them fits, or none is
-# due for long. The CPU is that of the process that brings them back: the VM traces when it runs. So
-# traced, a process that wakes up to do next to nothing reads as some 40 us each time.
-# Beside it, what it did before there was a queue: every 10 ms look at all who are held, twice.
+# Three ways not to come back: the level is not normal; the level is normal and no child fits; or
+# no child is due for long. CPU time is measured of the process bringing children back, by traces
+# of the VM when the process runs. Traced, a process that wakes up to do next to nothing reads as
+# some 40 us each time. Beside it, the cost before there was a queue: every 10 ms look at all held
+# children, twice.
 
 Code.require_file("support/table.exs", __DIR__)
 
@@ -52,7 +53,7 @@ defmodule Holds do
     Level.put(if kind == :pressure, do: :high, else: :normal)
     hold(supervisor, kind, size)
     process = Process.whereis(OOM.Holds)
-    # Through with what was told to it.
+    # Wait until the process has handled all messages.
     :sys.get_state(process, :infinity)
     queue = for _ <- 1..windows, do: cpu_us(process, seconds)
     scanner = spawn(fn -> scan_loop() end)
@@ -62,7 +63,7 @@ defmodule Holds do
     {queue, scan}
   end
 
-  # The way in and the way out: what one hold costs, and what the end of its supervisor.
+  # The way in and the way out: the cost of one hold, and of the end of its supervisor.
   defp begin(size) do
     supervisor = spawn(fn -> Process.sleep(:infinity) end)
     {in_us, _} = :timer.tc(fn -> hold(supervisor, :waiting, size) end)
@@ -108,7 +109,7 @@ defmodule Holds do
   defp backoff(:waiting), do: [initial_ms: @long_ms, max_ms: @long_ms]
   defp backoff(_due), do: [initial_ms: 1, max_ms: @long_ms]
 
-  # As it was: one look to find the next, one to count.
+  # The former way: one look to find the next, one to count.
   defp scan_loop do
     Process.sleep(@tick_ms)
 
@@ -125,7 +126,7 @@ defmodule Holds do
     scan_loop()
   end
 
-  # In a process: from each time it is scheduled in until it is scheduled out.
+  # Each stretch of the process from scheduled in to scheduled out.
   defp cpu_us(pid, seconds) do
     tracer = spawn_link(fn -> trace(nil, 0) end)
     :erlang.trace(pid, true, [:running, :monotonic_timestamp, {:tracer, tracer}])

@@ -3,8 +3,8 @@
 #     script/bench idle [--seconds S] [--repeats R]
 #
 # Two VMs at once would disturb each other, so they take turns: without, with, without, with ...
-# They differ in the supervisor and in whether :oom runs, and in nothing else. Each settles and is
-# then left alone; CPU time and resident memory are read from outside, in /proc.
+# Both differ only in the supervisor and in whether :oom runs. Each settles and is then left
+# alone; CPU time and resident memory are read from outside, in /proc.
 
 defmodule Idle do
   @settle_ms 2_000
@@ -56,12 +56,12 @@ defmodule Idle do
     cpu = cpu_ns(pid)
     Process.sleep(seconds * 1_000)
     cpu = cpu_ns(pid) - cpu
-    # Before the VM is asked anything: answering costs it memory.
+    # Before any question to the VM: answering costs memory.
     {rss, pss} = resident_kib(pid)
     [total, processes] = port |> ask("memory") |> String.split() |> Enum.map(&String.to_integer/1)
     samples = (port |> ask("samples") |> String.to_integer()) - samples
     limit = ask(port, "limit")
-    # It ends when its standard input does.
+    # The VM ends with its standard input.
     Port.close(port)
 
     %{
@@ -90,7 +90,7 @@ defmodule Idle do
     end
   end
 
-  # What :logger prints; it starts with the time, or is empty.
+  # Output of :logger; starts with the time, or is empty.
   defp log?(line), do: line == "" or line =~ ~r/^\d\d:\d\d:\d\d/
 
   # Outside

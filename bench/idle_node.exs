@@ -1,10 +1,11 @@
-# The VM that bench/idle.exs looks at. Answers a line on standard input with one about itself.
+# The VM under test in bench/idle.exs. Answers every line on standard input with a line about
+# itself.
 
 defmodule Idle.Node do
   @workers 1_000
 
   def main(mode) do
-    # In both, so that its cost is not taken for ours.
+    # In both modes, so the cost of the logger is not taken for OOM's.
     {:ok, _} = Application.ensure_all_started(:logger)
     {:ok, _} = start(mode)
     IO.puts("ready")
@@ -18,7 +19,7 @@ defmodule Idle.Node do
     OOM.Supervisor.start_link(workers(), strategy: :one_for_one)
   end
 
-  # An Agent is a GenServer that does nothing by itself.
+  # An Agent is a GenServer without work.
   defp workers,
     do: for(id <- 1..@workers, do: %{id: id, start: {Agent, :start_link, [:erlang, :self, []]}})
 

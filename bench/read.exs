@@ -2,15 +2,15 @@
 #
 #     script/bench read [--calls N] [--repeats R] [--short]
 #
-# `OOM.level/0` and `OOM.admit?/1` are meant for hot paths, so they are compared with the cheapest
-# reads there are, and with `:erlang.memory(:total)`, which is what one polls without OOM. From one
+# `OOM.level/0` and `OOM.admit?/1` are meant for hot paths, so both are compared with the cheapest
+# reads there are, and with `:erlang.memory(:total)`, polled by code without OOM. From one
 # process, and from as many at once as there are schedulers. An empty loop is subtracted.
 
 Code.require_file("support/table.exs", __DIR__)
 
 defmodule Read.Loops do
   @moduledoc false
-  # One compiled loop for each, so that nothing but the call is in it.
+  # One compiled loop for each subject, with nothing but the call inside.
 
   @subjects [
     {:empty, quote(do: :ok), 1},
@@ -24,7 +24,7 @@ defmodule Read.Loops do
     {:memory, quote(do: :erlang.memory(:total)), 2_000}
   ]
 
-  # A subject's third part: so many times fewer calls, because each takes so much longer.
+  # The third part of a subject divides the number of calls, for slow calls.
   def subjects, do: for({name, _, fewer} <- @subjects, do: {name, fewer})
 
   for {name, code, _} <- @subjects do
@@ -92,7 +92,7 @@ defmodule Read do
         do: max(all - empty, 0.0)
   end
 
-  # The mean over the processes of what each took for its calls.
+  # The mean time per call over the processes.
   defp ns_per_call(name, processes, calls, word) do
     parent = self()
 

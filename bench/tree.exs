@@ -1,11 +1,11 @@
-# What does it cost to know of the processes below plain supervisors, idle and coming and going?
+# What does tracking the processes below plain supervisors cost, idle and coming and going?
 #
 #     script/bench tree [--processes N] [--starts N] [--seconds S] [--windows W] [--repeats R]
 #                       [--short]
 #
-# N connections under ten DynamicSupervisors, below a Supervisor without OOM, or an OOM.Supervisor.
-# Then N that live for N / starts seconds each, so that as many live as before. The CPU is that of the whole VM,
-# read from outside, in /proc.
+# N connections under ten DynamicSupervisors, below a Supervisor without OOM, or an
+# OOM.Supervisor. Then N short-lived connections of N / starts seconds each, so as many live as
+# before. The CPU is of the whole VM, read from outside, in /proc.
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -82,7 +82,7 @@ defmodule Tree do
 
   defp walks(vm), do: for(_ <- 1..5, do: VM.call(vm, Tree.Node, :walk))
 
-  # Per cent of those alive that are registered.
+  # Registered share of the living, in percent.
   defp known(vm) do
     {registered, live} = VM.call(vm, Tree.Node, :counts)
     registered / live * 100

@@ -3,12 +3,12 @@
 #     script/bench trim [--parts fits,flags,often,calls] [--limit-mib N] [--repeats R] [--seconds S]
 #                       [--short]
 #
-# Each scheduler keeps up to 10 freed segments (`+MMmcs`) and drops one a second. OOM has all of
-# them dropped when memory runs short. The alternatives are to do nothing and to lower +MMmcs for
-# the whole life of the VM. Compared: the live data that fits below a real limit before the kernel
-# kills, with nobody killed by OOM (which then gives up, and trims no more, half a second after it
-# became critical; the rows beside it trim on); what stays resident after a heap is dropped; the throughput of
-# processes that build and drop heaps; and what a call costs the scheduler it runs on.
+# Each scheduler keeps up to 10 freed segments (`+MMmcs`) and drops one a second. OOM drops all of
+# them when memory runs short. The alternatives are to do nothing and to lower +MMmcs for the
+# whole life of the VM. Compared: the live data that fits below a real limit before the kernel
+# kills, with nobody killed by OOM (OOM then gives up, and trims no more, half a second after
+# becoming critical; the rows beside it trim on); resident memory after a heap is dropped; the
+# throughput of processes building and dropping heaps; and the cost of a call to its scheduler.
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -21,7 +21,7 @@ defmodule Trim do
 
   @mib 1_048_576
 
-  # Nobody is killed, so that it is the trim that is seen.
+  # Nobody is killed, so only the trim shows.
   @vms [
     {"nothing", [oom: [kill: false, trim: false]]},
     {"OOM's trim", [oom: [kill: false, trim: true]]},
@@ -31,7 +31,7 @@ defmodule Trim do
     {"+MMmcs 0", [oom: [kill: false, trim: false], flags: ~w(+MMmcs 0)]}
   ]
 
-  # The short form: what there is without a boot flag.
+  # The short form: the options without a boot flag.
   @short ["nothing", "OOM's trim"]
 
   @workloads [list: "one growing list", sawtooth: "many, beside heaps built and dropped"]
@@ -101,7 +101,7 @@ defmodule Trim do
     grow(vm, workload, 0)
   end
 
-  # Until it dies of it.
+  # Until the VM dies.
   defp grow(vm, workload, mib) do
     case VM.try_call(vm, Trim.Node, :grow, [workload]) do
       {:ok, mib} -> grow(vm, workload, mib)
@@ -134,7 +134,7 @@ defmodule Trim do
     IO.puts("")
   end
 
-  # A heap of 300 MB is built and dropped; then heaps of many sizes are, as fast as it goes.
+  # A heap of 300 MB is built and dropped; then heaps of many sizes, as fast as possible.
   defp flag(vm, ms) do
     VM.call(vm, Trim.Node, :build_and_drop, [])
     Process.sleep(500)

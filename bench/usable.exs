@@ -3,12 +3,12 @@
 #     script/bench usable [--limits M,M,...] [--kinds K,K,...] [--runs N] [--seconds S] [--continue]
 #                         [--config "..."] [--short]
 #
-# 50 ordinary workers of priority :normal load a share of the limit as fast as they can, one VM at a
-# time, and then sit still for S seconds. The largest share, in steps of 2 %, is looked for at which
-# all N runs show no kill, no hold and `admit?(:normal)`; beside it, the largest at which the same VM
-# without a guard is not killed by the kernel. Told is the working set it then holds, by the
-# cgroup's own files. Heaps grow in leaps and are copied when they are collected, so that they need
-# room in any VM. Each run is kept in tmp/, and --continue makes only those that are missing; all
+# 50 ordinary workers of priority :normal load a share of the limit as fast as possible, one VM at
+# a time, and then sit still for S seconds. The search is for the largest share, in steps of 2 %,
+# without a kill or a hold and with `admit?(:normal)` in all N runs; beside it, the largest share
+# at which the kernel does not kill the same VM without a guard. The result is the working set
+# then held, by the cgroup's files. Heaps grow in leaps and are copied when collected, so heaps
+# need room in any VM. Each run is kept in tmp/, and --continue makes only missing runs; all
 # limits and kinds take hours. --config gives options of the library.
 #
 # Kinds: binaries (of 64 KiB), ets (rows of 1 KiB), heaps (a list in each worker), one_heap (100 MB,
@@ -82,7 +82,7 @@ defmodule Usable do
     cells =
       for limit <- limits, kind <- kinds do
         unguarded = largest(:unguarded, kind, limit, bench)
-        # It may hold more, for a guard gives memory back.
+        # Guarded may hold more, for a guard gives memory back.
         guarded = largest(:guarded, kind, limit, bench)
         IO.puts("#{limit} MiB, #{@kinds[kind]}: #{words(guarded)}, unguarded #{words(unguarded)}")
         {{limit, kind}, {guarded, unguarded}}
@@ -99,7 +99,7 @@ defmodule Usable do
     )
   end
 
-  # What was asked for, and what was held: the median of its runs.
+  # The requested share, and the held share: the median of its runs.
   defp largest(guard, kind, limit, bench) do
     shares = Enum.to_list(@least..@most//@step)
     well? = &(elem(run({guard, kind, limit, &1}, &2, bench), 0) in [:ok, :too_small])
@@ -150,7 +150,7 @@ defmodule Usable do
 
   defp cell({guarded, unguarded}), do: "#{words(guarded)} / #{words(unguarded)}"
 
-  # Where not even the least that makes sense is held.
+  # Where not even the least sensible share is held.
   defp words(nil), do: "none"
   defp words({percent, share}), do: "#{share} % (#{percent})"
 

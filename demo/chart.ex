@@ -1,7 +1,7 @@
 defmodule Demo.Chart do
   @moduledoc false
-  # Both runs in one picture: memory over time, the limit, where the kernel killed, and below it
-  # the guard's level and its kills.
+  # Both runs in one picture: memory over time, the limit, the kernel's kill, and below it the
+  # guard's level and its kills.
 
   @width 960
   @height 520
@@ -25,7 +25,7 @@ defmodule Demo.Chart do
   .guard{stroke:#4493f8}.guard-area{fill:#4493f8}.guard-text{fill:#4493f8}.kill{fill:#4493f8}}
   """
 
-  @doc "The SVG of an unguarded and a guarded run; with what to say of each."
+  @doc "Returns the SVG of an unguarded and a guarded run; with a text for each."
   @spec svg(Demo.Run.t(), Demo.Run.t(), pos_integer(), String.t(), String.t()) :: iodata()
   def svg(plain, guard, limit_bytes, plain_words, guard_words) do
     plain = until_death(plain)
@@ -54,7 +54,7 @@ defmodule Demo.Chart do
     ]
   end
 
-  # What the kernel takes back while it clears away a dead VM is no news.
+  # Memory the kernel takes back while clearing away a dead VM is no news.
   defp until_death(%{status: 0} = run), do: run
 
   defp until_death(run) do
@@ -181,7 +181,7 @@ defmodule Demo.Chart do
   defp points(scale, run),
     do: Enum.map_join(thin(run.usage), " ", fn {s, b} -> "#{scale.x.(s)},#{scale.y.(b)}" end)
 
-  # Of the samples that share a pixel the highest: a peak must not be lost.
+  # Of the samples sharing a pixel the highest: a peak must not be lost.
   defp thin(usage) do
     per_point = max(div(length(usage), @width), 1)
     usage |> Enum.chunk_every(per_point) |> Enum.map(&Enum.max_by(&1, fn {_, b} -> b end))
@@ -228,7 +228,7 @@ defmodule Demo.Chart do
     [text(@left - 8, y + 10, "mute", ~s(text-anchor="end"), "level"), bands, key]
   end
 
-  # One bar for each status in which somebody had been killed, as high as their number.
+  # A bar for each status with new kills, as high as their number.
   defp kills(scale, run) do
     y = @top + @plot_height + 82
     counts = Enum.map(run.statuses, fn {s, values} -> {s, String.to_integer(values["kills"])} end)

@@ -1,7 +1,7 @@
 defmodule Demo do
   @moduledoc false
-  # One node, twice under the same limit, without OOM and with it: a thousand connections of which some
-  # leak, a cache that has loaded, and a protected service. Started by script/demo.
+  # One node, twice under the same limit, without OOM and with OOM: a thousand connections, some
+  # leaking, a loaded cache, and a protected service. Started by script/demo.
 
   alias Demo.{Chart, Limit, Run, Screen}
   alias Demo.Node.Connection
@@ -78,7 +78,7 @@ defmodule Demo do
   defp node_run(limit, style, mode, n) do
     command = [
       System.find_executable("elixir") || raise("elixir was not found in PATH"),
-      # An interrupt ends it, and opens no menu.
+      # An interrupt ends the VM, and opens no menu.
       "--erl",
       "+Bd"
     ]
@@ -91,19 +91,19 @@ defmodule Demo do
     run
   end
 
-  # The demo's own code and the library; the rest every VM has.
+  # The demo's code and the library; every VM has the rest.
   defp own_path(path) do
     path = to_string(path)
     if String.contains?(path, "/_build/"), do: ["-pa", path], else: []
   end
 
-  # What is a success
+  # Success
 
   defp plain_verdict(%Run{status: 137, kernel_killed: killed} = run, %{kind: kind})
        when killed != false and kind != :rlimit,
        do: {true, "unguarded: killed by SIGKILL #{since(run)}"}
 
-  # This limit kills nobody: it fails the allocation, and the VM gives up.
+  # This limit kills nobody: the allocation fails, and the VM gives up.
   defp plain_verdict(%Run{status: status, no_memory: true} = run, %{kind: :rlimit})
        when status != 0,
        do: {true, "unguarded: ended by a failed allocation #{since(run)} (status #{status})"}
@@ -158,7 +158,7 @@ defmodule Demo do
           "#{worst_ms(run)} ms"
   end
 
-  # Not what leaks, but it is worth as much.
+  # Without a leak, but with the same priority.
   defp healthy, do: Connection.count() - Connection.leaking()
   defp leaking, do: Connection.leaking()
 

@@ -1,7 +1,7 @@
 defmodule Demo.Limit do
   @moduledoc false
-  # How to run a command under the limit that demo/limit.sh has found, and what the kernel says of
-  # the memory used under it, seen from outside.
+  # Runs a command under the limit found by demo/limit.sh, and reads the memory used under the
+  # limit from the kernel's files, from outside.
 
   @enforce_keys [:kind, :path, :bytes]
   defstruct [:kind, :path, :bytes]
@@ -18,7 +18,7 @@ defmodule Demo.Limit do
   def new(kind, path, bytes) when kind in ~w(cgroup_v2 cgroup_v1 systemd rlimit),
     do: %__MODULE__{kind: String.to_atom(kind), path: path, bytes: bytes}
 
-  @doc "For the reader: which limit it is."
+  @doc "Describes the limit for the reader."
   @spec describe(t()) :: String.t()
   def describe(%{kind: :cgroup_v2} = limit),
     do: "cgroup v2, #{limit.path}/memory.max = #{limit.bytes} bytes"
@@ -33,9 +33,9 @@ defmodule Demo.Limit do
     do: "RLIMIT_DATA (ulimit -d) = #{limit.bytes} bytes; no cgroup could be made here"
 
   @doc """
-  The program and arguments that run `command` under the limit.
+  Returns the program and arguments that run `command` under the limit.
 
-  Each step replaces itself by the next, so that the status seen is that of the VM.
+  Each step replaces itself by the next, so the status seen is the status of the VM.
   """
   @spec wrap(t(), [String.t()]) :: {Path.t(), [String.t()]}
   def wrap(%{kind: :systemd} = limit, command) do
@@ -50,7 +50,7 @@ defmodule Demo.Limit do
   def wrap(limit, command),
     do: shell(~s(echo $$ > "$0" && exec "$@"), Path.join(limit.path, "cgroup.procs"), command)
 
-  @doc "How to ask, over and over, how much is used: for the process `pid` or its cgroup."
+  @doc "Returns a function that reads the usage of the process `pid` or its cgroup."
   @spec usage(t(), pos_integer()) :: (... -> non_neg_integer() | nil)
   def usage(%{kind: :rlimit}, pid), do: fn -> data_bytes(pid) end
 
@@ -59,7 +59,7 @@ defmodule Demo.Limit do
     fn -> dir |> Path.join(usage) |> integer() end
   end
 
-  @doc "How often the kernel has killed somebody for this limit, or `nil` where it does not tell."
+  @doc "Returns the number of kernel kills for this limit, or `nil` where unknown."
   @spec kernel_kills(t()) :: non_neg_integer() | nil
   def kernel_kills(%{path: ""}), do: nil
 
@@ -74,7 +74,7 @@ defmodule Demo.Limit do
     end
   end
 
-  # Where a scope is, only its process knows.
+  # Only the scope's process knows its cgroup.
   defp dir(%{kind: :systemd, bytes: bytes}, pid) do
     cgroups = File.read!("/proc/#{pid}/cgroup")
     mounts = File.read!("/proc/self/mountinfo")
@@ -99,7 +99,7 @@ defmodule Demo.Limit do
 
   defp dir(%{kind: kind, path: path}, _pid), do: {path, @files[kind]}
 
-  # What RLIMIT_DATA counts.
+  # The bytes RLIMIT_DATA counts.
   defp data_bytes(pid) do
     with {:ok, status} <- File.read("/proc/#{pid}/status"),
          [_, kib] <- Regex.run(~r/^VmData:\s+(\d+) kB$/m, status) do

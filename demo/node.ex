@@ -1,19 +1,19 @@
 defmodule Demo.Node do
   @moduledoc false
-  # What runs under the limit: the same program twice, once below `Supervisor` and once below
-  # `OOM.Supervisor`. It tells how it is in one line each 200 ms on standard output, `key=value`.
+  # The program under the limit, run twice: once below `Supervisor` and once below
+  # `OOM.Supervisor`. Reports its state in a line each 200 ms on standard output, `key=value`.
 
   alias Demo.Node.{Cache, Connection, Ledger, Load, Prober, Witness}
 
   # The leaks go on until the limit would have been passed so many times over.
   @times 4
-  # With what the VM and the connections take, half of the limit.
+  # With the memory of the VM and the connections, half of the limit.
   @cache_share 0.4
   @status_ms 200
   @cache_ms 30_000
-  # So that the node is seen standing still.
+  # Shows the node standing still.
   @calm_ms 1_000
-  # The load, at its rate, takes a third of that.
+  # The load, at its rate, takes a third of this time.
   @load_ms 60_000
   @return_ms 60_000
 
@@ -38,13 +38,13 @@ defmodule Demo.Node do
     Load.start_link(@times * limit_bytes)
     await(:load, now() + @load_ms)
     say("load_over", [])
-    # Held workers come back on their own.
+    # Held workers come back without help.
     await(:return, now() + @return_ms)
     say("result", result(first, Cache.rows(cache_bytes)))
     System.halt(0)
   end
 
-  # The three supervisors are all that differs.
+  # Only the three supervisors differ.
   defp start("unguarded", cache_bytes) do
     Supervisor.start_link(
       [
@@ -74,7 +74,7 @@ defmodule Demo.Node do
     %{id: id, type: :supervisor, start: {module, :start_link, [children, options]}}
   end
 
-  # Those that leak are worth as much as the others, for nobody knows which they are.
+  # Leaking and healthy connections have the same priority, for nobody knows which leak.
   defp connections,
     do: for(id <- 1..Connection.count(), do: Supervisor.child_spec({Connection, id}, id: id))
 
@@ -162,7 +162,7 @@ defmodule Demo.Node do
   defp text(value), do: inspect(value, limit: 5)
   defp squeeze(text), do: String.replace(text, ~r/\s/, "")
 
-  # Whatever happens to who started this, nothing is left behind.
+  # Leaves nothing behind, whatever happens to the starter.
   defp end_with_parent do
     spawn(fn ->
       IO.read(:line)

@@ -1,30 +1,30 @@
 defmodule Demo.Run do
   @moduledoc false
-  # One run of the node under the limit, seen from outside: its memory every 20 ms, what it says of
-  # itself, and how it ended.
+  # One run of the node under the limit, seen from outside: its memory every 20 ms, its messages,
+  # and its end.
 
   alias Demo.Limit
 
   @sample_ms 20
-  # Far more than the node's own deadlines; only for one that hangs.
+  # Far more than the node's deadlines; only for a hanging node.
   @deadline_ms 180_000
 
   defstruct mode: nil,
             # since the node was ready
             seconds: nil,
-            # the exit status as a shell has it: 128 + the signal; :hung if we had to end it
+            # the exit status as in a shell: 128 + the signal; :hung after a kill by the demo
             status: nil,
             hung: false,
-            # whether the VM said that an allocation failed
+            # whether the VM reported a failed allocation
             no_memory: false,
-            # whether the kernel says that it killed; nil where it does not tell
+            # whether the kernel reports a kill; nil where unknown
             kernel_killed: nil,
             # [{seconds, bytes}], newest first until the end
             usage: [],
             # [{seconds, %{"key" => "value"}}], likewise
             statuses: [],
             levels: [],
-            # when the leaks begin, and when they are over
+            # when the leaks begin and end
             load: nil,
             load_over: nil,
             result: nil,
@@ -32,7 +32,7 @@ defmodule Demo.Run do
 
   @type t :: %__MODULE__{}
 
-  @doc "Runs it to its end. `watch` is called with the run so far at each status and sample."
+  @doc "Runs the node to its end. Calls `watch` with the run so far at each status and sample."
   @spec run(Limit.t(), String.t(), [String.t()], Path.t(), (t() -> term())) :: t()
   def run(limit, mode, command, log, watch) do
     killed_before = Limit.kernel_kills(limit)
@@ -87,7 +87,7 @@ defmodule Demo.Run do
         loop(run, from)
 
       {^port, {:exit_status, status}} ->
-        # One that hung was killed here, which must not pass for the kernel's doing.
+        # A hung node was killed here, which must not pass for a kill by the kernel.
         %{run | status: if(run.hung, do: :hung, else: status), seconds: seconds(from)}
 
       :sample ->
@@ -100,8 +100,7 @@ defmodule Demo.Run do
   defp sample(run, from) do
     run = if now() - from.begun > @deadline_ms, do: give_up(run, from.pid), else: run
 
-    # Not before the node is ready, when all steps to it have been taken.
-    # Nor when it is on its way out.
+    # Only once the node is ready, when all preparations are done. Not on its way out.
     with true <- from.zero != nil and run.result == nil,
          bytes when is_integer(bytes) <- from.usage.() do
       run = %{run | usage: [{seconds(from), bytes} | run.usage]}

@@ -10,7 +10,7 @@ defmodule Demo.Screen do
   # normal, elevated, high, critical: green to red
   @colours %{"normal" => 32, "elevated" => 33, "high" => 35, "critical" => 31}
 
-  @doc "What `Demo.Run.run/5` calls: prints if it is time to."
+  @doc "Returns the callback for `Demo.Run.run/5`: prints when due."
   @spec watcher(:live | :plain, pos_integer(), String.t()) :: (Demo.Run.t() -> :ok)
   def watcher(style, limit_bytes, title) do
     every = if style == :live, do: @live_ms, else: @plain_ms
@@ -34,7 +34,7 @@ defmodule Demo.Screen do
   defp show(:live, title, run, limit), do: IO.write(["\r\e[K", line(title, run, limit, true)])
   defp show(:plain, title, run, limit), do: IO.puts(line(title, run, limit, false))
 
-  # 79 columns at most, so that it can be redrawn on any terminal.
+  # 79 columns at most, so any terminal can redraw the line.
   defp line(title, %{usage: [{seconds, bytes} | _]} = run, limit, colour?) do
     said = said(run)
     level = said["level"]

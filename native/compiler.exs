@@ -1,10 +1,10 @@
 defmodule Mix.Tasks.Compile.OomNative do
   @moduledoc false
   # Builds native/oom_nif with cargo and installs the library into the application's priv
-  # directory in the build (never into the source: that of a dependency is not ours to change).
+  # directory in the build. Never into the source: the source of a dependency must stay unchanged.
   #
-  # Cargo decides what is stale. The library is replaced by a rename, and only when it differs.
-  # With OOM_NATIVE_PATH set, the library it names is installed instead, and no cargo is needed.
+  # Cargo decides about staleness. A rename replaces the library, and only a changed library.
+  # OOM_NATIVE_PATH names a prebuilt library to install instead, without cargo.
 
   use Mix.Task.Compiler
 
@@ -35,7 +35,7 @@ defmodule Mix.Tasks.Compile.OomNative do
     :ok
   end
 
-  # Where the library comes from
+  # Source of the library
 
   defp library(unset) when unset in [nil, ""] do
     case System.find_executable("cargo") do
@@ -80,7 +80,7 @@ defmodule Mix.Tasks.Compile.OomNative do
     Enum.sort_by(libraries, &File.stat!(&1, time: :posix).mtime, :desc)
   end
 
-  # Passes cargo's words on as they come, except that there was nothing to do.
+  # Passes cargo's output on line by line, except for "nothing to do".
   defp run_cargo(cargo, args) do
     options = [:binary, :exit_status, :stderr_to_stdout, :hide, line: 4096, cd: @root, args: args]
     port = Port.open({:spawn_executable, cargo}, options)
@@ -102,7 +102,7 @@ defmodule Mix.Tasks.Compile.OomNative do
     end
   end
 
-  # Where it goes
+  # Destination of the library
 
   defp install(library) do
     content = File.read!(library)
@@ -112,8 +112,8 @@ defmodule Mix.Tasks.Compile.OomNative do
       {:ok, :noop}
     else
       ensure_dir!(Path.dirname(installed))
-      # Beside the target, so that the rename cannot cross file systems. A VM that has the old
-      # library mapped keeps it.
+      # Beside the target, so the rename cannot cross file systems. A VM with the old library
+      # mapped keeps the old file.
       aside = "#{installed}.#{System.pid()}"
       File.write!(aside, content)
       File.rename!(aside, installed)
@@ -123,7 +123,7 @@ defmodule Mix.Tasks.Compile.OomNative do
     error in [File.Error, File.RenameError] -> failed(Exception.message(error))
   end
 
-  # Mix links priv to a source directory of that name; a link left over from one leads nowhere.
+  # Mix links priv to a source directory of the same name; a stale link leads nowhere.
   defp ensure_dir!(dir) do
     if match?({:ok, _}, File.read_link(dir)) and not File.dir?(dir), do: File.rm!(dir)
     File.mkdir_p!(dir)
@@ -133,7 +133,7 @@ defmodule Mix.Tasks.Compile.OomNative do
 
   defp target_dir, do: Path.join(Mix.Project.build_path(), "oom_native")
 
-  # What went wrong
+  # Diagnostics
 
   @said ~r/^(?<severity>error|warning)(?:\[\w+\])?: (?<message>.+)\n\s+--> (?<file>.+?):(?<line>\d+):/m
 
@@ -151,7 +151,7 @@ defmodule Mix.Tasks.Compile.OomNative do
     end
   end
 
-  # Asked only after a failure, so that a good build does not pay for it.
+  # Asked only after a failure, so a good build does not pay for the call.
   defp too_old(cargo) do
     [_, needed] = Regex.run(~r/^rust-version = "([\d.]+)"/m, File.read!(@manifest))
 

@@ -115,7 +115,7 @@ defmodule Arena do
   defp path(option, hash) when option in [nil, "auto"], do: Record.path(hash)
   defp path(path, _hash), do: path
 
-  # Even if none of them is to be used: its rows and these must be alike.
+  # Read even without use: old rows and new rows must have the same columns.
   defp made(path, hash, options) do
     with {:ok, runs} <- Record.read(path) do
       strange = runs |> Enum.map(& &1.hash) |> Enum.uniq() |> List.delete(hash)

@@ -1,6 +1,6 @@
 defmodule Arena.Arguments do
   @moduledoc false
-  # What is written on a command line, for those who run the arena's VMs.
+  # Parsers of command line arguments, for all scripts running the arena's VMs.
 
   alias Arena.Shape
 
@@ -11,7 +11,7 @@ defmodule Arena.Arguments do
   def shapes("slices"), do: {:ok, Shape.slices()}
   def shapes(text), do: names("shape", text, Shape.names() ++ Shape.slices())
 
-  @doc "Some of those there are, by name."
+  @doc "Returns the known names among a comma-separated list."
   @spec names(String.t(), String.t(), [atom()]) :: result([atom()])
   def names(what, text, all) do
     names = Map.new(all, &{to_string(&1), &1})
@@ -33,7 +33,7 @@ defmodule Arena.Arguments do
       else: {:error, "expected #{option} to be numbers like 1,20, got: #{text}"}
   end
 
-  @doc "Percents of the limit that are held; of a full one nothing is left to leak into."
+  @doc "Held percentages of the limit; a full limit would leave no room for a leak."
   @spec percents(String.t(), String.t()) :: result([0..99])
   def percents(option, text) do
     percents = text |> String.split(",", trim: true) |> Enum.map(&Integer.parse/1)
@@ -43,7 +43,7 @@ defmodule Arena.Arguments do
       else: {:error, "expected #{option} to be percents below 100 like 0,85, got: #{text}"}
   end
 
-  @doc "One that may be missing."
+  @doc "A number that may be missing."
   @spec at_least(String.t(), integer() | nil, integer()) :: result(integer() | nil)
   def at_least(_option, nil, _least), do: {:ok, nil}
   def at_least(_option, n, least) when n >= least, do: {:ok, n}
@@ -62,7 +62,7 @@ defmodule Arena.Arguments do
     end
   end
 
-  @doc "Of a process, with the VM's schedulers."
+  @doc "The priority of a process, with the VM's schedulers."
   @spec priority(String.t(), String.t()) :: result(:normal | :high)
   def priority(_option, "normal"), do: {:ok, :normal}
   def priority(_option, "high"), do: {:ok, :high}

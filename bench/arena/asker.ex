@@ -1,7 +1,7 @@
 defmodule Arena.Asker do
   @moduledoc false
-  # Asks one innocent after the other, as a client of theirs does: whoever takes longer than a
-  # GenServer.call waits was harmed as if it had died.
+  # Asks one innocent after the other, as a client does: an answer later than the timeout of a
+  # GenServer.call is as harmful as a death.
 
   alias Arena.{Innocent, Witness}
 
@@ -16,7 +16,7 @@ defmodule Arena.Asker do
     spawn_link(fn -> loop(1, innocents) end)
   end
 
-  @doc "The worst answer so far, in microseconds; a question that is still open counts, too."
+  @doc "Returns the worst answer so far, in microseconds; an open question counts, too."
   @spec worst_us() :: non_neg_integer()
   def worst_us do
     case :persistent_term.get(__MODULE__, nil) do
@@ -25,7 +25,7 @@ defmodule Arena.Asker do
     end
   end
 
-  @doc "At the end: each of them once more, all at once; who stands still for good shows here."
+  @doc "Asks each innocent once more at the end, all at once; shows innocents stuck for good."
   @spec all(pos_integer()) :: :ok
   def all(innocents) do
     refs = for id <- 1..innocents, do: spawn_monitor(fn -> ask(id) end)
@@ -45,7 +45,7 @@ defmodule Arena.Asker do
   defp ask(id) do
     begun = now()
     answer = Innocent.ask(id, @timeout_ms)
-    # Whoever is dead is counted as that.
+    # Deaths are counted separately.
     unless answer == :dead, do: worst(:persistent_term.get(__MODULE__), now() - begun)
     if answer == :timeout, do: Witness.timed_out(id)
   end

@@ -1,6 +1,6 @@
 defmodule Arena.Ballast do
   @moduledoc false
-  # What an application holds anyway: binaries in a protected process that does nothing. With it a
+  # The memory of a resting application: binaries in a protected, idle process. With ballast a
   # slow leak reaches the limit within the time of a run.
 
   use GenServer
@@ -14,7 +14,7 @@ defmodule Arena.Ballast do
   @impl true
   def init(bytes) do
     Witness.up(:protected, 1)
-    # Written to, or the kernel would not count it.
+    # Written to, or the kernel would not count the pages.
     {:ok, for(_ <- 1..div(bytes, @piece)//1, do: :binary.copy(<<1>>, @piece))}
   end
 end

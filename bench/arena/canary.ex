@@ -1,6 +1,6 @@
 defmodule Arena.Canary do
   @moduledoc false
-  # The protected process that must answer throughout, whoever leaks.
+  # The protected process, answering throughout, whatever leaks.
 
   use GenServer
 
@@ -24,7 +24,7 @@ end
 defmodule Arena.Prober do
   @moduledoc false
   # Asks the canary every 50 ms, at its priority. The clock starts when the question is due:
-  # what the prober waits for a scheduler counts too, as it does for a client.
+  # waiting for a scheduler counts too, as for a client.
 
   alias Arena.Canary
 
@@ -51,7 +51,7 @@ defmodule Arena.Prober do
     ^n = Canary.ask(n)
     late = now() - due
     if late > :atomics.get(worst, 1), do: :atomics.put(worst, 1, late)
-    # A question that is late does not excuse the next ones.
+    # A late question does not excuse the following questions.
     ask(n + 1, due + @every_ms * 1_000, worst)
   end
 

@@ -1,13 +1,13 @@
 defmodule Arena.DecisionCode do
   @moduledoc false
-  # Which code decided, in a few digits: figures of two hashes are of two guards. Comments and docs decide nothing,
-  # so better words for them do not make figures obsolete.
+  # A hash of the deciding code, in a few digits: figures of two hashes belong to two guards.
+  # Comments and docs decide nothing, so better wording does not make figures obsolete.
 
   @patterns ["lib/oom/**/*.ex", "native/oom/src/**/*.rs"]
   @digits 12
   @words [:moduledoc, :doc, :typedoc]
 
-  @doc "Of the sources below a directory; the scripts compile them before anything runs."
+  @doc "Returns the hash of the sources below `root`; the scripts compile the sources before anything runs."
   @spec hash(Path.t()) :: String.t()
   def hash(root \\ ".") do
     files = for pattern <- @patterns, path <- Path.wildcard(Path.join(root, pattern)), do: path

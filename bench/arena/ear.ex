@@ -1,7 +1,7 @@
 defmodule Arena.Ear do
   @moduledoc false
-  # Stands in front of OOM.Reporter and hears what the guard tells it, at the moment it does: the
-  # log gathers kills for a while before it names them. Everything is passed on.
+  # Stands in front of OOM.Reporter and hears the guard's messages at once: the log gathers kills
+  # for a while before naming victims. Passes every message on.
 
   alias Arena.{Say, Witness}
 
@@ -34,7 +34,7 @@ defmodule Arena.Ear do
 
   defp hear({:"$gen_cast", {:killed, victims, need, report}}) do
     bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
-    # What was missing, without what the guard expects to grow.
+    # The missing bytes, without the growth the guard expects.
     send(Witness, {:killed, bytes, missing(report, need)})
 
     Say.say(:killed,
@@ -53,6 +53,6 @@ defmodule Arena.Ear do
   defp missing(%{high_headroom_bytes: high, headroom_bytes: headroom}, _need),
     do: max(high - headroom, 0)
 
-  # Where there is no such watermark, what the guard says.
+  # Without such a watermark, the guard's own figure.
   defp missing(_report, need), do: need
 end

@@ -1,21 +1,21 @@
 defmodule Arena.Fill do
   @moduledoc false
-  # Before anything grows: the innocents take more, all of them as much, until the node's working
-  # set is what the job wants. Not at full speed: that a node may load is shown by
-  # `script/bench usable`, and here it is only what the leak finds.
+  # Before anything grows, the innocents take more memory, in equal parts, until the node's
+  # working set reaches the job's target. Not at full speed: `script/bench usable` shows how fast
+  # a node may load, and here only the starting point of the leak matters.
 
   alias Arena.{Innocent, Patience, Used}
 
   # 250 MB/s at most.
   @most_bytes 262_144
   @pause_ms 50
-  # A throttled fill may take that long; a run that is not loaded by then is none.
+  # A throttled fill may take this long; a run not loaded by then does not count.
   @deadline_ms 30_000
   @answer_ms 5_000
-  # What was freed on the way is given back, and the guard is calm again.
+  # Memory freed on the way is given back, and the guard is calm again.
   @settle_ms 1_000
 
-  @doc "The working set that was reached, and whether it is what was wanted."
+  @doc "Returns whether the target was reached, and the working set reached."
   @spec run(Arena.Job.t(), pos_integer()) :: {boolean(), non_neg_integer()}
   def run(job, innocents) do
     cgroup = Used.cgroup()
@@ -33,13 +33,14 @@ defmodule Arena.Fill do
       bytes ->
         answers = for id <- 1..innocents, do: Innocent.hold(id, bytes, @answer_ms)
         Process.sleep(@pause_ms)
-        # The others take the part of one who is dead; of half of them it would be another node.
+        # The living innocents take the part of a dead innocent; with half of them dead it would
+        # be another node.
         dead? = 2 * Enum.count(answers, &(&1 == :dead)) > innocents
         not dead? and now() < deadline and fill(cgroup, target, innocents, deadline)
     end
   end
 
-  @doc "What each takes next, in whole pieces; 0 where half a piece more would be too much."
+  @doc "Returns the bytes each takes next, in whole pieces; 0 where half a piece more would be too much."
   @spec share_bytes(integer(), pos_integer()) :: non_neg_integer()
   def share_bytes(missing, innocents) do
     piece = Innocent.piece_bytes()

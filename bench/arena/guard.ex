@@ -1,14 +1,14 @@
 defmodule Arena.Guard do
   @moduledoc false
-  # What stands between the load and the end of the VM. The same load and the same canary run under
-  # each of them; see bench/rivals for others than OOM.
+  # The protection of the VM under load. The same load and the same canary run under each guard;
+  # see bench/rivals for guards besides OOM.
 
   alias Arena.Job
 
-  @doc "In the VM, before the application under load is there."
+  @doc "Starts the guard in the VM, before the application under load."
   @callback start(arg :: term(), Job.t()) :: term()
 
-  @doc "A supervisor for a part of that application, with what OOM would be told of it."
+  @doc "Starts a supervisor for a part of the application, with the options for OOM."
   @callback supervisor([:supervisor.child_spec() | module()], oom :: keyword()) ::
               Supervisor.on_start()
 

@@ -1,7 +1,7 @@
 defmodule Arena.Innocent do
   @moduledoc false
-  # A worker that holds its state, does a little with it now and then, answers, and never grows
-  # once it holds what it was told to.
+  # A worker with a steady state: works a little now and then, answers, and never grows beyond the
+  # requested size.
 
   use GenServer
 
@@ -12,15 +12,15 @@ defmodule Arena.Innocent do
 
   @table __MODULE__
 
-  @doc "Before any of them starts."
+  @doc "Creates the table; called before the first worker starts."
   def setup, do: :ets.new(@table, [:named_table, :public, read_concurrency: true])
 
   def start_link({kind, id, bytes}), do: GenServer.start_link(__MODULE__, {kind, id, bytes})
 
-  @doc "What it can take more of, at least."
+  @doc "Returns the smallest amount a worker can take more of, in bytes."
   def piece_bytes, do: @piece_bytes
 
-  @doc "Holds so much more in binaries, which are written to; the kernel would not count them else."
+  @doc "Holds so many bytes more in binaries. Binaries are written to, or the kernel would not count them."
   @spec hold(pos_integer(), pos_integer(), timeout()) :: :ok | :dead | :timeout
   def hold(id, bytes, timeout), do: call(id, {:hold, bytes}, timeout)
 
@@ -39,7 +39,7 @@ defmodule Arena.Innocent do
 
   @impl true
   def init({kind, id, bytes}) do
-    # Those that stand by at :low are not asked.
+    # :low workers on standby are not asked.
     if kind == :normal, do: :ets.insert(@table, {id, self()})
     Witness.up(kind, id)
     Process.send_after(self(), :work, @every_ms + id)

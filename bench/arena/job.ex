@@ -1,10 +1,10 @@
 defmodule Arena.Job do
   @moduledoc false
-  # What one run does; handed to its VM as a term on the command line.
+  # The task of one run; handed to its VM as a term on the command line.
 
   # The backoff has full jitter: of 1,000,000 s, one in 50,000 culprits comes back within 20 s.
   @stays_away {Arena.WithOOM, backoff: [initial_ms: 1_000_000_000, max_ms: 1_000_000_000]}
-  # More rounds in the same time: a leak that comes back soon is the harder one.
+  # More rounds in the same time: a leak coming back soon is harder.
   @comes_back {Arena.WithOOM, backoff: [initial_ms: 300, max_ms: 1_000]}
 
   @enforce_keys [:shape, :workers, :seconds, :limit_bytes]
@@ -35,29 +35,29 @@ defmodule Arena.Job do
           bytes_per_s: pos_integer() | :unlimited,
           # of the limit, used when the culprits begin; see Arena.Fill
           held_percent: 0..99,
-          # whether culprits that were ended come back and grow again; then nothing is decided
+          # whether ended culprits come back and grow again; then nothing is decided
           return?: boolean(),
           # live data that never grows, see Arena.Ballast
           ballast_bytes: non_neg_integer(),
           # an Arena.Guard and its argument
           guard: {module(), term()},
-          # at what priority of the scheduler it works, and who asks it
+          # the scheduler priority of the canary and its prober
           canary: :normal | :high,
-          # foreign processes, outside of the VM's cgroup, that burn CPU
+          # CPU-burning foreign processes, outside of the VM's cgroup
           burners: non_neg_integer(),
           # of one core, for the whole VM
           quota_percent: pos_integer() | nil,
-          # of the library, over what the guard has
+          # of the library, overriding the guard's options
           config: keyword(),
           # snapshots each 10 ms, in the log
           trace?: boolean()
         }
 
-  @doc "Culprits come back, and the run lasts for all of its seconds."
+  @doc "Returns a job whose culprits come back; the run lasts for all of its seconds."
   @spec returning(t()) :: t()
   def returning(job), do: %{job | return?: true, guard: @comes_back}
 
-  @doc "What is left of `bytes` when a part of the limit is held anyway."
+  @doc "Returns the rest of `bytes` when a part of the limit is held anyway."
   @spec of_the_rest(t(), non_neg_integer()) :: non_neg_integer()
   def of_the_rest(job, bytes), do: div(bytes * (100 - job.held_percent), 100)
 

@@ -1,15 +1,15 @@
 defmodule Arena.Judge do
   @moduledoc false
-  # Says when a run is over. A culprit is the first incarnation of a leaker, or a program outside of
-  # the VM. It is over
+  # Decides when a run is over. A culprit is the first incarnation of a leaker, or a program
+  # outside of the VM. A culprit is over
   #
-  #   * once it has ended, whoever ended it, or
-  #   * while it stands still by itself: it has taken no byte for a second (`Arena.Progress`), and it
-  #     waits. Its table is gone, its socket is full, it has what it wanted.
+  #   * once it has ended, for any reason, or
+  #   * while it stands still by itself: no byte taken for a second (`Arena.Progress`), and the
+  #     process waits. Its table is gone, its socket is full, or it has reached its size.
   #
-  # A worker that is suspended, runs, or waits for a scheduler is not over, however slowly it grows:
-  # a leak that is throttled till the end of the run is not survived. A run is decided when all
-  # culprits have been over for a second: `:ended` where none is left, else `:still`.
+  # A suspended, running or runnable worker is not over, however slowly it grows: a leak throttled
+  # till the end of the run is not survived. A run is decided when all culprits have been over for
+  # a second: `:ended` where no culprit is left, else `:still`.
 
   use GenServer
 
@@ -18,7 +18,7 @@ defmodule Arena.Judge do
   @look_ms 100
   @still_ms 1_000
   @settle_ms 1_000
-  # The largest step of a shape that is paced.
+  # The largest step of a paced shape.
   @step_bytes 262_144
 
   @type decision :: :ended | :still | :undecided
@@ -28,14 +28,14 @@ defmodule Arena.Judge do
     GenServer.start_link(__MODULE__, {job, self()}, options)
   end
 
-  @doc "All leakers that wait now are culprits; called before they begin."
+  @doc "Makes all waiting leakers culprits; called before they begin."
   def begin, do: GenServer.call(__MODULE__, :begin)
 
-  @doc "A culprit outside of the VM begins, or has what it wanted."
+  @doc "Notes that a culprit outside of the VM begins, or has reached its size."
   def outside(name, what) when what in [:begins, :over],
     do: send(__MODULE__, {:outside, name, what})
 
-  @doc "Called by who has started it: waits for the decision, and when it fell after the begin."
+  @doc "Waits for the decision; returns it, with its time after the begin. Called by the judge's starter."
   @spec await(non_neg_integer()) :: {decision(), non_neg_integer()}
   def await(ms) do
     receive do
@@ -45,7 +45,7 @@ defmodule Arena.Judge do
     end
   end
 
-  @doc "How many have not ended; -1 where the judge does not get to answer."
+  @doc "Returns the number of culprits not ended; -1 where the judge does not get to answer."
   @spec left() :: integer()
   def left do
     GenServer.call(__MODULE__, :left)
@@ -117,12 +117,12 @@ defmodule Arena.Judge do
     end
   end
 
-  # Its status is asked for only when it has long been still: see Arena.Progress.
+  # The status is asked for only after a long standstill: see Arena.Progress.
   defp grows?({pid, {_id, _bytes, since}}, state, now),
     do:
       now - since < state.still_ms or Process.info(pid, :status) not in [{:status, :waiting}, nil]
 
-  @doc "A slow leaker sleeps between its steps, which is not the end of its growth."
+  @doc "Returns ms of standstill that end a culprit. A slow leaker sleeps between its steps."
   @spec still_ms(Arena.Job.t()) :: pos_integer()
   def still_ms(%{bytes_per_s: :unlimited}), do: @still_ms
 

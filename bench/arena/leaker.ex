@@ -1,8 +1,7 @@
 defmodule Arena.Leaker do
   @moduledoc false
-  # A worker that grows the way its shape says: once all are there, and when it comes back later,
-  # from its first moment on. A GenServer like any other: after each step it comes back to its loop.
-  # It knows nothing of OOM.
+  # A worker growing by its shape: once all workers are up, and after a restart from the first moment
+  # on. An ordinary GenServer: after each step the worker returns to the loop. Knows nothing of OOM.
 
   use GenServer
 
@@ -10,7 +9,7 @@ defmodule Arena.Leaker do
 
   @table __MODULE__
 
-  @doc "Before any of them starts."
+  @doc "Creates the tables; called before the first worker starts."
   def setup(job) do
     Progress.setup(job.workers)
     :ets.new(@table, [:named_table, :public, read_concurrency: true])
@@ -18,18 +17,18 @@ defmodule Arena.Leaker do
 
   def start_link({kind, id, job}), do: GenServer.start_link(__MODULE__, {kind, id, job})
 
-  @doc "Those that are there, and have not begun."
+  @doc "Returns the workers that are up and have not begun."
   @spec waiting() :: [{pos_integer(), pid()}]
   def waiting,
     do: for([id, pid] <- :ets.match(@table, {{:waits, :"$1"}, :"$2"}), do: {id, pid})
 
-  @doc "All are there."
+  @doc "Tells all waiting workers to begin."
   def begin do
     :ets.insert(@table, {:begun})
     for {_, pid} <- waiting(), do: send(pid, :begin)
   end
 
-  @doc "The present incarnation, if it grows; it may be dead already."
+  @doc "Returns the present incarnation, if growing; may be dead already."
   @spec whereis(pos_integer()) :: pid() | nil
   def whereis(id) do
     case :ets.lookup(@table, id) do
@@ -75,7 +74,7 @@ defmodule Arena.Leaker do
     {:noreply, {module, id, data, Pace.wait(pace, bytes)}}
   end
 
-  # Requests come faster than it works.
+  # Requests come faster than answers.
   def handle_info({:request, _}, state), do: Process.sleep(5) && {:noreply, state}
   def handle_info(_other, state), do: {:noreply, state}
 end

@@ -1,6 +1,6 @@
 defmodule Arena.Node do
   @moduledoc false
-  # What runs in the cgroup, until it is decided, the time is over, or the VM is.
+  # The program in the cgroup, until the decision, the end of the time, or the end of the VM.
 
   alias Arena.{Asker, Guard, Job, Judge, Say, Tree, Witness}
 
@@ -19,13 +19,13 @@ defmodule Arena.Node do
     Asker.all(Tree.innocents())
     decided = [decision: decision, decided_ms: at_ms, culprits_left: Judge.left()]
     _ = Say.say_last(:result, Witness.facts() ++ decided)
-    # Without waiting for what nobody reads; see Arena.Shapes.OutputPort.
+    # Without waiting for unread output; see Arena.Shapes.OutputPort.
     :erlang.halt(0, flush: false)
   end
 
   defp await(:not_loaded, _job), do: {:not_loaded, 0}
 
-  # Who comes back and grows again is never over.
+  # A culprit that comes back and grows again is never over.
   defp await(:ok, %{return?: true} = job) do
     Process.sleep(job.seconds * 1_000)
     {:returning, job.seconds * 1_000}
@@ -33,7 +33,7 @@ defmodule Arena.Node do
 
   defp await(:ok, job), do: Judge.await(job.seconds * 1_000)
 
-  # Whatever happens to who started this, nothing is left behind.
+  # Leaves nothing behind, whatever happens to the starter.
   defp end_with_parent do
     spawn(fn ->
       IO.read(:line)

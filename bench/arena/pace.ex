@@ -1,6 +1,6 @@
 defmodule Arena.Pace do
   @moduledoc false
-  # Keeps one of `share` growers at its part of the rate; does nothing where there is none.
+  # Keeps a grower, of `share` in all, at a part of the rate; does nothing without a rate.
 
   @enforce_keys [:bytes_per_s, :begun_ms]
   defstruct [:bytes_per_s, :begun_ms, bytes: 0]
@@ -11,7 +11,7 @@ defmodule Arena.Pace do
   def new(%{bytes_per_s: all}, share),
     do: %__MODULE__{bytes_per_s: max(div(all, share), 1), begun_ms: now()}
 
-  @doc "After `bytes` more: waits until they are due."
+  @doc "Waits until the `bytes` taken are due."
   def wait(nil, _bytes), do: nil
 
   def wait(pace, bytes) do

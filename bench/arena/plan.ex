@@ -1,19 +1,19 @@
 defmodule Arena.Plan do
   @moduledoc false
-  # Which runs are to be made: from what the command line says to rounds of jobs.
+  # Planned runs: from the command line to rounds of jobs.
 
   alias Arena.{Arguments, Job}
 
   @type cell :: {Job.t(), pos_integer()}
 
-  # Shape and workers: what users meet, and one that OOM cannot help.
+  # Shape and workers: common cases, and a case OOM cannot help.
   @quick [list: 20, binaries: 4, mailbox: 4, ets: 20, mixture: 20, protected: 4]
   @quick_seconds 6
   @seconds 20
-  # There one process grows, however many stand by.
+  # One process grows there, however many stand by.
   @single [:protected, :unsupervised]
 
-  @doc "A round after the other, so that what disturbs a while of it does not fall upon one shape."
+  @doc "Returns the rounds in turn, so a disturbance of some minutes does not hit a single shape."
   @spec rounds(keyword()) :: Arguments.result([[cell()]])
   def rounds(options) do
     with {:ok, shapes} <- Arguments.shapes(options[:shapes] || "all"),
@@ -33,7 +33,7 @@ defmodule Arena.Plan do
     end
   end
 
-  @doc "What is left of the rounds: of each job, the first were made."
+  @doc "Returns the cells still to be made: of each job, the first runs were made."
   @spec missing([[cell()]], [Arena.Run.t()]) :: [[cell()]]
   def missing(rounds, made) do
     counts = Enum.frequencies_by(made, & &1.job)
@@ -43,14 +43,14 @@ defmodule Arena.Plan do
     end)
   end
 
-  @doc "Of recorded runs those that are of these rounds."
+  @doc "Returns the recorded runs belonging to these rounds."
   @spec wanted([Arena.Run.t()], [[cell()]]) :: [Arena.Run.t()]
   def wanted(runs, rounds) do
     jobs = for round <- rounds, {job, _} <- round, into: MapSet.new(), do: plain(job)
     Enum.filter(runs, &(&1.job in jobs))
   end
 
-  # What it writes to its log does not make another run of it.
+  # Logging does not make a run a different run.
   defp plain(job), do: %{job | trace?: false}
 
   defp job(options) do

@@ -1,6 +1,6 @@
 defmodule Arena.Readme do
   @moduledoc false
-  # Puts what a script has measured into a document, between the markers that bear its name.
+  # Puts the results of a script into a document, between the markers with the script's name.
 
   @spec put(Path.t(), String.t(), String.t()) :: :ok
   def put(path, name, markdown) do
@@ -10,7 +10,7 @@ defmodule Arena.Readme do
     File.write!(path, [before, first, "\n\n", String.trim(markdown), "\n\n", last, rest])
   end
 
-  @doc "Rows of cells, the first of them the head."
+  @doc "Returns a Markdown table of rows of cells; the first row is the head."
   @spec table([[String.t()]]) :: String.t()
   def table([head | rows]) do
     widths =

@@ -1,8 +1,8 @@
 defmodule Arena.Record do
   @moduledoc false
-  # The runs in a file, for other programs and for an arena that goes on where another has stopped:
-  # tab-separated, a line for each; figures as they were seen. A line is added when its run is over,
-  # so that an arena that is interrupted keeps what it has measured.
+  # The runs in a file, for other programs and for an arena continuing after an interruption:
+  # tab-separated, a line for each; figures as measured. A finished run adds a line at once, so an
+  # interrupted arena keeps its results.
 
   alias Arena.{Job, Run}
 
@@ -15,7 +15,7 @@ defmodule Arena.Record do
 
   @head Enum.join(@code ++ @options ++ @seen ++ @facts, "\t")
 
-  @doc "Where runs of this code are kept unless another file is named."
+  @doc "Returns the default file for runs of this code."
   @spec path(String.t()) :: Path.t()
   def path(hash), do: "tmp/arena-#{hash}.tsv"
 
@@ -26,7 +26,7 @@ defmodule Arena.Record do
     File.write!(path, [head, line(run), "\n"], [:append])
   end
 
-  @doc "The runs in a file; none where there is no file yet."
+  @doc "Returns the runs in a file; none where the file does not exist yet."
   @spec read(Path.t()) :: {:ok, [Run.t()]} | {:error, String.t()}
   def read(path) do
     with {:ok, text} <- File.read(path),

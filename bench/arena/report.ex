@@ -1,6 +1,6 @@
 defmodule Arena.Report do
   @moduledoc false
-  # What the runs were like: a line each, a table at the end, and a file for other programs.
+  # Reports of the runs: a line each, a table at the end, and a file for other programs.
 
   alias Arena.Run
 
@@ -92,7 +92,7 @@ defmodule Arena.Report do
     )
   end
 
-  @doc "What was not survived, or harmed innocents, each with its log; `true` where there is none."
+  @doc "Prints the runs not survived or harmful to innocents, each with its log; `true` where there is none."
   @spec failures([Run.t()]) :: boolean()
   def failures(runs) do
     {survived, dead} = Enum.split_with(runs, &Run.survived?/1)
@@ -131,7 +131,7 @@ defmodule Arena.Report do
     if ms == [], do: "-", else: "#{median(ms)} / #{List.last(ms)}"
   end
 
-  # In the order in which they ran.
+  # In order of the runs.
   defp grouped(runs) do
     key = &{&1.job.shape, &1.job.workers, &1.job.held_percent}
     groups = Enum.group_by(runs, key)

@@ -1,10 +1,10 @@
 defmodule Arena.Run do
   @moduledoc false
-  # One run, seen from outside: what its VM said, and how it ended.
+  # One run, seen from outside: the messages of its VM, and the end of the VM.
 
   alias Arena.{Job, Patience, Say}
 
-  # For a VM that hangs; it has this long besides its load: to start, to fill and for last answers.
+  # For a hanging VM: the time besides its load to start, to fill and for last answers.
   @patience_ms 60_000
 
   @contain "bench/arena/contain.sh"
@@ -14,7 +14,7 @@ defmodule Arena.Run do
     :job,
     :log,
     :status,
-    # of the code that decided, see Arena.DecisionCode, and the release it ran on
+    # hash of the deciding code, see Arena.DecisionCode, and the OTP release of the run
     :hash,
     :otp,
     facts: [],
@@ -59,19 +59,19 @@ defmodule Arena.Run do
     run
   end
 
-  @doc "The command for a VM that knows what this one does."
+  @doc "Returns the command for a VM with the code paths of this VM."
   @spec vm() :: [String.t()]
   def vm do
     paths = for path <- :code.get_path(), own?(to_string(path)), arg <- ["-pa", path], do: arg
     elixir = System.find_executable("elixir") || raise "elixir was not found in PATH"
-    # An interrupt ends it, and opens no menu.
+    # An interrupt ends the VM, and opens no menu.
     [elixir, "--erl", "+Bd" | paths] ++ ["-e", "Arena.Node.main(System.argv())", "--"]
   end
 
-  # What elixirc and mix built; the rest every VM has.
+  # Paths built by elixirc and mix; every VM has the rest.
   defp own?(path), do: String.contains?(path, "/_build/")
 
-  @doc "Why there can be no CPU quota here, or `nil`."
+  @doc "Returns why a CPU quota is impossible here, or `nil`."
   @spec no_quota() :: String.t() | nil
   def no_quota do
     case System.cmd("bash", [@contain, "--can-quota"], stderr_to_stdout: true) do
@@ -80,18 +80,18 @@ defmodule Arena.Run do
     end
   end
 
-  @doc "The VM lives, and its culprits are over; see Arena.Judge."
+  @doc "Tells whether the VM lives, and its culprits are over; see Arena.Judge."
   @spec survived?(t()) :: boolean()
   def survived?(run),
     do: lived?(run) and run.facts[:decision] in [:ended, :still, :returning]
 
-  @doc "Neither did an innocent die, nor was one too late with an answer."
+  @doc "Tells whether no innocent died or answered too late."
   @spec clean?(t()) :: boolean()
   def clean?(run), do: (run.facts[:innocents_lost] || 0) == 0
 
   defp lived?(run), do: run.status == 0 and not run.hung?
 
-  @doc "In a few words."
+  @doc "Returns the verdict in a few words."
   @spec verdict(t()) :: String.t()
   def verdict(%{hung?: true}), do: "HUNG"
 
@@ -116,7 +116,7 @@ defmodule Arena.Run do
     "DIED #{how} at #{seconds(run.facts[:ms] || 0)}s"
   end
 
-  @doc "How much of the limit was used when the culprits began."
+  @doc "Returns the used percent of the limit when the culprits began."
   @spec held_percent(t()) :: float()
   def held_percent(run),
     do: Float.round((run.facts[:filled_bytes] || 0) * 100 / run.job.limit_bytes, 1)
@@ -124,15 +124,16 @@ defmodule Arena.Run do
   defp seconds(ms), do: Float.round(ms / 1_000, 1)
 
   @doc """
-  What all victims of the first round held, by what was missing at its trigger; `nil` where nobody
-  was killed. Where time was short rather than room, next to nothing was missing yet: `nil`.
+  Returns the size of all victims of the first round, divided by the bytes missing at its trigger;
+  `nil` where nobody was killed. Also `nil` where time was short rather than room: next to nothing
+  was missing yet.
   """
   @spec overkill(t()) :: float() | nil
   def overkill(%{facts: facts}) do
     if (facts[:deficit_bytes] || 0) > 1_048_576, do: facts[:victims_bytes] / facts[:deficit_bytes]
   end
 
-  @doc "`nil` where it was never critical, `:never` where it did not get over it."
+  @doc "Returns ms until relief; `nil` where never critical, `:never` where critical until the end."
   @spec relief_ms(t()) :: non_neg_integer() | :never | nil
   def relief_ms(%{facts: facts}) do
     case {facts[:critical], facts[:relief_ms]} do
@@ -148,7 +149,8 @@ defmodule Arena.Run do
         IO.puts(log, line)
         line |> String.trim() |> Say.heard() |> heard(run) |> listen(port, log)
 
-      # It died in the shell already, whose own status says nothing more, unless it never began.
+      # The VM died in the shell already, and its own status says nothing more, unless it never
+      # began.
       {^port, {:exit_status, status}} ->
         %{run | status: run.status || {:not_started, status}}
 
@@ -161,7 +163,7 @@ defmodule Arena.Run do
   defp heard({:ready, facts}, run), do: %{run | pid: facts[:pid]}
   defp heard({:result, facts}, run), do: %{run | facts: facts}
 
-  # The result is the last word: what a witness was about to say may come after it.
+  # The result is the last word: a late message of a witness may come after it.
   defp heard({:facts, facts}, run),
     do: if(run.facts[:decision], do: run, else: %{run | facts: facts})
 

@@ -1,20 +1,20 @@
 defmodule Arena.Say do
   @moduledoc false
-  # The words between the VM under test and the arena: one term a line. The VM writes them itself,
-  # without asking any process: whoever writes for others may not get a turn before the end.
+  # Messages between the VM under test and the arena: one term a line. The VM writes directly,
+  # without asking any process: a writer process may not get a turn before the end.
 
   @spec say(atom(), keyword()) :: true
   def say(what, facts), do: :erlang.display({:arena, what, facts})
 
   @doc """
-  The same for the last word: whole, in a line of its own, and there before the VM halts. What `say/2` writes
-  may be cut by a line of the log, and lost in a buffer.
+  Like `say/2`, for the last word: whole, in a separate line, and written before the VM halts. A
+  line of the log may cut the output of `say/2`, and a buffer may lose it.
   """
   @spec say_last(atom(), keyword()) :: :ok | {:error, term()}
   def say_last(what, facts),
     do: File.write("/proc/self/fd/1", :io_lib.format("~n~w.~n", [{:arena, what, facts}]))
 
-  @doc "A line that is one of them."
+  @doc "Parses a message line; `:no` for any other line."
   @spec heard(String.t()) :: {atom(), keyword()} | :no
   def heard("{arena," <> _ = line) do
     line = String.trim_trailing(line, ".") <> "."

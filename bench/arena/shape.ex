@@ -1,22 +1,22 @@
 defmodule Arena.Shape do
   @moduledoc false
-  # A way to grow. A worker calls `new/2` once and `step/1` again and again, as fast as it can; a
-  # step is short, so that the worker comes back to its loop as a GenServer does.
+  # A way to grow. A worker calls `new/2` once and `step/1` again and again, as fast as possible.
+  # A step is short, so the worker returns to its loop as a GenServer does.
 
   alias Arena.{Job, Shapes}
 
   @type data :: term()
 
-  @doc "In the worker, at its start: `nil` for one that grows by what others do."
+  @doc "Called in the worker, at its start: `nil` for a worker that grows by the actions of others."
   @callback new(id :: pos_integer(), Job.t()) :: data() | nil
 
-  @doc "Holds some more, and says about how many bytes that is."
+  @doc "Takes more memory, and returns about how many bytes."
   @callback step(data()) :: {pos_integer(), data()}
 
-  @doc "What belongs to the shape and is no worker: clients, neighbours. Started in the VM."
+  @doc "Starts the parts of the shape outside of workers: clients, neighbours. Runs in the VM."
   @callback outside(Job.t()) :: term()
 
-  @doc "Who grows, and at what priority; see `Arena.Tree`."
+  @doc "Returns which processes grow, and at what priority; see `Arena.Tree`."
   @callback growers() :: :low | :protected | :unsupervised | :none
 
   @optional_callbacks outside: 1, growers: 0
@@ -50,11 +50,11 @@ defmodule Arena.Shape do
     slice_64k: Shapes.SliceSmall
   ]
 
-  @doc "All that a worker can be ended for while it grows."
+  @doc "Returns the shapes during which a growing worker can be ended."
   @spec names() :: [atom()]
   def names, do: Keyword.keys(@shapes)
 
-  @doc "Those that never come back to where a process can be ended."
+  @doc "Returns the shapes that never return to a point where a process can be ended."
   @spec slices() :: [atom()]
   def slices, do: Keyword.keys(@slices)
 

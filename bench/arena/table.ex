@@ -19,7 +19,7 @@ defmodule Arena.Table do
   @spec markdown([Run.t()]) :: String.t()
   def markdown([%{job: job} | _] = runs) do
     groups = Enum.group_by(runs, &{&1.job.held_percent, &1.job.shape})
-    # At each height the shapes in the order in which they ran.
+    # At each height the shapes in order of the runs.
     keys = runs |> Enum.map(&{&1.job.held_percent, &1.job.shape}) |> Enum.uniq()
     rows = for {held, _} = key <- Enum.sort_by(keys, &elem(&1, 0)), do: row(held, groups[key])
 

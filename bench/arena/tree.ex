@@ -1,7 +1,7 @@
 defmodule Arena.Tree do
   @moduledoc false
   # The application under load: the canary, fifty innocents at :normal, and the workers at :low.
-  # Where somebody else grows, the workers hold 1 MB each and stand by.
+  # Where another process grows, the workers hold 1 MB each and stand by.
 
   alias Arena.{
     Asker,
@@ -24,7 +24,7 @@ defmodule Arena.Tree do
   @spec innocents() :: pos_integer()
   def innocents, do: @innocents
 
-  @doc "`:not_loaded` where the innocents could not be made to hold what the job wants."
+  @doc "Starts the application; `:not_loaded` where the innocents did not reach the job's working set."
   @spec start(Arena.Job.t()) :: :ok | :not_loaded
   def start(job) do
     Innocent.setup()
@@ -57,7 +57,7 @@ defmodule Arena.Tree do
 
   defp workers(:protected, job) do
     workers(:none, job)
-    # One, however many stand by.
+    # A single grower, however many stand by.
     options = [priority: :protected, max_heap_size: :infinity]
     supervisor(job, [leaker(:protected, 1, job)], options)
   end

@@ -1,16 +1,16 @@
 defmodule Arena.Used do
   @moduledoc false
-  # The working set of this VM's cgroup, by the kernel's own files and apart from what OOM says of
-  # it: what is charged, less the pages of files, which the kernel takes back before it kills. Pages
-  # of tmpfs and shared memory are no such pages: the kernel counts them on the anonymous lists.
+  # The working set of this VM's cgroup, from the kernel's files and independent of OOM: charged
+  # memory, less file pages, which the kernel takes back before it kills. Pages of tmpfs and
+  # shared memory are no file pages: the kernel counts them on the anonymous lists.
 
   @files %{1 => "memory.usage_in_bytes", 2 => "memory.current"}
-  # v1 has the whole subtree under names of its own.
+  # v1 shows the whole subtree under separate names.
   @prefix %{1 => "total_", 2 => ""}
 
   @type cgroup :: {1 | 2, Path.t()}
 
-  @doc "The memory cgroup this VM is in."
+  @doc "Returns the memory cgroup of this VM."
   @spec cgroup() :: cgroup()
   def cgroup do
     lines = "/proc/self/cgroup" |> File.read!() |> String.split("\n", trim: true)
@@ -35,7 +35,7 @@ defmodule Arena.Used do
     max(String.to_integer(usage) - file_bytes(stat, @prefix[version]), 0)
   end
 
-  @doc "The pages of files in the text of a `memory.stat`."
+  @doc "Returns the bytes of file pages in the text of a `memory.stat`."
   @spec file_bytes(String.t(), String.t()) :: non_neg_integer()
   def file_bytes(stat, prefix) do
     for name <- ["inactive_file", "active_file"], reduce: 0 do

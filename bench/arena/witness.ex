@@ -1,8 +1,8 @@
 defmodule Arena.Witness do
   @moduledoc false
-  # Sees, apart from what OOM says of itself: who comes and goes, by monitors of its own, and the
-  # level, by looking each few milliseconds. It runs at top priority and says what it knows over
-  # and over, because the VM may be gone the next moment.
+  # An observer independent of OOM: watches workers come and go, by its own monitors, and the
+  # level, by a look each few milliseconds. Runs at top priority and reports over and over,
+  # because the VM may be gone the next moment.
 
   use GenServer
 
@@ -10,33 +10,33 @@ defmodule Arena.Witness do
 
   @look_ms 5
   @say_every 10
-  # A trace tells who has run for longer at a stretch.
+  # A trace names processes that have run for longer at a stretch.
   @long_ms 20
   @memory {:shutdown, :memory_pressure}
-  # A :low worker that is alive so long after a :normal one died was not on its way out then.
+  # A :low worker alive so long after the death of a :normal worker was not on its way out then.
   @outlived_ms 500
-  # What dies so long after the first victim dies of the same shortage.
+  # A death so soon after the first victim belongs to the same shortage.
   @round_ms 250
 
   def start_link(trace?),
     do: GenServer.start_link(__MODULE__, trace?, name: __MODULE__, spawn_opt: [priority: :max])
 
-  @doc "Called by a worker in its `init/1`. Does not wait."
+  @doc "Registers a worker; called in its `init/1`. Does not wait."
   def up(kind, id), do: send(__MODULE__, {:up, {kind, id}, self()})
 
-  @doc "An innocent did not answer in time."
+  @doc "Notes an innocent without an answer in time."
   def timed_out(id), do: send(__MODULE__, {:timed_out, id})
 
-  @doc "The working set when the culprits begin."
+  @doc "Notes the working set when the culprits begin."
   def filled(bytes), do: send(__MODULE__, {:filled, bytes})
 
-  @doc "Everything seen so far."
+  @doc "Returns everything seen so far."
   def facts, do: GenServer.call(__MODULE__, :facts, 60_000)
 
   @impl true
   def init(trace?) do
     Process.send_after(self(), :look, @look_ms)
-    # Who keeps a scheduler from all others, this process too.
+    # Reports of processes holding a scheduler for long.
     if trace?, do: :erlang.system_monitor(self(), long_schedule: @long_ms, long_gc: @long_ms)
 
     {:ok,
@@ -50,7 +50,7 @@ defmodule Arena.Witness do
        low_caps: 0,
        other: [],
        normal_deaths: 0,
-       # innocents that died or did not answer in time, each of them once
+       # innocents that died or did not answer in time, each once
        lost: MapSet.new(),
        timed_out: MapSet.new(),
        filled_bytes: 0,
@@ -59,7 +59,7 @@ defmodule Arena.Witness do
        level: :normal,
        critical_at: nil,
        relief_ms: nil,
-       # the canary's worst answer before the first critical sample, when nobody did anything yet
+       # the canary's worst answer before the first critical sample, before anybody acted
        calm_us: 0,
        # {bytes of all victims of the first round, deficit at the trigger, when}
        round: nil
@@ -136,11 +136,11 @@ defmodule Arena.Witness do
   defp enough?(%{high_headroom_bytes: high} = snapshot),
     do: snapshot.headroom_bytes + (snapshot.slack_bytes || 0) >= high
 
-  # Where there is no such watermark.
+  # Without such a watermark.
   defp enough?(snapshot), do: snapshot.level in [:normal, :elevated]
 
   defp ended({:low, _}, @memory, state), do: %{state | low_kills: state.low_kills + 1}
-  # By its max_heap_size, or because it did not leave.
+  # By its max_heap_size, or by a kill after its time to leave.
   defp ended({:low, _}, :killed, state), do: %{state | low_caps: state.low_caps + 1}
 
   defp ended({:normal, id} = name, reason, state) do
@@ -185,7 +185,7 @@ defmodule Arena.Witness do
     ]
   end
 
-  # What the guard could have known, for those who ask why a run was lost.
+  # Facts the guard could have known, to find out why a run was lost.
   defp trace(snapshot, state) do
     pid = Process.whereis(OOM.Guard)
     guard = pid && Process.info(pid, [:message_queue_len, :status, :reductions])

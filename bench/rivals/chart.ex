@@ -1,7 +1,7 @@
 defmodule Rivals.Chart do
   @moduledoc false
-  # The table as a picture: a row for each guard, a column for each shape, the greener the faster
-  # the leak that was survived.
+  # The table as a picture: a row for each guard, a column for each shape, greener for a faster
+  # survived leak.
 
   alias Rivals.{Cell, Guards, Plan, Table}
 
@@ -100,7 +100,7 @@ defmodule Rivals.Chart do
     ]
   end
 
-  # 0 for none, 5 for the highest that was tried.
+  # 0 for none, 5 for the highest rate tried.
   defp shade(nil, _plan), do: 0
 
   defp shade(rate, plan) do

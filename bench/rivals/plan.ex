@@ -1,6 +1,6 @@
 defmodule Rivals.Plan do
   @moduledoc false
-  # What is to be found out, and how long a run takes for it.
+  # The questions of the comparison, and the length of the runs.
 
   alias Arena.Job
   alias Rivals.Guards
@@ -23,7 +23,7 @@ defmodule Rivals.Plan do
 
   # A run at full speed lasts for several rounds of killing and coming back.
   @least_s 5
-  # Slow leaks leave the cores idle: as many of their VMs at once as make this much together.
+  # Slow leaks leave the cores idle: as many VMs run at once as leak this much together.
   @bytes_per_s_per_core 60_000_000
   @most_at_once 16
 
@@ -37,14 +37,15 @@ defmodule Rivals.Plan do
       bytes_per_s: rate,
       ballast_bytes: plan.ballast_bytes,
       guard: Guards.guard(guard),
-      # Its guards are about what comes back again and again.
+      # The guards are compared on leaks that come back again and again.
       return?: true
     }
   end
 
   @doc """
-  Longer than an unguarded VM lives. What it holds besides the ballast is not taken off the room,
-  and a quarter comes on top, so that a single kill on the way does not last until the end.
+  Returns seconds, longer than an unguarded VM lives. The VM's memory besides the ballast is not
+  taken off the room, and a quarter comes on top, so a single kill on the way does not last until
+  the end.
   """
   @spec seconds(t(), rate()) :: pos_integer()
   def seconds(_plan, :unlimited), do: @least_s
@@ -52,14 +53,14 @@ defmodule Rivals.Plan do
   def seconds(plan, rate),
     do: max(@least_s, div((plan.limit_bytes - plan.ballast_bytes) * 5, rate * 4) + 1)
 
-  @doc "How many VMs run at once at this rate."
+  @doc "Returns the number of VMs running at once at this rate."
   @spec at_once(t(), rate()) :: pos_integer()
   def at_once(_plan, :unlimited), do: 1
 
   def at_once(plan, rate) do
     [
       div(@bytes_per_s_per_core * System.schedulers_online(), rate),
-      # Half of what is free, for the host must not be what ends them.
+      # Half of the free memory: the host must not end the VMs.
       div(available_bytes(), 2 * plan.limit_bytes),
       @most_at_once
     ]

@@ -1,15 +1,15 @@
 defmodule Rivals.Search do
   @moduledoc false
-  # From the highest rate down, all guards and shapes side by side. Whoever survives a rate in all
-  # runs is done; a death ends the runs of its rate. So it is taken for granted that who survives a
-  # rate survives the lower ones.
+  # From the highest rate down, all guards and shapes side by side. A guard that survives a rate
+  # in all runs is done; a death ends the runs of its rate. So a guard that survives a rate is
+  # assumed to survive all lower rates.
 
   alias Arena.Run
   alias Rivals.{Cell, Plan}
 
   @type heard :: (atom(), Run.t() -> term())
 
-  @doc "Every cell with its answer; `heard` is told of each run. Throws what did not even begin."
+  @doc "Returns every cell with its answer; calls `heard` with each run. Throws a run that did not begin."
   @spec run(Plan.t(), heard()) :: [Cell.t()] | no_return()
   def run(plan, heard) do
     cells = for guard <- plan.guards, shape <- plan.shapes, do: %Cell{guard: guard, shape: shape}
@@ -22,7 +22,7 @@ defmodule Rivals.Search do
     done ++ Enum.map(alive, &%{&1 | survived: rate}) ++ dead
   end
 
-  # The first run alone, because most who die do so in it.
+  # The first run alone, because most deaths happen there.
   defp waves(plan, rate),
     do: [[1] | Enum.chunk_every(2..plan.runs//1, Plan.at_once(plan, rate))]
 

@@ -1,6 +1,6 @@
 defmodule Rivals.Table do
   @moduledoc false
-  # The answers as Markdown, with what has to be known to read them.
+  # The answers as Markdown, with the notes needed to read them.
 
   alias Arena.Readme
   alias Rivals.{Cell, Guards, Plan}
@@ -19,7 +19,7 @@ defmodule Rivals.Table do
     Enum.join(parts, "\n\n") <> "\n"
   end
 
-  @doc "Puts it between the markers, below the picture."
+  @doc "Puts the table between the markers, below the picture."
   @spec into_readme(String.t(), Path.t()) :: :ok
   def into_readme(markdown, path) do
     picture = "![The highest rate survived, under each guard](docs/rivals.svg)"
@@ -65,7 +65,7 @@ defmodule Rivals.Table do
     """
   end
 
-  # The control: a rate that needs no guard says nothing about them.
+  # The control: a rate survived without a guard says nothing about the guards.
   defp too_short(cells) do
     found =
       for %{guard: :none, survived: rate, shape: shape} <- cells,

@@ -1,12 +1,12 @@
 defmodule Declare.Node do
   @moduledoc false
-  # The VM that bench/declare.exs looks at.
+  # The VM under test in bench/declare.exs.
 
   @heap_bytes 1_000_000_000
 
-  @doc "The mean of a first call in each of `count` processes, which live on, and of as many more in one."
+  @doc "Returns the mean of a first call in each of `count` processes (they live on), and of as many more in one."
   def calls(how, count) do
-    # As workers are: OTP's processes, somewhere below an OOM.Supervisor.
+    # Like workers: OTP processes, somewhere below an OOM.Supervisor.
     me = self()
     task = {Task, fn -> send(me, {:calls, do_calls(how, count)}) end}
     {:ok, supervisor} = OOM.Supervisor.start_link([task], strategy: :one_for_one)
@@ -18,7 +18,7 @@ defmodule Declare.Node do
 
   defp do_calls(how, count) do
     setup(how)
-    # Whose children they are is asked once.
+    # The ancestors are looked up once.
     me = self()
 
     :proc_lib.spawn(fn ->
@@ -52,12 +52,12 @@ defmodule Declare.Node do
     end_all(pids)
     teardown(how)
 
-    # Those that were taken off their scheduler in between say nothing of the call.
+    # Calls taken off their scheduler in between say nothing about the call.
     kept = Enum.take(first, div(count * 99, 100))
     %{first_ns: Enum.sum(kept) / length(kept), again_ns: again / count}
   end
 
-  @doc "What the VM holds for each of so many processes."
+  @doc "Returns the bytes the VM holds for each of so many processes."
   def weigh(how, processes) do
     setup(how)
     parent = self()
@@ -66,7 +66,7 @@ defmodule Declare.Node do
       spawn(fn ->
         call(how)
         send(parent, :called)
-        # As small as a process gets, so that the registration is what is seen.
+        # As small as a process gets, so the registration shows.
         :erlang.hibernate(__MODULE__, :stop, [])
       end)
 
@@ -88,7 +88,7 @@ defmodule Declare.Node do
     }
   end
 
-  @doc "The time to start so many children, per child, in us."
+  @doc "Returns the time to start so many children, per child, in us."
   def children(module, options, how, count) do
     {listed, added} = count |> specs() |> split(how)
     parent = self()
@@ -133,7 +133,7 @@ defmodule Declare.Node do
   defp teardown(:registry), do: Supervisor.stop(Declare.Registry)
   defp teardown(_), do: :ok
 
-  # Until the accountant has seen them all go.
+  # Waits until the accountant has seen all of them go.
   defp all_gone, do: OOM.Workers.count() == 0 || (Process.sleep(5) && all_gone())
 
   defp timed(how) do

@@ -1,18 +1,18 @@
 defmodule FirstKill.Node do
   @moduledoc false
-  # The VM that bench/first_kill.exs looks at.
+  # The VM under test in bench/first_kill.exs.
 
   @large_bytes 128 * 1_048_576
   @step_bytes 4 * 1_048_576
   @step_ms 10
-  # Byte by byte a step takes 100 ms on a busy machine, and nothing is ever reached.
+  # Byte by byte a step takes 100 ms on a busy machine, and the limit is never reached.
   @piece :binary.copy(<<1>>, 65_536)
-  # After the first victim of a crossing, for the others.
+  # After the first victim of a crossing, for further victims.
   @linger_ms 300
-  # What is left is leaked in about a second.
+  # The remaining room is leaked in about a second.
   @patience_ms 30_000
 
-  @doc "So many small workers, and a large one for each crossing; all of them in the plan."
+  @doc "Starts so many small workers, and a large one for each crossing; all workers are in the plan."
   def start(workers, crossings) do
     parent = self()
     spawn(fn -> table(parent) end)
@@ -27,7 +27,7 @@ defmodule FirstKill.Node do
     OOM.Accountant.pass()
   end
 
-  @doc "Until what a crossing left is gone."
+  @doc "Waits until the remains of a crossing are gone."
   def settle do
     unless OOM.level() == :normal do
       Process.sleep(10)
@@ -35,7 +35,7 @@ defmodule FirstKill.Node do
     end
   end
 
-  @doc "Leaks until the first worker has ended; what was seen of it."
+  @doc "Leaks until the first worker has ended; returns the times observed."
   def cross do
     workers = OOM.Workers.count()
     pick_us = pick_us()
@@ -44,7 +44,7 @@ defmodule FirstKill.Node do
     receive(do: (:observing -> :ok))
     leak = spawn(fn -> leak([]) end)
 
-    # Left to itself the leak would go on until the largest are gone, and then the VM.
+    # Left alone the leak would go on until the largest workers are gone, and then the VM.
     seen =
       receive do
         {:seen, seen} -> seen
@@ -62,7 +62,7 @@ defmodule FirstKill.Node do
     Map.merge(seen, %{pick_us: pick_us, victims: victims, small: victims - large})
   end
 
-  @doc "What one would do without a plan, at top priority: us."
+  @doc "Returns the time of ranking without a plan, at top priority, in us."
   def rank do
     parent = self()
 
@@ -129,8 +129,8 @@ defmodule FirstKill.Node do
         due = if due?(report), do: seen.due_ns || ns(at), else: seen.due_ns
         observe(guard, %{seen | message_ns: ns(at), critical_ns: critical, due_ns: due})
 
-      # New figures are in, of the accountant or of the throttle, and it looks again: no message of the
-      # watcher's began what comes of that.
+      # New figures are in, from the accountant or the throttle, and the guard looks again: no
+      # message of the watcher began this look.
       {:trace_ts, ^guard, :receive, :look, at} ->
         observe(guard, %{seen | message_ns: ns(at)})
 
@@ -159,7 +159,7 @@ defmodule FirstKill.Node do
     end
   end
 
-  # Whose growth it is nobody knows, and those that are worth less than others pay for it from here on.
+  # Nobody knows the grower, and workers of lower priority pay from here on.
   defp due?(%{headroom_bytes: headroom, critical_headroom_bytes: floor}),
     do: headroom * 4 < floor * OOM.Limits.soon_floor_quarters()
 
@@ -175,7 +175,7 @@ defmodule FirstKill.Node do
     end
   end
 
-  # A persistent term would have all processes collected when it changes.
+  # A change of a persistent term would collect all processes.
   defp large, do: for({pid} <- :ets.tab2list(__MODULE__), do: pid)
   defp remember(pid), do: :ets.insert(__MODULE__, {pid})
   defp forget(pid), do: :ets.delete(__MODULE__, pid)

@@ -19,7 +19,7 @@ end
 
 defmodule Guard.Node do
   @moduledoc false
-  # The VM that bench/guard.exs looks at.
+  # The VM under test in bench/guard.exs.
 
   alias Guard.Sleeper
 
@@ -28,7 +28,7 @@ defmodule Guard.Node do
   @tick_ms 10
   @life_ms 1_000
 
-  @doc "So many sleepers, under supervisors that stay."
+  @doc "Starts so many sleepers, under supervisors that stay."
   def start(mode, count) do
     for first <- 1..count//@supervisor_children do
       last = min(first + @supervisor_children - 1, count)
@@ -39,7 +39,7 @@ defmodule Guard.Node do
     :ok
   end
 
-  @doc "Starts so many a second, each of which ends a second later."
+  @doc "Starts so many sleepers a second, each ending a second later."
   def churn(mode, per_s) do
     counter = :counters.new(1, [:write_concurrency])
     :persistent_term.put(__MODULE__, counter)
@@ -55,7 +55,7 @@ defmodule Guard.Node do
     :ok
   end
 
-  @doc "How many have been started by then."
+  @doc "Returns the number of sleepers started so far."
   def started, do: :counters.get(:persistent_term.get(__MODULE__), 1)
 
   defp drive(supervisor, per_tick, counter, due) do
@@ -65,7 +65,7 @@ defmodule Guard.Node do
       :counters.add(counter, 1, 1)
     end
 
-    # At the appointed time, so that the rate does not depend on how long a start takes.
+    # At the appointed time, so the rate does not depend on the duration of a start.
     due = due + @tick_ms
     Process.sleep(max(due - now(), 0))
     drive(supervisor, per_tick, counter, due)
@@ -77,7 +77,7 @@ defmodule Guard.Node do
   defp supervisor(:without), do: Supervisor
   defp supervisor(:with), do: OOM.Supervisor
 
-  # A supervisor ends with who started it; this one waits for ever.
+  # A supervisor ends with its starter; this process waits for ever.
   defp stays(fun) do
     parent = self()
 

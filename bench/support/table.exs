@@ -5,7 +5,7 @@ defmodule Bench.Table do
   @name_width 34
   @cell_width 27
 
-  @doc "Tells where it was measured; figures of two machines cannot be compared."
+  @doc "Prints the head with the machine's facts; figures of two machines cannot be compared."
   @spec head(String.t()) :: :ok
   def head(what) do
     IO.puts(
@@ -19,7 +19,7 @@ defmodule Bench.Table do
     IO.puts([String.pad_trailing(name, @name_width) | Enum.map(cells, &cell/1)])
   end
 
-  @doc "Of repetitions."
+  @doc "Returns the median of repetitions, with the least and the most."
   @spec spread([number()]) :: String.t()
   def spread([]), do: "-"
 
@@ -28,7 +28,7 @@ defmodule Bench.Table do
     "#{short(median(values))} (#{short(least)} - #{short(most)})"
   end
 
-  @doc "Turn by turn, so that what slowed one turn down is in both."
+  @doc "Returns the ratio turn by turn, so a slow turn is slow on both sides."
   @spec ratio([number()], [number()]) :: String.t()
   def ratio(ours, theirs) do
     case for {a, b} <- Enum.zip(ours, theirs), b > 0, do: a / b do
@@ -40,7 +40,7 @@ defmodule Bench.Table do
   @spec median([number()]) :: number()
   def median(values), do: values |> Enum.sort() |> Enum.at(div(length(values), 2))
 
-  @doc "What the option says, or what is right for the form that was asked for."
+  @doc "Returns the option, or the default of the long or short form."
   @spec option(keyword(), atom(), term(), term()) :: term()
   def option(options, name, long, short),
     do: Keyword.get(options, name, if(options[:short], do: short, else: long))

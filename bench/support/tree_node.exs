@@ -1,6 +1,6 @@
 defmodule Tree.Node do
   @moduledoc false
-  # The VM that bench/tree.exs looks at.
+  # The VM under test in bench/tree.exs.
 
   defmodule Conn do
     @moduledoc false
@@ -24,7 +24,7 @@ defmodule Tree.Node do
   @supervisors 10
   @tick_ms 10
 
-  @doc "A supervisor, below it ten DynamicSupervisors, below these `count` that stay."
+  @doc "Starts a supervisor, below it ten DynamicSupervisors, below these `count` lasting connections."
   def start(mode, count) do
     parent = self()
 
@@ -41,7 +41,7 @@ defmodule Tree.Node do
     :ok
   end
 
-  @doc "Starts so many a second, each of which ends after `life_ms`."
+  @doc "Starts so many connections a second, each ending after `life_ms`."
   def churn(per_s, life_ms) do
     for pid <- :persistent_term.get(__MODULE__) do
       per_tick = div(per_s * @tick_ms, 1_000 * @supervisors)
@@ -51,7 +51,7 @@ defmodule Tree.Node do
     :ok
   end
 
-  @doc "Workers that are registered, and those that live."
+  @doc "Returns the numbers of registered and of living workers."
   def counts do
     live =
       for pid <- :persistent_term.get(__MODULE__),
@@ -61,7 +61,7 @@ defmodule Tree.Node do
     {registered, Enum.sum(live)}
   end
 
-  @doc "ms of a first walk, which finds nobody new, and of the one after it."
+  @doc "Returns the ms of a first walk, which finds nobody new, and of the walk after it."
   def walk do
     {first_us, first} = :timer.tc(fn -> OOM.Tree.Walk.run([]) end)
     {next_us, _} = :timer.tc(fn -> OOM.Tree.Walk.run(first.settled) end)
@@ -70,7 +70,7 @@ defmodule Tree.Node do
 
   defp drive(supervisor, per_tick, life_ms, due) do
     for _ <- 1..per_tick, do: {:ok, _} = connect(supervisor, life_ms)
-    # At the appointed time, so that the rate does not depend on how long a start takes.
+    # At the appointed time, so the rate does not depend on the duration of a start.
     due = due + @tick_ms
     Process.sleep(max(due - now(), 0))
     drive(supervisor, per_tick, life_ms, due)

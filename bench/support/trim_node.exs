@@ -1,6 +1,6 @@
 defmodule Trim.Node do
   @moduledoc false
-  # The VM that bench/trim.exs looks at.
+  # The VM under test in bench/trim.exs.
 
   @mib 1_048_576
   @cell_bytes 16
@@ -8,21 +8,21 @@ defmodule Trim.Node do
   # Sizes of heaps, in cells, far apart and in no order: 0.3 to 40 MB.
   @sizes [60_000, 1_400_000, 250_000, 20_000, 2_500_000, 500_000, 120_000, 900_000]
 
-  @doc "Some more live data; how many MiB there are."
+  @doc "Adds live data; returns the MiB held."
   def grow(:list), do: ask(:list, &list/2)
   def grow(:sawtooth), do: ask(:sawtooth, &sawtooth/2)
 
-  @doc "From now on, whatever the level."
+  @doc "Trims from now on, at every level."
   def keep_trimming(every_ms) do
-    # No burst of work may keep it from its turn.
+    # No burst of work may keep the process from its turn.
     :erlang.spawn_opt(fn -> trim_every(every_ms) end, priority: :max)
     :ok
   end
 
-  @doc "A list of 300 MB, and its end."
+  @doc "Builds and drops a list of 300 MB."
   def build_and_drop, do: build(div(300_000_000, @cell_bytes))
 
-  @doc "How many heaps two processes build and drop, with a trim as often."
+  @doc "Returns the heaps per second built and dropped by a process per scheduler, with a trim at each interval."
   def heaps_per_s(ms, every_ms) do
     parent = self()
     trimmer = every_ms && spawn_link(fn -> trim_every(every_ms) end)
@@ -39,7 +39,7 @@ defmodule Trim.Node do
     built * 1_000 / ms
   end
 
-  @doc "So many calls on a scheduler: `{us, MiB given back}` of each."
+  @doc "Makes so many calls on a scheduler; returns `{us, MiB given back}` of each."
   def call_us(:busy, count) do
     until = now_us() + 600_000_000
 
@@ -83,7 +83,7 @@ defmodule Trim.Node do
     end
   end
 
-  # Keeps processes of some MiB each, and has another heap built and dropped beside each.
+  # Keeps processes of some MiB each, with a heap built and dropped beside each.
   defp sawtooth(count, _) do
     receive do
       {:grow, from} ->
@@ -97,7 +97,7 @@ defmodule Trim.Node do
   end
 
   defp keep(cells, parent) do
-    # Exactly what it holds, and no garbage.
+    # Exactly the live data, and no garbage.
     :erlang.garbage_collect()
     send(parent, {:kept, self()})
     receive(do: (:stop -> length(cells)))
@@ -119,7 +119,7 @@ defmodule Trim.Node do
     end
   end
 
-  # In a process of its own, which ends; on a scheduler, or any.
+  # In a separate process, which ends; on a given scheduler, or any.
   defp build(cells, scheduler \\ 0) do
     {pid, ref} =
       :erlang.spawn_opt(fn -> length(cells(cells, [])) end, [:monitor, scheduler: scheduler])

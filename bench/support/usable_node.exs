@@ -1,16 +1,16 @@
 defmodule Usable.Worker do
   @moduledoc false
-  # An ordinary worker: it starts, loads its part as fast as it can, says so, and then serves from it.
-  # It knows nothing of OOM.
+  # An ordinary worker: starts, loads its part as fast as possible, reports, and then serves from
+  # its data. Knows nothing of OOM.
 
   use GenServer
 
   @piece_bytes 65_536
   @row_bytes 1_024
-  # A row besides its payload: the tuple, the key, the binary's head and the table's own.
+  # Overhead of a row: the tuple, the key, the binary's head and the table's overhead.
   @row_extra_bytes 96
   @cell_bytes 16
-  # Of a heap that is rewritten: so many parts, one of them every so often: 1 MB/s of 100 MB.
+  # A rewritten heap: so many parts, one rewritten at each interval: 1 MB/s of 100 MB.
   @parts 1_000
   @rewrite_ms 100
 
@@ -60,7 +60,7 @@ end
 
 defmodule Usable.Node do
   @moduledoc false
-  # The VM that bench/usable.exs looks at: loads a share of its limit, and sits still.
+  # The VM under test in bench/usable.exs: loads a share of its limit, and sits still.
 
   alias Arena.Used
   alias Usable.Worker
@@ -68,13 +68,13 @@ defmodule Usable.Node do
   @workers 50
   @rewritten_bytes 100_000_000
   @load_ms 60_000
-  # What loading left over is given back meanwhile; nobody may die.
+  # Memory left over from loading is given back meanwhile; nobody may die.
   @settle_ms 2_000
   @look_ms 100
 
   @doc """
   Loads until the working set should be `percent` of the limit, and looks for so many seconds:
-  `{verdict, facts}`.
+  returns `{verdict, facts}`.
   """
   def run(guard, kind, percent, limit_bytes, seconds) do
     cgroup = Used.cgroup()
@@ -86,7 +86,7 @@ defmodule Usable.Node do
     end
   end
 
-  @doc "What each worker holds. A part of nothing is no worker."
+  @doc "Returns the part of each worker. A part without bytes is no worker."
   def parts(_kind, bytes) when bytes <= 0, do: :too_small
   def parts(:binaries, bytes), do: equal(:binaries, bytes, @workers)
   def parts(:ets, bytes), do: equal(:ets, bytes, @workers)
@@ -106,7 +106,7 @@ defmodule Usable.Node do
   defp load(guard, parts, cgroup, limit_bytes, seconds) do
     begun = now()
     owner = self()
-    # What becomes of the workers is seen by monitors.
+    # Monitors report the fate of the workers.
     Process.flag(:trap_exit, true)
 
     children =
@@ -128,7 +128,7 @@ defmodule Usable.Node do
 
   defp loaded(0, _deadline), do: :ok
 
-  # In the order in which it came: that a worker is up, then that it is loaded or has died.
+  # In order of arrival: a worker is up, then loaded or dead.
   defp loaded(waiting, deadline) do
     receive do
       {:up, pid} -> Process.monitor(pid) && loaded(waiting, deadline)
@@ -139,7 +139,7 @@ defmodule Usable.Node do
     end
   end
 
-  # A worker that is refused while the node still settles is no fault, one that dies is.
+  # A worker refused while the node still settles is no fault, a dead worker is.
   defp look(guard, until, what) do
     receive do
       {:DOWN, _, :process, _, reason} -> {:died, reason}
@@ -157,13 +157,13 @@ defmodule Usable.Node do
 
   defp used({cgroup, used}), do: {cgroup, [Used.bytes(cgroup) | used]}
 
-  # The median: what it holds steadily, whatever a collection takes for a moment.
+  # The median: the steady size, whatever a collection takes for a moment.
   defp share(used, limit_bytes) do
     median = used |> Enum.sort() |> Enum.at(div(length(used), 2))
     Float.round(median * 100 / limit_bytes, 1)
   end
 
-  # It ends with who has started it, which is a call of this VM's peer.
+  # The supervisor ends with its starter, a call of this VM's peer.
   defp supervisor(:guarded, children),
     do: OOM.Supervisor.start_link(children, strategy: :one_for_one)
 

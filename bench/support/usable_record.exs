@@ -1,7 +1,7 @@
 defmodule Usable.Record do
   @moduledoc false
-  # Runs that were made, a line for each, so that what was interrupted can be continued. Those
-  # without a guard do not depend on its code, and have a file of their own.
+  # A record of finished runs, a line for each, so an interrupted search can continue. Runs
+  # without a guard do not depend on its code, and have a separate file.
 
   @head Enum.join(~w(guard otp kind limit_mib percent seconds verdict share facts), "\t")
 
@@ -12,7 +12,7 @@ defmodule Usable.Record do
           {guard :: atom(), kind :: atom(), limit_mib :: pos_integer(), percent :: pos_integer()}
   @type result :: {verdict :: atom(), share :: float() | nil}
 
-  @doc "With the runs that lasted as long, on this OTP; or, to begin again, with none."
+  @doc "Opens the record with the runs of equal length on this OTP; with none, to begin again."
   @spec open(Path.t(), pos_integer(), boolean()) :: %__MODULE__{}
   def open(path, seconds, continue?) do
     File.mkdir_p!(Path.dirname(path))
@@ -36,7 +36,7 @@ defmodule Usable.Record do
     %__MODULE__{path: path, runs: Enum.group_by(runs, &elem(&1, 0), &elem(&1, 1))}
   end
 
-  @doc "The n-th run of its kind, counted from 1, if it was made."
+  @doc "Returns the n-th run of its kind, counted from 1, if made."
   @spec run(%__MODULE__{}, key(), pos_integer()) :: result() | nil
   def run(record, key, n), do: record.runs |> Map.get(key, []) |> Enum.at(n - 1)
 

@@ -1,11 +1,12 @@
 defmodule Usable.Search do
   @moduledoc false
-  # The largest share that holds in all runs. First by halving, a run at each share, as though who
-  # holds a share held all smaller ones; then from there down, until all runs of a share are well.
+  # The largest share that holds in all runs. First by halving, a run at each share, as though a
+  # share that holds implied all smaller shares; then from there down, until all runs of a share
+  # are well.
 
   @doc """
-  `try.(share, n)` tells whether the n-th run at a share is well; asked twice, it must know. `nil`
-  where no share is.
+  Returns the largest share well in all runs; `nil` where there is none. `try.(share, n)` tells
+  whether the n-th run at a share is well; asked twice, it must answer the same.
   """
   @spec largest([pos_integer()], pos_integer(), (pos_integer(), pos_integer() -> boolean())) ::
           pos_integer() | nil

@@ -2,8 +2,8 @@ Code.require_file("../../test/support/cgroup.ex", __DIR__)
 
 defmodule Bench.VM do
   @moduledoc false
-  # A VM of its own, spoken to over its standard input and output: what is measured in it starts
-  # from nothing, and it may die. With a limit it runs in a cgroup of its own.
+  # A separate VM, controlled over its standard input and output: measurements start from nothing,
+  # and the VM may die. With a limit the VM runs in a separate cgroup.
 
   alias OOM.Test.Cgroup
 
@@ -13,13 +13,14 @@ defmodule Bench.VM do
   @type t :: %__MODULE__{}
 
   @doc """
-  Runs `fun` with a VM that knows `modules` (as `Code.require_file/2` returns them), and ends it.
+  Runs `fun` with a VM with `modules` loaded (as `Code.require_file/2` returns them), and ends the
+  VM.
 
   ## Options
 
-    * `:oom` - the configuration `:oom` is started with. Without it, `:oom` does not run
-    * `:limit_bytes` - of its cgroup
-    * `:flags` - of the emulator
+    * `:oom` - the configuration for `:oom`. Without it, `:oom` does not run
+    * `:limit_bytes` - the limit of the cgroup
+    * `:flags` - flags of the emulator
   """
   @spec with_vm([{module(), binary()}], keyword(), (t() -> result)) :: result when result: var
   def with_vm(modules, options, fun) do
@@ -43,12 +44,12 @@ defmodule Bench.VM do
     end
   end
 
-  @doc "Calls a function in it; exits where the VM does not live to answer."
+  @doc "Calls a function in the VM; exits where the VM dies before the answer."
   @spec call(t(), module(), atom(), [term()]) :: term()
   def call(vm, module, function, args \\ []),
     do: :peer.call(vm.peer, module, function, args, :infinity)
 
-  @doc "The same, where the VM may die of it."
+  @doc "Like `call/4`, where the VM may die of the call."
   @spec try_call(t(), module(), atom(), [term()]) :: {:ok, term()} | :dead
   def try_call(vm, module, function, args) do
     {:ok, call(vm, module, function, args)}
@@ -56,7 +57,7 @@ defmodule Bench.VM do
     :exit, _ -> :dead
   end
 
-  @doc "CPU time of its threads whose name begins like this, to the nanosecond."
+  @doc "Returns the CPU time of the VM's threads with this name prefix, to the nanosecond."
   @spec cpu_ns(t(), String.t()) :: non_neg_integer()
   def cpu_ns(vm, name \\ "") do
     for task <- Path.wildcard("/proc/#{vm.os_pid}/task/*"),
@@ -84,8 +85,8 @@ defmodule Bench.VM do
       :peer.start(%{
         connection: :standard_io,
         exec: {~c"/bin/sh", [~c"-c", to_charlist(enter <> ~s(exec erl "$@")), ~c"sh"]},
-        # No dump, and no reports of what is ended on purpose. Schedulers that spin before they
-        # sleep would count as work.
+        # No dump, and no reports of processes ended on purpose. Schedulers spinning before sleep
+        # would count as work.
         args:
           paths ++
             flags ++
@@ -96,7 +97,7 @@ defmodule Bench.VM do
       })
 
     vm = %__MODULE__{peer: peer, os_pid: nil, cgroup: cgroup}
-    # In all of them, so that what it costs is not taken for ours.
+    # In every VM, so the cost of the logger is not taken for OOM's.
     {:ok, _} = call(vm, :application, :ensure_all_started, [:logger])
     call(vm, :logger, :set_primary_config, [:level, :none])
     %{vm | os_pid: vm |> call(:os, :getpid) |> to_string()}

@@ -1,7 +1,7 @@
 defmodule Demo.Node.Cache do
   @moduledoc false
-  # The one at `:normal`: loads, as fast as it can, most of half the limit at its start, and answers
-  # from it throughout. Who takes a large worker for a leak kills this one.
+  # The worker at `:normal`: at its start loads most of half the limit, as fast as possible, and
+  # answers from memory throughout. A guard mistaking a large worker for a leak kills the cache.
 
   use GenServer
 
@@ -11,7 +11,7 @@ defmodule Demo.Node.Cache do
 
   def start_link(bytes), do: GenServer.start_link(__MODULE__, bytes)
 
-  @doc "Looks one up, and tells whether it is what was loaded."
+  @doc "Looks up a row, and tells whether the row is intact."
   def sound?(pid, n, timeout) do
     case GenServer.call(pid, {:get, n}, timeout) do
       # Not yet loaded.
@@ -20,10 +20,10 @@ defmodule Demo.Node.Cache do
     end
   end
 
-  @doc "Counts the rows that are what was loaded; how many there are."
+  @doc "Counts the intact rows; returns their number."
   def sound(pid), do: GenServer.call(pid, :sound, 60_000)
 
-  @doc "How many rows that many bytes are."
+  @doc "Returns the number of rows in so many bytes."
   def rows(bytes), do: div(bytes, @row_bytes)
 
   @impl true

@@ -1,9 +1,9 @@
 defmodule Demo.Node.Connection do
   @moduledoc false
-  # One of the thousand: a client's connection. Most requests are answered and forgotten. An export
-  # is what the bug is in: each leaves a bit of everything a real session holds, a list, a map and
-  # a binary too large for the heap. One client in twenty exports, over and over; what it is connected
-  # to is a worker like any other, and knows nothing of OOM.
+  # One of a thousand client connections. Most requests are answered and forgotten. The bug is in
+  # the export: each leaves a bit of everything a real session holds, a list, a map and a binary
+  # too large for the heap. A client in twenty exports, over and over; its connection is an
+  # ordinary worker, and knows nothing of OOM.
 
   use GenServer
 
@@ -14,16 +14,16 @@ defmodule Demo.Node.Connection do
 
   def start_link(id), do: GenServer.start_link(__MODULE__, id)
 
-  @doc "How many connections there are."
+  @doc "Returns the number of connections."
   def count, do: @count
 
-  @doc "How many of them leak."
+  @doc "Returns the number of leaking connections."
   def leaking, do: div(@count, @leaking_each)
 
-  @doc "Whether this one's client exports."
+  @doc "Tells whether the client of this connection exports."
   def leaks?(id), do: rem(id, @leaking_each) == 0
 
-  @doc "How many bytes an export leaves behind."
+  @doc "Returns the bytes an export leaves behind."
   def export_bytes do
     {_list, _map, binary} = item = item(1)
     :erts_debug.flat_size(item) * :erlang.system_info(:wordsize) + byte_size(binary)
@@ -43,7 +43,7 @@ defmodule Demo.Node.Connection do
     {:noreply, %{state | exports: [item(length(state.exports)) | state.exports]}}
   end
 
-  # The client has left: what was kept for it goes, and the heap with it.
+  # The client has left: its exports are dropped, and the heap with them.
   def handle_cast(:client_left, state), do: {:noreply, %{state | exports: []}, :hibernate}
 
   @impl true

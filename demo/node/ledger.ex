@@ -1,8 +1,8 @@
 defmodule Demo.Node.Ledger do
   @moduledoc false
-  # The one at `:protected`: state that exists nowhere else. Each entry is chained to all before it,
-  # so that a lost, changed or repeated one shows. It is the largest worker of all at first: who
-  # kills by size alone kills this one.
+  # The worker at `:protected`: state found nowhere else. Each entry is chained to all entries
+  # before, so a lost, changed or repeated entry shows. At first the largest worker of all: a
+  # guard killing by size alone kills the ledger.
 
   use GenServer
 
@@ -15,13 +15,13 @@ defmodule Demo.Node.Ledger do
   @doc "Adds an entry; returns the chain's new end."
   def append(entry, timeout), do: GenServer.call(__MODULE__, {:append, entry}, timeout)
 
-  @doc "All entries, oldest first."
+  @doc "Returns all entries, oldest first."
   def entries, do: GenServer.call(__MODULE__, :entries, 60_000)
 
-  @doc "The end of the chain over `entries`."
+  @doc "Returns the end of the chain over `entries`."
   def chain(entries), do: Enum.reduce(entries, "", &link/2)
 
-  @doc "What the ledger holds before the first `append/2`."
+  @doc "Returns the entries held before the first `append/2`."
   def opening, do: Enum.map(1..@opening, &{:opening, &1})
 
   def link(entry, head), do: :erlang.md5([head, :erlang.term_to_binary(entry)])

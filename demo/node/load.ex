@@ -1,7 +1,7 @@
 defmodule Demo.Node.Load do
   @moduledoc false
-  # Clients: an even stream of exports to the connections that leak, at a rate that does not care how
-  # the node is, and beside it requests to all connections and to the cache.
+  # Clients: an even stream of exports to the leaking connections, at a rate independent of the
+  # node's state, and beside it requests to all connections and to the cache.
 
   alias Demo.Node.{Cache, Connection, Witness}
 
@@ -10,7 +10,7 @@ defmodule Demo.Node.Load do
   @tick_ms 5
   @cache_ms 10
 
-  @doc "Starts it. Sends `:load_done` to the caller once exports of `bytes` have been offered."
+  @doc "Starts the clients. Sends `:load_done` to the caller once exports of `bytes` have been offered."
   def start_link(bytes) do
     caller = self()
 
@@ -37,13 +37,13 @@ defmodule Demo.Node.Load do
 
   defp offer(_started_ms, _sent, _export, _wanted), do: :ok
 
-  # One of those that leak.
+  # A leaking connection.
   defp exporter do
     leaking = Connection.leaking()
     :rand.uniform(leaking) * div(Connection.count(), leaking)
   end
 
-  # Whose connection is down is turned away, as at a real server.
+  # A client whose connection is down is turned away, as at a real server.
   defp cast(id, request) do
     with pid when pid != nil <- Witness.whereis(:low, id), do: GenServer.cast(pid, request)
   end
@@ -54,7 +54,7 @@ defmodule Demo.Node.Load do
     ask_cache(n + 7)
   end
 
-  # While it is down there is nothing to ask; that it was shows at the end.
+  # A cache that is down cannot be asked; a loss shows at the end.
   defp cache_sound?(nil, _n), do: true
 
   defp cache_sound?(pid, n) do

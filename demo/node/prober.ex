@@ -1,8 +1,8 @@
 defmodule Demo.Node.Prober do
   @moduledoc false
   # Asks the protected process every 50 ms, at normal priority, and keeps the worst answer. The
-  # clock starts when the question is due: what this process waits for the scheduler counts too.
-  # It keeps the ledger's chain as well, and compares each answer and, at the end, every entry.
+  # clock starts when the question is due: waiting for the scheduler counts too. The prober keeps
+  # the ledger's chain as well, and compares each answer and, at the end, every entry.
 
   use GenServer
 
@@ -12,10 +12,10 @@ defmodule Demo.Node.Prober do
 
   def start_link, do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "The worst answer so far, in microseconds."
+  @doc "Returns the worst answer so far, in microseconds."
   def worst_us, do: :atomics.get(:persistent_term.get(__MODULE__), 1)
 
-  @doc "Stops asking: `{asked, :intact | {:lost, what}}`."
+  @doc "Stops asking: returns `{asked, :intact | {:lost, what}}`."
   def verdict, do: GenServer.call(__MODULE__, :verdict, 60_000)
 
   @impl true
@@ -44,7 +44,7 @@ defmodule Demo.Node.Prober do
     {:stop, :normal, {state.n, verdict}, state}
   end
 
-  # A question that is late does not excuse the next ones.
+  # A late question does not excuse the following questions.
   defp next(state) do
     due = state.due + @every_ms
     Process.send_after(self(), :ask, due, abs: true)

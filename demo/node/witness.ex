@@ -1,7 +1,7 @@
 defmodule Demo.Node.Witness do
   @moduledoc false
-  # Sees every worker come and go by monitors of its own, apart from what OOM says of itself.
-  # Its table tells the load which connection is open.
+  # Sees every worker come and go, by monitors independent of OOM. The table tells the load which
+  # connection is open.
 
   use GenServer
 
@@ -15,19 +15,19 @@ defmodule Demo.Node.Witness do
     GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
   end
 
-  @doc "Called by a worker in its `init/1`. Does not wait."
+  @doc "Registers a worker; called in its `init/1`. Does not wait."
   def up(kind, id), do: send(__MODULE__, {:up, {kind, id}, self()})
 
-  @doc "The counter of exports that connections have kept."
+  @doc "Returns the counter of exports kept by connections."
   def kept, do: :ets.lookup_element(__MODULE__, :kept, 2)
 
-  @doc "The cache is loaded."
+  @doc "Notes that the cache is loaded."
   def loaded, do: :ets.insert(__MODULE__, {:loaded, true})
 
-  @doc "Whether it is."
+  @doc "Tells whether the cache is loaded."
   def loaded?, do: :ets.member(__MODULE__, :loaded)
 
-  @doc "The pid of a worker, or `nil` while it is down."
+  @doc "Returns the pid of a worker, or `nil` while the worker is down."
   def whereis(kind, id) do
     case :ets.lookup(__MODULE__, {kind, id}) do
       [{_, pid}] -> pid
@@ -36,9 +36,9 @@ defmodule Demo.Node.Witness do
   end
 
   @doc """
-  What has happened so far: workers alive by kind; of the connections that leak, `killed` distinct
-  ones; of the healthy ones, `lost` distinct ones; `kills` of both in all, `restarted` ones, and `other`
-  exits, of which there must be none.
+  Returns the events so far: workers alive by kind; `killed`: distinct leaking connections killed;
+  `lost`: distinct healthy connections killed; `kills` of both in all, `restarted` connections,
+  and `other` exits, of which there must be none.
   """
   def counts, do: GenServer.call(__MODULE__, :counts, 60_000)
 
@@ -78,8 +78,8 @@ defmodule Demo.Node.Witness do
     {:noreply, ended(name, reason, state)}
   end
 
-  # `:killed` is the guard's doing too: nobody else here kills, and it is how a worker ends that
-  # would pass its max_heap_size.
+  # `:killed` comes from the guard too: nobody else here kills, and a worker about to pass its
+  # max_heap_size ends this way.
   defp ended({:low, id}, reason, state) when reason in [@memory, :killed],
     do: %{state | dead: MapSet.put(state.dead, id), kills: state.kills + 1}
 

@@ -1,6 +1,6 @@
 defmodule OOM.Real.BinaryCapsTest do
   @moduledoc false
-  # Caps that count binaries, on the real thing.
+  # Caps counting binaries, on the real thing.
 
   use ExUnit.Case, async: false
 
@@ -21,7 +21,7 @@ defmodule OOM.Real.BinaryCapsTest do
     assert LimitedVM.call(vm, Process, :whereis, [Heaps]) == pid
   end
 
-  # No earlier one counts binaries.
+  # No earlier OTP counts binaries.
   if String.to_integer(System.otp_release()) >= 26 do
     test "what takes binaries within one timeslice is ended by it, which no signal does" do
       vm = LimitedVM.start!(512 * @mib, [])

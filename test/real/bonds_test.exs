@@ -1,7 +1,7 @@
 defmodule OOM.Real.BondsTest do
   @moduledoc false
-  # Who would take a protected worker along is not killed, however large it is; and another one as low
-  # is. On the real thing.
+  # A worker that would take a protected worker along is not killed, at any size; an equally low
+  # worker without a bond is. On the real thing.
 
   use ExUnit.Case, async: false
 

@@ -1,8 +1,8 @@
 defmodule OOM.Real.ChaosTest do
   @moduledoc false
-  # Trees made by chance under pressure made by chance, while the library's processes are killed and its
-  # modules replaced, and everything around the VM moves. After each while of it all is let calm down,
-  # and everything must be as it should.
+  # Random trees under random pressure, while the library's processes are killed and its modules
+  # replaced, and everything around the VM moves. After each storm all calms down, and everything
+  # must be as it should.
   #
   #   OOM_CHAOS_SECONDS=1200 OOM_CHAOS_SEED=1 mix test test/real/chaos_test.exs
   use ExUnit.Case, async: false
@@ -18,7 +18,7 @@ defmodule OOM.Real.ChaosTest do
   @mib 1_048_576
   @limit 512 * @mib
   @seconds String.to_integer(System.get_env("OOM_CHAOS_SECONDS", "25"))
-  # How long it storms before all must calm down.
+  # Length of a storm before the calm.
   @storm_ms 12_000
 
   @parts [
@@ -31,16 +31,16 @@ defmodule OOM.Real.ChaosTest do
     OOM.Notifier,
     OOM.Tree.Census
   ]
-  # Their end is the end of all other parts, and too many of them the end of the application: as
-  # with any supervisor.
+  # The end of a root is the end of all parts, and too many ends are the end of the application:
+  # as with any supervisor.
   @roots [OOM.Tables, OOM.Tables.Heir, OOM.Keeper]
 
-  # Most of it is pressure; each of the others comes about once in a while.
+  # Mostly pressure; each of the remaining actions comes about once in a while.
   @actions List.duplicate(:stir, 8) ++
              List.duplicate(:crash, 4) ++
              [:drop, :drop, :limit, :files, :clock, :stop, :node, :reload, :reload]
 
-  # To find out which of them does it: OOM_CHAOS_ACTIONS=stir,reload
+  # To find the culprit among the actions: OOM_CHAOS_ACTIONS=stir,reload
   @only System.get_env("OOM_CHAOS_ACTIONS", "") |> String.split(",", trim: true)
 
   test "whatever happens, the VM lives and nothing is lost", %{tmp_dir: dir} do
@@ -107,7 +107,7 @@ defmodule OOM.Real.ChaosTest do
   defp do_storm(state, until) do
     if now() < until do
       state = act(state, Enum.random(@actions))
-      # The time between two of them is part of what chance decides.
+      # The time between two actions is random too.
       Process.sleep(Enum.random(0..600))
       do_storm(state, until)
     else
@@ -143,7 +143,7 @@ defmodule OOM.Real.ChaosTest do
     state
   end
 
-  # Without the library that does it there is no clock to move but the machine's.
+  # Without libfaketime only the machine's clock could be moved.
   defp perform(:clock, state) do
     if Outside.faketime(), do: Outside.clock(state.dir, Enum.random(-100_000..100_000))
     state
@@ -157,7 +157,7 @@ defmodule OOM.Real.ChaosTest do
     call(state, :forget_worst, [])
   end
 
-  # One that comes, is known to the VM, and is gone.
+  # A node that comes, is known to the VM, and is gone.
   defp perform(:node, state) do
     {:ok, peer, _} =
       :peer.start(%{
@@ -173,7 +173,7 @@ defmodule OOM.Real.ChaosTest do
     state
   end
 
-  # Without files nobody knows what is growing: so this is done while nothing does.
+  # Without files nobody knows what is growing: so files are hidden only while nothing grows.
   defp perform(:hide, state) do
     Outside.hide(state.vm, state.dir, Enum.random([:nothing, :garbage]))
 
@@ -186,7 +186,7 @@ defmodule OOM.Real.ChaosTest do
     await_limit(state)
   end
 
-  # The VM moves to another cgroup, and the one it was in goes.
+  # The VM moves to another cgroup, and its old cgroup goes.
   defp perform(:regroup, state) do
     cgroup = Cgroup.create!(@limit)
 
@@ -251,7 +251,7 @@ defmodule OOM.Real.ChaosTest do
     """)
   end
 
-  # What grows from round to round. The first ones fill caches, and the middle of a few is chance.
+  # Growth from round to round. The first rounds fill caches, and the middle of a few is chance.
   defp leaks(rounds) when length(rounds) < 12, do: :ok
 
   defp leaks(rounds) do
@@ -259,14 +259,14 @@ defmodule OOM.Real.ChaosTest do
 
     for key <- [:processes, :tables, :ports, :rows, :files, :threads, :bytes, :outside] do
       [before, later] = for part <- [early, late], do: part |> Enum.map(& &1[key]) |> middle()
-      # The middle of each half: growth lifts that, too, and what comes and goes does not.
+      # The middle of each half: growth lifts the middle, fluctuation does not.
       assert later <= before * share(key) + 2,
              "#{key} grows: #{inspect(Enum.map(rounds, & &1[key]), limit: :infinity)}"
     end
   end
 
-  # Resident memory that is not the allocators' of the VM: what the native part would leak, and the
-  # VM's own code. A carrier is not resident as a whole.
+  # Resident memory outside of the VM's allocators: leaks of the native part, and the VM's own
+  # code. A carrier is not resident as a whole.
   defp share(:outside), do: 1.25
   defp share(_other), do: 1.1
 

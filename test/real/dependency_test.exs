@@ -1,14 +1,14 @@
 defmodule OOM.Real.DependencyTest do
   @moduledoc false
-  # OOM as others have it: the files of its package, as a path dependency of an application that
-  # `mix new --sup` made, built with the real cargo, and its release.
+  # OOM as users have it: the files of its package, as a path dependency of an application made by
+  # `mix new --sup`, built with the real cargo, and its release.
 
-  # Most of it is compilers, and nothing here goes by time.
+  # Most of the time is spent in compilers, and nothing here depends on time.
   use ExUnit.Case, async: true
 
   alias OOM.Test.{Cgroup, Shop}
 
-  # Needs cargo, and a minute where it has to build everything.
+  # Needs cargo, and a minute where everything has to be built.
   @moduletag :cargo
   @moduletag timeout: 600_000
 
@@ -57,7 +57,7 @@ defmodule OOM.Real.DependencyTest do
   test "without cargo a prebuilt library will do", %{shop: shop} do
     path = {"PATH", Shop.path_without(shop, ["cargo"])}
     build = {"MIX_BUILD_PATH", shop.dir <> "/prebuilt"}
-    # Aside, so that what runs is not what was built in place.
+    # Aside, so the library in use is not the library built in place.
     library = Path.join(shop.dir, "prebuilt.so")
     File.cp!(Shop.library(shop), library)
 
@@ -69,7 +69,7 @@ defmodule OOM.Real.DependencyTest do
 
     File.rm!(library)
 
-    # It was copied: it loads without a word about where it came from.
+    # The library was copied: it loads with the original removed.
     code = "IO.inspect({OOM.Native.loaded?(), OOM.level()})"
     args = ["run", "--no-compile", "--no-deps-check", "-e", code]
     assert Shop.mix!(shop, args, [path, build]) =~ "{true, :normal}"
@@ -81,7 +81,7 @@ defmodule OOM.Real.DependencyTest do
       release = Path.join(shop.dir, "elsewhere/shop")
       unless File.exists?(release), do: make(shop, made, release)
 
-      # The sources are away while it runs.
+      # The sources are away while the release runs.
       away = shop.sources <> ".away"
       File.rename!(shop.sources, away)
       on_exit(fn -> File.rename!(away, shop.sources) end)

@@ -1,7 +1,7 @@
 defmodule OOM.Real.FightTest do
   @moduledoc false
-  # 50 permanent workers that allocate on start, under a limit that fits fifteen. A supervisor
-  # that restarts what the guard kills would fight the guard until one of them loses.
+  # 50 permanent workers that allocate on start, under a limit with room for fifteen. A supervisor
+  # restarting the guard's victims would fight the guard until one side loses.
   #
   #   OOM_FIGHT_SECONDS=60 mix test test/real/fight_test.exs
   use ExUnit.Case, async: false
@@ -32,7 +32,7 @@ defmodule OOM.Real.FightTest do
     vm = LimitedVM.start!(@limit, [])
     ref = Process.monitor(vm.peer)
     LimitedVM.call(vm, Fight, :start, [OOM.Supervisor, @count, @bytes])
-    # It is the time that is asked about.
+    # The test is about this time.
     refute_receive {:DOWN, ^ref, :process, _, _}, @seconds * 1_000
 
     assert LimitedVM.call(vm, Workload, :await_process, [Fight.Supervisor])
@@ -50,7 +50,7 @@ defmodule OOM.Real.FightTest do
 
     assert LimitedVM.alive?(vm)
     assert Cgroup.oom_kills(vm.cgroup) == 0
-    # One may not be back yet, or not find the room that it was killed for.
+    # A worker may not be back yet, or not find enough room.
     assert report.running in div(@fits, 2)..(@fits + 1)
     assert report.down == @count - report.running
     assert report.held >= report.down - 1

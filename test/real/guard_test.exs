@@ -1,7 +1,7 @@
 defmodule OOM.Real.GuardTest do
   @moduledoc false
-  # The guard itself: what it gives back without a kill, what it does not do on its way to one,
-  # and what is left when it crashes.
+  # The guard itself: memory given back without a kill, work avoided before a kill, and the state
+  # after a crash.
 
   use ExUnit.Case, async: false
 
@@ -21,13 +21,13 @@ defmodule OOM.Real.GuardTest do
     do: LimitedVM.call(vm, Workload, :grow_until, [supervisor, :low, :binary, 100_000, 20, done])
 
   test "a trim hands freed, cached segments back to the system at once" do
-    # Far from any watermark, so that only this test trims.
+    # Far from any watermark, so only this test trims.
     vm = LimitedVM.start!(4096 * @mib, max_heap_size: :infinity)
 
     if LimitedVM.call(vm, OOM.Trim, :enabled?, [:auto]) do
       :ok = LimitedVM.call(vm, Workload, :churn, [90 * @mib])
       {cached, left} = LimitedVM.call(vm, Workload, :trim, [])
-      # The VM by itself drops one cached segment a second.
+      # The VM alone drops one cached segment a second.
       assert cached - left > 40 * @mib
     end
   end
@@ -48,7 +48,7 @@ defmodule OOM.Real.GuardTest do
     assert {:done, _} = grow(vm, supervisor, {:ended, :low, 20})
     after_kills = MapSet.new(LimitedVM.call(vm, :code, :all_loaded, []), &elem(&1, 0))
 
-    # What the log and the workload need may come late; OOM.Reporter is not on the way.
+    # Modules of the log and the workload may come late; OOM.Reporter is not on the way.
     late =
       MapSet.difference(after_kills, before)
       |> Enum.map(&inspect/1)
@@ -83,7 +83,7 @@ defmodule OOM.Real.GuardTest do
     guard = LimitedVM.call(vm, Process, :whereis, [OOM.Guard])
     ref = LimitedVM.call(vm, Workload, :crash_until_down, [OOM.Accountant, guard])
     assert ref == :down
-    # It is back after the pause.
+    # The guard is back after the pause.
     assert LimitedVM.call(vm, Workload, :await_process, [OOM.Guard])
     assert LimitedVM.call(vm, OOM, :snapshot, []).limit_bytes == @limit
 

@@ -1,7 +1,7 @@
 defmodule OOM.Real.HealthyTest do
   @moduledoc false
-  # A healthy node is never harmed: nobody is killed, held, refused or capped for a level alone. In real
-  # cgroups, with the defaults.
+  # A healthy node is never harmed: nobody is killed, held, refused or capped for a level alone.
+  # In real cgroups, with the defaults.
 
   use ExUnit.Case, async: false
 
@@ -39,13 +39,13 @@ defmodule OOM.Real.HealthyTest do
       assert LimitedVM.call(vm, OOM, :level, []) in [:normal, :elevated]
     end
 
-    # Half of the floor is left to it.
+    # Half of the floor is left.
     test "below the floor loses nobody, as long as nothing grows" do
       vm = LimitedVM.start!(@limit, [])
       workers = for i <- 1..20, do: {i, {:binaries, 0}, priority: :low}
       supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
       before = pids(vm, supervisor)
-      # One that nobody may kill takes what is left, so that the others only stand there.
+      # A protected worker takes the remaining memory, so the rest only stand there.
       filler = [{:filler, {:binaries, 0}, priority: :protected}]
       filler = LimitedVM.call(vm, Healthy, :start, [filler])
       :ok = LimitedVM.call(vm, Healthy, :fill_up, [filler, 22 * @mib, :slow])
@@ -63,7 +63,7 @@ defmodule OOM.Real.HealthyTest do
         load = {unquote(kind), div(@limit * unquote(percent), 100)}
         supervisor = LimitedVM.call(vm, Healthy, :start, [[{Cache, load, []}]])
         assert %{Cache => pid} = pids(vm, supervisor)
-        # Whoever was killed in `init/1` has come back since, and is another.
+        # A worker killed in `init/1` has come back since, with a new pid.
         assert LimitedVM.call(vm, OOM.Victims, :bytes, [pid]) == 0
         looked_at(vm)
         assert pids(vm, supervisor) == %{Cache => pid}
@@ -74,12 +74,13 @@ defmodule OOM.Real.HealthyTest do
   end
 
   describe "what the kernel takes back by itself" do
-    # Limits so near that all would be critical if what is read counted, beside about 120 MiB that are used.
+    # Limits so near that the node would be critical if read files counted, beside about 120 MiB
+    # used.
     setup %{limit: mib} do
       vm = LimitedVM.start!(mib * @mib, [])
       workers = for i <- 1..12, do: {i, {:binaries, 5 * @mib}, priority: :normal}
       supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
-      # On a disk, where /tmp may be memory.
+      # On a disk, because /tmp may be memory.
       path = "/var/tmp/oom_healthy_#{System.pid()}_#{System.unique_integer([:positive])}"
       on_exit(fn -> File.rm_rf(path) end)
       %{vm: vm, supervisor: supervisor, before: pids(vm, supervisor), path: path}
@@ -93,7 +94,7 @@ defmodule OOM.Real.HealthyTest do
       forget = "dd if=#{file} iflag=nocache count=0 status=none"
       {_, 0} = sh("head -c #{260 * @mib} /dev/zero > #{file}; sync #{file}; #{forget}")
       for _ <- 1..2, do: inside(vm.cgroup, "cat #{file} > /dev/null")
-      # Used twice, so that the kernel would rather keep them.
+      # Used twice, so the kernel prefers to keep the pages.
       assert Cgroup.kept_file_bytes(vm.cgroup) > 200 * @mib
       assert Cgroup.usage(vm.cgroup) > 340 * @mib
       all_live(context)
@@ -104,9 +105,9 @@ defmodule OOM.Real.HealthyTest do
     test "is no pressure: names that somebody looks up and that are not there", context do
       %{vm: vm, path: names} = context
       File.mkdir!(names)
-      # A new name for each, or it is in the cache already; 192 bytes each.
+      # A new name for each, or the name is in the cache already; 192 bytes each.
       inside(vm.cgroup, "perl -e 'stat qq(#{names}/$_) for 1..500_000'")
-      # Pages of files that were there before have made room for some of them.
+      # Earlier file pages have made room for some of the names.
       assert Cgroup.kernel_bytes(vm.cgroup) > 60 * @mib
       assert Cgroup.usage(vm.cgroup) > 180 * @mib
       all_live(context)
@@ -128,7 +129,7 @@ defmodule OOM.Real.HealthyTest do
     assert {:shutdown, :memory_pressure} ==
              LimitedVM.call(vm, Healthy, :ended, [leaky, {GenServer, :cast, [leaky, :leak]}])
 
-    # By hand, at whatever level: its supervisor brings it back.
+    # By hand, at any level: the supervisor brings the worker back.
     true = LimitedVM.call(vm, Process, :exit, [precious, :kill])
     LimitedVM.call(vm, Healthy, :await_other, [Precious, precious])
     LimitedVM.call(vm, Healthy, :await_other, [Leaky, leaky])
@@ -185,7 +186,7 @@ defmodule OOM.Real.HealthyTest do
 
   defp pids(vm, supervisor), do: LimitedVM.call(vm, Healthy, :pids, [supervisor])
 
-  # Whom the guard has told to leave within the last minute.
+  # Victims of the guard within the last minute.
   defp victims(vm), do: LimitedVM.call(vm, :ets, :tab2list, [OOM.Victims])
 
   defp unharmed(vm) do
@@ -196,7 +197,7 @@ defmodule OOM.Real.HealthyTest do
     assert Cgroup.oom_kills(vm.cgroup) == 0
   end
 
-  # Several times over, by all who could do harm, with figures that are new.
+  # Several looks, by every process that could do harm, with fresh figures.
   defp looked_at(vm) do
     for _ <- 1..5 do
       :ok = LimitedVM.call(vm, OOM.Accountant, :pass, [])

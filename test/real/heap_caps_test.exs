@@ -1,6 +1,6 @@
 defmodule OOM.Real.HeapCapsTest do
   @moduledoc false
-  # Heap caps on the real thing: whom they spare, and that they follow the limit.
+  # Heap caps on the real thing: the spared workers, and caps following the limit.
 
   use ExUnit.Case, async: false
 
@@ -36,7 +36,7 @@ defmodule OOM.Real.HeapCapsTest do
     :ok = LimitedVM.call(vm, Heaps, :grow, [30])
     assert LimitedVM.call(vm, Process, :whereis, [Heaps]) == pid
 
-    # Far less than it holds: it lives on, and so does the VM.
+    # Far less than the worker holds: the worker lives on, and so does the VM.
     Cgroup.limit!(vm.cgroup, 1024 * @mib)
     :ok = LimitedVM.call(vm, Heaps, :grow, [3])
     assert LimitedVM.call(vm, Process, :whereis, [Heaps]) == pid

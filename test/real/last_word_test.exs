@@ -1,6 +1,6 @@
 defmodule OOM.Real.LastWordTest do
   @moduledoc false
-  # Workers that are asked to shrink before they would be killed, on the real thing.
+  # Workers asked to shrink before a kill, on the real thing.
 
   use ExUnit.Case, async: false
 
@@ -14,8 +14,8 @@ defmodule OOM.Real.LastWordTest do
   @limit 256 * @mib
   @config [backoff: [initial_ms: 50, max_ms: 400]]
 
-  # A cache of 60 MiB of priority :low, a small one that is never the largest, and one of priority
-  # :normal that grows slowly: the cache would pay for it.
+  # A cache of 60 MiB of priority :low, a small cache that is never the largest, and a slowly
+  # growing worker of priority :normal: the cache would pay for its growth.
   defp start(options) do
     vm = LimitedVM.start!(@limit, @config)
 
@@ -28,7 +28,7 @@ defmodule OOM.Real.LastWordTest do
     supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
     fill(vm, supervisor, :cache, 60, 12)
     fill(vm, supervisor, :small, 1, 12)
-    # What is left is soon grown by.
+    # Less headroom needs slower growth, or the level rises.
     for {left, every_ms} <- [{110, 15}, {75, 25}] do
       headroom = LimitedVM.call(vm, OOM, :snapshot, []).headroom_bytes
       fill(vm, supervisor, :ballast, div(headroom, @mib) - left, every_ms)
@@ -59,7 +59,7 @@ defmodule OOM.Real.LastWordTest do
     assert pressure.level in [:high, :critical]
     assert pressure.bytes >= 60 * @mib
     assert pressure.need_bytes > 0
-    # Only as many as it takes, and only the lowest priority.
+    # Only as many as needed, and only the lowest priority.
     assert [] = for({:asked, {name, _}, _, _} when name != :cache <- events, do: name)
     assert [] = for({:ended, name, _, _} <- events, do: name)
     [cache] = LimitedVM.call(vm, Workload, :pids, [supervisor, :cache])

@@ -1,6 +1,6 @@
 defmodule OOM.Real.LimitsTest do
   @moduledoc false
-  # Limits that move, that are absurd, or that nothing can keep.
+  # Moving limits, absurd limits, and limits nothing can keep.
 
   use ExUnit.Case, async: false
 
@@ -22,7 +22,7 @@ defmodule OOM.Real.LimitsTest do
     used = LimitedVM.call(vm, OOM, :snapshot, []).working_set_bytes
     assert LimitedVM.call(vm, OOM, :level, []) == :normal
 
-    # Less is left than twice the floor of a limit this small, which is a sixteenth of it.
+    # Less is left than twice the floor, which is a sixteenth of a limit this small.
     Cgroup.limit!(vm.cgroup, used + 3 * @mib)
     await_level(vm, [:elevated, :high, :critical])
     assert LimitedVM.call(vm, OOM, :snapshot, []).limit_bytes < 2 * used
@@ -53,8 +53,8 @@ defmodule OOM.Real.LimitsTest do
   test "under a limit that the VM alone fills, idle workers are left alone, and it is said" do
     vm = LimitedVM.start!(1024 * @mib, nil)
 
-    # Some MiB more than the VM uses, and those are taken by one that is protected: nothing is to be had
-    # from workers that hold nothing.
+    # Some MiB more than the VM uses, taken by a protected worker: the killable workers hold
+    # nothing to give.
     {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:oom])
     used = LimitedVM.call(vm, OOM, :snapshot, []).rss_bytes
     :ok = LimitedVM.call(vm, :application, :stop, [:oom])
@@ -92,7 +92,8 @@ defmodule OOM.Real.LimitsTest do
     assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
     assert LimitedVM.call(vm, Healthy, :pids, [protected]) == before
 
-    # It stays critical, is sampled again (at rest four times a second), and is not said again.
+    # The level stays critical, is sampled again (at rest four times a second), and is not
+    # reported again.
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
     LimitedVM.call(vm, Workload, :await_samples, [samples + 12])
     events = LimitedVM.call(vm, Workload, :events, [])
@@ -105,7 +106,7 @@ defmodule OOM.Real.LimitsTest do
     workers = [{:low, {:binaries, 0}, priority: :low}]
     supervisor = LimitedVM.call(vm, Healthy, :start, [workers])
     before = LimitedVM.call(vm, Healthy, :pids, [supervisor])
-    # It grows until next to nothing is left.
+    # The worker grows until next to nothing is left.
     :ok = LimitedVM.call(vm, Healthy, :fill_up, [supervisor, 8 * @mib, :fast])
     await_level(vm, [:critical])
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples

@@ -1,6 +1,6 @@
 defmodule OOM.Real.PressureTest do
   @moduledoc false
-  # The main job on the real thing: a VM of its own in a real cgroup, real growth, real kills.
+  # The main job on the real thing: a separate VM in a real cgroup, real growth, real kills.
 
   use ExUnit.Case, async: false
 
@@ -12,7 +12,7 @@ defmodule OOM.Real.PressureTest do
 
   @mib 1_048_576
   @limit 256 * @mib
-  # Back as soon as the pressure is over, so that the tests are short.
+  # Back as soon as the pressure is over, so the tests are short.
   @config [backoff: [initial_ms: 50, max_ms: 400]]
 
   defp workers(group, count, options), do: for(i <- 1..count, do: {{group, i}, options})
@@ -69,7 +69,7 @@ defmodule OOM.Real.PressureTest do
 
     test "finds the owner of a leaking ETS table, and ends nobody else" do
       {vm, supervisor} = start(workers(:normal, 30, []) ++ workers(:low, 2, priority: :low))
-      # The others hold something too, and more than the heap of the one that leaks.
+      # The healthy workers hold something too, and more than the heap of the leaking worker.
       for pid <- LimitedVM.call(vm, Workload, :pids, [supervisor, :any]),
           do: LimitedVM.call(vm, GenServer, :cast, [pid, {:grow, :list, 1_000_000}])
 
@@ -79,7 +79,7 @@ defmodule OOM.Real.PressureTest do
     end
 
     test "ends no :normal worker while a :low one holds anything" do
-      # Not back within the test: who is there is one that was not killed.
+      # Not back within the test: a living worker was not killed.
       config = [backoff: [initial_ms: 600_000, max_ms: 600_000]]
 
       {vm, supervisor} =
@@ -87,15 +87,15 @@ defmodule OOM.Real.PressureTest do
 
       assert {:done, events} = grow(vm, supervisor, :any, :binary, {:ended, :normal, 5})
 
-      # Whenever a :normal worker ended, no :low one was alive that had grown like it: but for a few of the
-      # forty that had stood so long that next to nothing of it was theirs.
+      # Whenever a :normal worker ended, no :low worker with equal growth was alive, except a few
+      # of the forty: those had been suspended so long that they had next to no growth.
       alive = for {:alive, names} <- events, {:low, _} = name <- names, uniq: true, do: name
       assert length(alive) <= 4
     end
   end
 
   describe "a slow leak" do
-    # Of the VM that is nearly full of what nobody may kill, and is calm again.
+    # A VM nearly full of protected memory, and calm again.
     defp nearly_full(vm) do
       protected = {Protected, {:binaries, 0}, priority: :protected}
       supervisor = LimitedVM.call(vm, Healthy, :start, [[protected]])
@@ -111,7 +111,7 @@ defmodule OOM.Real.PressureTest do
       LimitedVM.call(vm, Workload, :grow_until, args)
     end
 
-    # Each in a VM of its own, and these side by side: nearly all the time they sleep.
+    # Each in a separate VM, side by side: the VMs sleep nearly all the time.
     for {rate, every_ms} <- ["2.5": 40, "5": 20, "10": 10] do
       test "of #{rate} MB/s is the end of the worker that has it, :low or :normal, and not of the VM" do
         vms = for class <- [:low, :normal], do: {class, LimitedVM.start!(@limit, @config)}
@@ -131,7 +131,7 @@ defmodule OOM.Real.PressureTest do
 
   describe "when the pressure is over" do
     test "every held worker is back, once, one after the other, and the level was told once per change" do
-      # max_restarts: 0, so that a single counted restart would end the supervisor.
+      # max_restarts: 0, so a single counted restart would end the supervisor.
       {vm, supervisor} = start(workers(:low, 60, priority: :low))
       {:done, _} = grow(vm, supervisor, :low, :binary, {:ended, :low, 40})
       {:done, events} = LimitedVM.call(vm, Workload, :settle, [supervisor])
@@ -160,10 +160,10 @@ defmodule OOM.Real.PressureTest do
     defp back_one_by_one(events) do
       returns = for {:started, _, at} <- Enum.drop(events, 60), do: at
       assert length(returns) >= 40
-      # The watcher has seen what one does before the next comes.
+      # The watcher has seen the effect of a return before the next comes.
       for [one, next] <- Enum.chunk_every(returns, 2, 1, :discard), do: assert(next - one >= 10)
 
-      # Whatever level was told last, there is room above the floor, and nothing grows.
+      # At every reported level, there is room above the floor, and nothing grows.
       rooms = for {:room, snapshot} <- events, do: snapshot
       assert length(rooms) == length(returns)
 
@@ -205,8 +205,8 @@ defmodule OOM.Real.PressureTest do
       assert LimitedVM.call(vm, Process, :alive?, [supervisor])
     end
 
-    # By default the cap is the limit, and a list asks for more than that with less than half of it. Two lists
-    # at once are not promised: together they may be the limit.
+    # By default the cap is the limit, and a list asks for more with less than half of the limit
+    # in use. Two lists at once are not promised: together they may be the limit.
     test "whose list runs away, without a cap of its own, is ended before the VM is" do
       {vm, supervisor} = start(workers(:low, 1, priority: :low))
       LimitedVM.call(vm, Workload, :run_away, [supervisor, :low, 2 * @limit])
@@ -218,7 +218,7 @@ defmodule OOM.Real.PressureTest do
     end
 
     test "of its max_heap_size is held like any other" do
-      # One that it meets long before the node has anything to fear.
+      # A cap met long before the node has anything to fear.
       cap = [priority: :low, max_heap_size: 16 * @mib]
       {vm, supervisor} = start(workers(:low, 2, cap))
       LimitedVM.call(vm, Workload, :run_away, [supervisor, :low, 2 * @limit])

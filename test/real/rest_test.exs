@@ -1,7 +1,7 @@
 defmodule OOM.Real.RestTest do
   @moduledoc false
-  # A watcher at rest sleeps until the kernel tells it that usage has grown. Its next look is an hour
-  # away, so that nothing else can wake it.
+  # A watcher at rest sleeps until the kernel reports growth of usage. The next look is an hour
+  # away, so only the kernel can wake the watcher.
 
   use ExUnit.Case, async: false
 
@@ -37,14 +37,14 @@ defmodule OOM.Real.RestTest do
     %{working_set_bytes: bytes} = eventually(fn -> later(vm, samples) end)
     assert bytes > @burst
 
-    # Once more, from what is used now.
+    # Once more, from the present usage.
     listening(vm, before)
     samples = report(vm).samples
     call(vm, :take, [@burst])
     eventually(fn -> later(vm, samples) end)
 
     call(vm, :stop)
-    # Its mailbox stays until nobody has its reference any more.
+    # The mailbox stays until the last reference is gone.
     assert {events(vm), threads(vm)} == {before.events + 1, before.threads}
   end
 
@@ -74,14 +74,15 @@ defmodule OOM.Real.RestTest do
     eventually(fn -> later(vm, samples) end)
   end
 
-  # Until it has found the working set at rest and the kernel has taken the threshold.
+  # Waits until the watcher has found the working set at rest and the kernel has taken the
+  # threshold.
   defp listening(vm, before) do
     eventually(fn ->
       sampled(vm)
       events(vm) == before.events + 2 and threads(vm) == before.threads + 1
     end)
 
-    # What was registered is heard from the next look on.
+    # A registered threshold is heard from the next look on.
     sampled(vm)
   end
 
@@ -91,7 +92,7 @@ defmodule OOM.Real.RestTest do
     end)
   end
 
-  # A thread that registers is there from its first moment on.
+  # A registering thread is visible from its first moment on.
   defp threads(vm), do: length(File.ls!("/proc/#{vm.os_pid}/task"))
 
   defp call(vm, function, args \\ []), do: LimitedVM.call(vm, LoneWatcher, function, args)

@@ -1,7 +1,7 @@
 defmodule OOM.Real.ReturnTest do
   @moduledoc false
-  # What was taken comes back as soon as there is room, at whatever level. In a real cgroup, on a node
-  # that never is :normal: the first watermark lies below what the VM alone uses.
+  # Victims come back as soon as there is room, at any level. In a real cgroup, on a node that
+  # never is :normal: the first watermark lies below the usage of the VM alone.
 
   use ExUnit.Case, async: false
 
@@ -15,13 +15,13 @@ defmodule OOM.Real.ReturnTest do
 
   @mib 1_048_576
   @limit 512 * @mib
-  # A floor of 26 MiB. Growth is what the guard goes by, and here nothing grows fast.
+  # A floor of 26 MiB. The guard goes by growth, and here nothing grows fast.
   @config [
     watermarks: [elevated: 0.01, high: 0.02, critical: 0.95],
     max_heap_size: :infinity
   ]
   @hasty [backoff: [initial_ms: 20, max_ms: 400]]
-  # For those that must not be tried before there is room.
+  # For workers not to be tried before there is room.
   @patient [backoff: [initial_ms: 1, max_ms: 3_600_000]]
 
   defp start(config, workers) do
@@ -66,7 +66,7 @@ defmodule OOM.Real.ReturnTest do
     args = [supervisor, :low, :binary, 2 * @mib, 20, {:ended, :low, 1}]
     assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
     eventually(fn -> match?([new] when new != pid, pids(vm, supervisor, :low)) end)
-    # Killed near the limit it held the floor more than it could have back.
+    # Killed near the limit, the worker held the floor more than it could have back.
     alarms = LimitedVM.call(vm, :alarm_handler, :get_alarms, [])
     assert [{{:oom_no_room, {^supervisor, {:low, 1}}}, message}] = alarms
     assert message =~ "it last held"
@@ -84,13 +84,13 @@ defmodule OOM.Real.ReturnTest do
     eventually(fn -> match?([new] when new != pid, pids(vm, supervisor, :precious)) end)
     assert held(vm) == []
     [_, at] = for {:started, {:precious, 1}, at} <- events(vm), do: at
-    # Its supervisor waits for nothing; the machine may be busy.
+    # The supervisor waits for nothing; the machine may be busy.
     assert at - before < 1_000
   end
 
   defp base(mib), do: {{:base, 1}, [priority: :protected, mib: mib]}
 
-  # As the guard does, with the figure it has.
+  # Kills as the guard does, with the guard's figure.
   defp kill(vm, supervisor, pid, bytes) do
     now = LimitedVM.call(vm, System, :monotonic_time, [:millisecond])
     LimitedVM.call(vm, OOM.Kill, :begin, [pid, supervisor, bytes, now, 1_000])
@@ -101,13 +101,13 @@ defmodule OOM.Real.ReturnTest do
   defp events(vm), do: LimitedVM.call(vm, Workload, :events, [])
   defp ended(vm), do: for({:ended, {group, _}, _, _} <- events(vm), do: group)
 
-  # The guard's kills are over, and nobody else waits or comes back.
+  # The guard's kills are over, and no worker waits or comes back.
   defp quiet?(vm) do
     now = LimitedVM.call(vm, System, :monotonic_time, [:millisecond])
     not LimitedVM.call(vm, OOM.RecentKills, :on_their_way?, [now])
   end
 
-  # Returns when the holds have been looked through once more.
+  # Returns once the holds have been looked through again.
   defp tick(vm) do
     LimitedVM.call(vm, :erlang, :send, [OOM.Holds, :tick])
     LimitedVM.call(vm, :sys, :get_state, [OOM.Holds])

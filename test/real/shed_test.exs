@@ -1,6 +1,6 @@
 defmodule OOM.Real.ShedTest do
   @moduledoc false
-  # A supervisor that gives back half of its children at once, on the real thing.
+  # A supervisor giving back half of its children at once, on the real thing.
 
   use ExUnit.Case, async: false
 
@@ -27,7 +27,7 @@ defmodule OOM.Real.ShedTest do
     # 20 MiB/s among all.
     args = [supervisor, :any, :binary, div(@mib, 2), 1_000, {:ended, :low, 10}]
     assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
-    # The others stand still now, and it is over.
+    # The remaining workers stand still now, and the pressure is over.
     LimitedVM.call(vm, Workload, :await, [[:level], [:normal, :elevated]])
     events = LimitedVM.call(vm, Workload, :events, [])
 
@@ -41,7 +41,7 @@ defmodule OOM.Real.ShedTest do
   end
 
   test "those that hold nothing stay, however old their figures are" do
-    # High from the start, and critical never.
+    # High from the start, and never critical.
     config = [watermarks: [elevated: 0.01, high: 0.02, critical: 0.9]]
     vm = LimitedVM.start!(1024 * @mib, config)
     options = [oom: [shed: {:fraction, 0.5}]]
@@ -49,7 +49,7 @@ defmodule OOM.Real.ShedTest do
     _supervisor = LimitedVM.call(vm, Workload, :start, [workers, options])
     LimitedVM.call(vm, Workload, :await, [[:level], [:high]])
 
-    # That nothing happens can only be seen for a time; it happened within a second.
+    # The absence of an event needs a wait; a shed would happen within a second.
     until = System.monotonic_time(:millisecond) + 2_000
     looks(vm, until)
     assert LimitedVM.call(vm, OOM, :level, []) == :high

@@ -1,7 +1,7 @@
 defmodule OOM.Real.StepsTest do
   @moduledoc false
-  # Growth in steps with sleeps between them, and growth of nobody's: whom it may harm, and whom not. In real
-  # cgroups, with the defaults.
+  # Growth in steps with sleeps between, and growth of no worker: the workers harmed and spared.
+  # In real cgroups, with the defaults.
 
   use ExUnit.Case, async: false
 
@@ -21,10 +21,10 @@ defmodule OOM.Real.StepsTest do
       reader = LimitedVM.call(vm, Process, :whereis, [Stepper.Reader])
       tasks = call(vm, :await_standing, [])
       assert length(tasks) == unquote(count)
-      # At the floor, and not before: by no more than what all of them take in a step or two.
+      # At the floor, and not before: at most by the growth of all tasks in a step or two.
       highest = (40 + 2 * unquote(count)) * @mib
       assert LimitedVM.call(vm, OOM, :snapshot, []).headroom_bytes in (8 * @mib)..highest
-      # What was taken comes back as soon as there is room.
+      # The tasks go on as soon as there is room.
       :ok = call(vm, :drop_ballast, [])
       :ok = call(vm, :await_running, [tasks])
       assert LimitedVM.call(vm, Process, :whereis, [Stepper.Reader]) == reader
@@ -45,7 +45,7 @@ defmodule OOM.Real.StepsTest do
     end
   end
 
-  # What is between two calls of the throttle on a machine of two busy cores.
+  # The gap between two calls of the throttle on a machine of two busy cores.
   @longest_ms 60
 
   for {kind, mib_per_s} <- [table: 5, table: 20, table: 50, program: 20, program: 50] do

@@ -1,7 +1,8 @@
 defmodule OOM.Real.TreeTest do
   @moduledoc false
-  # A leak below each kind of supervisor that knows nothing of us, in a real cgroup: it alone dies,
-  # nothing is restarted into the pressure, nothing is counted, and it is back where it may be.
+  # A leak below each kind of supervisor unaware of OOM, in a real cgroup: the leak alone dies,
+  # nothing is restarted into the pressure, nothing is counted, and the leak is back where it may
+  # be.
 
   use ExUnit.Case, async: false
 
@@ -20,7 +21,7 @@ defmodule OOM.Real.TreeTest do
     assert Cgroup.oom_kills(vm.cgroup) == 0
 
     assert %{reason: {:shutdown, :memory_pressure}, back?: ^returns?, top?: true} = result
-    # Once at most, and that as soon as there is room: the level need not be normal by then.
+    # Once at most, as soon as there is room: the level need not be normal by then.
     assert result.starts <= if(returns?, do: 1, else: 0)
     result
   end

@@ -1,6 +1,6 @@
 defmodule OOM.Real.UsedTest do
   @moduledoc false
-  # What counts as used, by what the kernel itself has charged to a VM's cgroup. Of v1 and of v2.
+  # Used memory, compared with the kernel's charges to a VM's cgroup. On v1 and v2.
 
   use ExUnit.Case, async: false
 
@@ -14,12 +14,12 @@ defmodule OOM.Real.UsedTest do
 
   @mib 1_048_576
   @limit 512 * @mib
-  # What a VM at rest moves by, its libraries' pages, and what the kernel charges ahead.
+  # The fluctuation of a VM at rest, its libraries' pages, and the kernel's advance charges.
   @noise 16 * @mib
 
   test "the pages of a file are not used, however often it was read" do
     vm = LimitedVM.start!(@limit, [])
-    # On a disk, where /tmp may be memory.
+    # On a disk, because /tmp may be memory.
     file = path("/var/tmp")
     # Written elsewhere, and not in the cache: pages belong to the group that brought them in.
     {_, 0} = sh("head -c #{200 * @mib} /dev/zero > #{file}; sync #{file}; #{forget(file)}")
@@ -48,7 +48,7 @@ defmodule OOM.Real.UsedTest do
   test "names that were looked up and are not there are not used" do
     vm = LimitedVM.start!(@limit, [])
     before = snapshot(vm)
-    # A new name for each, or it is in the cache already; 192 bytes each.
+    # A new name for each, or the name is in the cache already; 192 bytes each.
     names = path("/var/tmp")
     File.mkdir!(names)
     inside(vm.cgroup, "perl -e 'stat qq(#{names}/$_) for 1..400_000'")
@@ -97,7 +97,8 @@ defmodule OOM.Real.UsedTest do
 
     assert LimitedVM.call(vm, GenServer, :call, [worker, :ping]) == :pong
 
-    # The lower limit pushes some out to swap; as the higher one is back, only the sum is near.
+    # The lower limit pushes some pages out to swap; once the higher limit is back, only the sum
+    # is near.
     :ok = Cgroup.limit!(group, 150 * @mib)
     :ok = Cgroup.limit!(group, 300 * @mib)
     :ok = Cgroup.write!(group, "memory.memsw.limit_in_bytes", 300 * @mib)
@@ -114,7 +115,7 @@ defmodule OOM.Real.UsedTest do
     LimitedVM.call(vm, Workload, :pids, [supervisor, :low])
   end
 
-  # Sockets whose buffers are full, for as long as the port is open.
+  # Sockets with full buffers, for as long as the port is open.
   defp buffers(group, count) do
     script = """
     use Socket; use IO::Handle;
@@ -131,7 +132,7 @@ defmodule OOM.Real.UsedTest do
     port
   end
 
-  # As it is now: two samples later.
+  # The present figures: two samples later.
   defp snapshot(vm) do
     samples = LimitedVM.call(vm, OOM, :snapshot, []).samples
     LimitedVM.call(vm, Workload, :await_samples, [samples + 2])

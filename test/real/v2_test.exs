@@ -1,8 +1,8 @@
 defmodule OOM.Real.V2Test do
   @moduledoc false
-  # The ways in which cgroup v2 limits a VM, each on the real thing: OOM names the limit that binds,
-  # and a leak of workers of priority :low ends none but them. `script/lab v2` runs it anywhere, and with
-  # --short what has the tag :short, here and in other files.
+  # The ways cgroup v2 limits a VM, each on the real thing: OOM names the binding limit, and a
+  # leak of workers of priority :low ends only them. `script/lab v2` runs the file anywhere, and
+  # with --short all tests tagged :short, here and in the rest of the files.
 
   use ExUnit.Case, async: false
 
@@ -17,12 +17,12 @@ defmodule OOM.Real.V2Test do
   @mib 1_048_576
   @limit 256 * @mib
   @config [backoff: [initial_ms: 50, max_ms: 400]]
-  # So many that the first who die make room for the others to grow on. That they take more than there
-  # is, is shown by the VM that is not allowed to kill.
+  # So many that the first victims make room for further growth. The VM without kills shows the
+  # workers to take more than there is.
   @workers 40
   @kills 36
 
-  # As a container is given its view of the cgroups: its own is the root of it.
+  # A container's view of the cgroups: the root is the container's cgroup.
   @namespace ~s(unshare --cgroup --mount sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"' sh)
   @read_only ~s(unshare --mount sh -c 'mount -o remount,bind,ro /sys/fs/cgroup && exec "$@"' sh)
   @nobody "env HOME=/tmp setpriv --reuid 65534 --regid 65534 --clear-groups"
@@ -130,8 +130,8 @@ defmodule OOM.Real.V2Test do
     assert %{source: :cgroup_v2, limit_bytes: @limit, swap_limit_bytes: 134_217_728} =
              snapshot(vm, group, "memory.max")
 
-    # The kernel would only swap at the limit, which OOM stays away from. It ends with an error
-    # where it has found less than it was told to.
+    # The kernel would only swap at the limit, and OOM stays away from the limit. The write fails
+    # where the kernel found less than requested.
     File.write(Path.join(group.path, "memory.reclaim"), "32M")
     await_samples(vm)
     assert snapshot(vm, group, "memory.max").swap_usage_bytes > 8 * @mib
@@ -146,7 +146,7 @@ defmodule OOM.Real.V2Test do
     survives(vm, "unprivileged")
   end
 
-  # PSI is only ever read, which needs no capability.
+  # PSI is only read, which needs no capability.
   for {through, name} <- [{"", "with"}, {@without_resource, "without"}] do
     test "#{name} CAP_SYS_RESOURCE the pressure is known" do
       vm = LimitedVM.start!(@limit, @config, unquote(through))
@@ -164,7 +164,7 @@ defmodule OOM.Real.V2Test do
       changed = %{own: own, pod: pod}[unquote(whose)]
       vm = LimitedVM.start!(own, @config)
       {supervisor, protected} = start(vm)
-      # 120 MiB, which with the VM is less than the lower limit, and critical under it.
+      # 120 MiB: with the VM less than the lower limit, and critical under it.
       :ok = LimitedVM.call(vm, Workload, :fill, [supervisor, :low, @mib, 3, 5])
       assert LimitedVM.call(vm, OOM, :level, []) == :normal
 
@@ -196,7 +196,7 @@ defmodule OOM.Real.V2Test do
 
   test "files that were read are no pressure" do
     vm = LimitedVM.start!(@limit, @config)
-    # On a disk, where /tmp may be memory.
+    # On a disk, because /tmp may be memory.
     file = "/var/tmp/oom_test_#{System.pid()}"
     on_exit(fn -> File.rm(file) end)
     before = snapshot(vm, vm.cgroup, "memory.max")
@@ -219,7 +219,7 @@ defmodule OOM.Real.V2Test do
     assert %{source: :host, file: "/proc/meminfo"} = LimitedVM.call(vm, OOM, :snapshot, [])
   end
 
-  # A group of its own, with the limit given; swap is off unless the test turns it on.
+  # A separate group with the given limit; swap is off unless the test turns it on.
   defp group(limit) do
     group = Cgroup.create!(@limit)
     on_exit(fn -> Cgroup.destroy(group) end)
@@ -242,7 +242,7 @@ defmodule OOM.Real.V2Test do
     LimitedVM.call(vm, Workload, :await_samples, [samples + 2])
   end
 
-  # As it is now, and of this file.
+  # The present snapshot, checked to come from this file.
   defp snapshot(vm, group, file) do
     snapshot = LimitedVM.call(vm, OOM, :snapshot, [])
     assert snapshot.file == Path.join(group.path, file)
@@ -256,7 +256,7 @@ defmodule OOM.Real.V2Test do
     Bitwise.band(String.to_integer(set, 16), Bitwise.bsl(1, 24)) != 0
   end
 
-  # Those that leak, and one that must not notice.
+  # Leaking workers, and a protected worker that must not notice.
   defp start(vm) do
     workers =
       [{{:protected, 1}, [priority: :protected, mib: 8]}] ++

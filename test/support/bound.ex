@@ -1,7 +1,8 @@
 defmodule OOM.Test.Bound do
   @moduledoc false
-  # Runs inside a limited VM: a protected worker that would end with workers of the lowest priority, in one
-  # of several ways, and beside them one as low as these to which nobody is bound. Both grow alike.
+  # Runs inside a limited VM: a protected worker that would end with workers of the lowest
+  # priority, in several ways, and beside them an equally low worker without bonds. Both low
+  # workers grow alike.
 
   @pause_ms 20
   @chunk :binary.copy(<<1>>, 1_024)
@@ -30,7 +31,7 @@ defmodule OOM.Test.Bound do
       {:noreply, kind}
     end
 
-    # As in a call: it waits for an answer, and fails without it.
+    # As in a call: waits for an answer, and fails without an answer.
     def handle_continue(:call, kind) do
       :never = GenServer.call(Bound, :grow, :infinity)
       {:noreply, kind}
@@ -52,7 +53,7 @@ defmodule OOM.Test.Bound do
     @impl true
     def init(name) do
       OOM.set_priority(:low)
-      # What nobody is bound to holds less, so that it is not the first for its size.
+      # The worker without bonds holds less, so it is not the first by size.
       mib = if name == Bound, do: 60, else: 5
       {:ok, for(_ <- 1..mib, do: Bound.mib()), {:continue, name}}
     end
@@ -69,12 +70,12 @@ defmodule OOM.Test.Bound do
       {:noreply, if(Bound.grows?(), do: [Bound.mib() | data], else: data)}
     end
 
-    # It answers never.
+    # Never answers.
     @impl true
     def handle_call(:grow, _from, data), do: {:noreply, data}
   end
 
-  @doc "Starts all of it; `kind` is how the protected one is bound."
+  @doc "Starts all workers; `kind` is the bond of the protected worker."
   @spec start(:link | :helper | :stream | :call) :: :ok
   def start(kind) do
     :persistent_term.put(__MODULE__, true)
@@ -102,8 +103,8 @@ defmodule OOM.Test.Bound do
   end
 
   @doc """
-  Waits until the one nobody is bound to is ended, and lets the others stand still then. Tells why it
-  ended, whether the protected one still is who it was, and what is held.
+  Waits until the guard ends the worker without bonds, and stops all growth then. Returns the
+  reason of the end, whether the protected worker is the same process, and the held ids.
   """
   @spec await() :: {reason :: term(), same? :: boolean(), held :: [term()]}
   def await do
@@ -128,7 +129,7 @@ defmodule OOM.Test.Bound do
   end
 
   @doc false
-  # A task that grows, until nobody does any more; then it stays.
+  # A growing task, which stops growing with the rest of the workers and stays.
   @spec grow([binary()], non_neg_integer()) :: no_return()
   def grow(data, mib) when mib > 0, do: grow([mib() | data], mib - 1)
 

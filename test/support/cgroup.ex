@@ -1,12 +1,12 @@
 defmodule OOM.Test.Cgroup do
   @moduledoc false
-  # A real memory cgroup with a limit, on v1 or v2, for as long as a test needs it.
+  # A real memory cgroup with a limit, on v1 or v2, for the length of a test.
 
   defstruct [:path, :version]
 
   @type t :: %__MODULE__{path: Path.t(), version: 1 | 2}
 
-  @doc "Why no cgroup can be made here, or `nil` if one can."
+  @doc "Returns why no cgroup can be made here, or `nil` if possible."
   @spec unavailable() :: String.t() | nil
   def unavailable do
     case mount() do
@@ -14,7 +14,7 @@ defmodule OOM.Test.Cgroup do
         "no memory cgroup is mounted"
 
       {_version, root} ->
-        # The files of tests are compiled side by side, and each asks.
+        # Test files are compiled side by side, and each asks.
         name = "oom_test_probe_#{System.pid()}_#{System.unique_integer([:positive])}"
         probe = Path.join(root, name)
 
@@ -37,7 +37,7 @@ defmodule OOM.Test.Cgroup do
     cgroup
   end
 
-  @doc "One inside another, which has no processes of its own; without a limit."
+  @doc "Creates a cgroup inside another, which has no processes itself; without a limit."
   @spec below!(t()) :: t()
   def below!(parent), do: make!(parent)
 
@@ -62,7 +62,7 @@ defmodule OOM.Test.Cgroup do
   @spec procs(t()) :: Path.t()
   def procs(cgroup), do: file(cgroup, "cgroup.procs")
 
-  @doc "Moves all processes here that are in another one."
+  @doc "Moves all processes of `from` to `to`."
   @spec move_all!(t(), t()) :: :ok
   def move_all!(from, to) do
     for pid <- from |> procs() |> File.read!() |> String.split(),
@@ -71,28 +71,29 @@ defmodule OOM.Test.Cgroup do
     :ok
   end
 
-  @doc "What is charged to it now, with cached files."
+  @doc "Returns the bytes charged to the cgroup now, with cached files."
   @spec usage(t()) :: non_neg_integer()
   def usage(%{version: 1} = cgroup), do: number(cgroup, "memory.usage_in_bytes")
   def usage(%{version: 2} = cgroup), do: number(cgroup, "memory.current")
 
-  @doc "What the kernel has taken for itself on its behalf, the names of files among it."
+  @doc "Returns the bytes of kernel memory charged to the cgroup, names of files included."
   @spec kernel_bytes(t()) :: non_neg_integer()
   def kernel_bytes(%{version: 1} = cgroup), do: number(cgroup, "memory.kmem.usage_in_bytes")
   def kernel_bytes(%{version: 2} = cgroup), do: counter(cgroup, "memory.stat", "slab_reclaimable")
 
-  @doc "How many processes the kernel has killed in it."
+  @doc "Returns the number of processes the kernel has killed in the cgroup."
   @spec oom_kills(t()) :: non_neg_integer()
   def oom_kills(%{version: 1} = cgroup), do: counter(cgroup, "memory.oom_control", "oom_kill")
   def oom_kills(%{version: 2} = cgroup), do: event(cgroup, "oom_kill")
 
-  @doc "How often something happened in it, by the name `memory.events` has for it."
+  @doc "Returns the count of an event of `memory.events` in the cgroup."
   @spec event(t(), String.t()) :: non_neg_integer()
   def event(%{version: 2} = cgroup, name), do: counter(cgroup, "memory.events", name)
 
   @doc """
-  Pages of files that the kernel would rather keep because they were read again. A kernel with the
-  multi-generational LRU tells that of mapped ones only, so there it is all that are cached.
+  Returns the bytes of file pages the kernel prefers to keep because they were read again. A
+  kernel with the multi-generational LRU shows only mapped ones as active, so there all cached
+  file pages count.
   """
   @spec kept_file_bytes(t()) :: non_neg_integer()
   def kept_file_bytes(cgroup) do
@@ -105,7 +106,7 @@ defmodule OOM.Test.Cgroup do
     end
   end
 
-  @doc "One of its files that holds a number; `nil` where the kernel has none."
+  @doc "Returns the number in a file of the cgroup; `nil` where the kernel has no such file."
   @spec number(t(), String.t()) :: non_neg_integer() | nil
   def number(cgroup, name) do
     with {:ok, text} <- File.read(file(cgroup, name)),
@@ -114,7 +115,7 @@ defmodule OOM.Test.Cgroup do
          else: (_ -> nil)
   end
 
-  @doc "Removes it, once the processes in it are gone."
+  @doc "Removes the cgroup, once its processes are gone."
   @spec destroy(t(), non_neg_integer()) :: :ok
   def destroy(cgroup, attempts \\ 500) do
     case File.rmdir(cgroup.path) do

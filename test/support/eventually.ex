@@ -1,13 +1,13 @@
 defmodule OOM.Test.Eventually do
   @moduledoc false
-  # For what no message tells: asks again until it is so. The deadline is only for failures.
+  # For states without a message: polls until true. The deadline is only for failures.
 
   alias OOM.Test.Patience
 
   @deadline_ms 10_000
   @pause_ms 2
 
-  @doc "Waits until `fun` gives something truthy, and returns it."
+  @doc "Waits until `fun` returns a truthy value, and returns the value."
   @spec eventually((() -> result)) :: result when result: term()
   def eventually(fun), do: poll(fun, now() + Patience.times(@deadline_ms))
 

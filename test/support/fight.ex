@@ -1,7 +1,7 @@
 defmodule OOM.Test.Fight do
   @moduledoc false
-  # Runs inside a limited VM: permanent workers that allocate in `init/1`, more of them than the
-  # limit holds. What is told of them: how many run, how many are held, when each start was.
+  # Runs inside a limited VM: more permanent workers allocating in `init/1` than the limit holds.
+  # Reports the number running, the number held, and the time of each start.
 
   defmodule Worker do
     @moduledoc false
@@ -12,7 +12,7 @@ defmodule OOM.Test.Fight do
     @impl true
     def init(bytes) do
       :ets.insert(OOM.Test.Fight, {System.unique_integer([:monotonic]), now()})
-      # Of whole chunks: byte by byte takes an emulator longer than a fight may.
+      # In whole chunks: byte by byte takes an emulator longer than a fight may.
       chunk = :binary.copy(<<1>>, 1_024)
       {:ok, for(_ <- 1..div(bytes, 1_048_576), do: :binary.copy(chunk, 1_024))}
     end
@@ -37,7 +37,7 @@ defmodule OOM.Test.Fight do
         Process.register(self(), __MODULE__)
         send(parent, :ready)
         children = for id <- 1..count, do: %{id: id, start: {Worker, :start_link, [bytes]}}
-        # A plain one must not give up before the memory does.
+        # A plain supervisor must not give up before the memory does.
         flags = [
           strategy: :one_for_one,
           max_restarts: if(module == Supervisor, do: 100_000, else: 0)
@@ -53,7 +53,7 @@ defmodule OOM.Test.Fight do
     end
   end
 
-  @doc "How it stands, as of now; times are milliseconds since the first start."
+  @doc "Returns the present counts; times are milliseconds since the first start."
   @spec report() :: %{
           running: non_neg_integer(),
           down: non_neg_integer(),
@@ -72,8 +72,8 @@ defmodule OOM.Test.Fight do
     }
   end
 
-  # Once all were started for the first time, which takes its time where there is no room for them.
-  # Who started them ends with it.
+  # Once all were started for the first time, a long wait where there is no room for all. The
+  # starter ends with the supervisor.
   defp supervisor do
     cond do
       supervisor = Process.whereis(__MODULE__.Supervisor) -> supervisor

@@ -1,12 +1,12 @@
 defmodule OOM.Test.GeneratedTree do
   @moduledoc false
   # Trees made from the calling process's random numbers, as data: an OOM.Supervisor, below it
-  # everything OTP and Elixir have, with priorities said at any level. OOM.Test.GeneratedTree.Running
-  # starts one, OOM.Test.GeneratedTree.Model knows what may become of it.
+  # every supervisor of OTP and Elixir, with priorities at any level.
+  # OOM.Test.GeneratedTree.Running starts a tree, OOM.Test.GeneratedTree.Model predicts its fate.
   #
-  # A node is a map; its path names it in the whole tree, and is its id where its supervisor gives
-  # ids. `says` is its OOM.child_spec's priority, `inner` an OOM.Supervisor's own, `declares` what a
-  # worker tells in its init.
+  # A node is a map. The path names a node in the whole tree, and is the child id where the
+  # supervisor has ids. `says` is the priority of the OOM.child_spec, `inner` the priority of an
+  # OOM.Supervisor, `declares` the priority a worker sets in its init.
 
   @type path :: [pos_integer()]
   @type kind :: :worker | :oom | :plain | :dynamic | :simple | :tasks | :partition
@@ -57,7 +57,8 @@ defmodule OOM.Test.GeneratedTree do
     }
   end
 
-  # What its supervisor allows: a :static one everything, others are particular.
+  # A child within the rules of its supervisor: a :static supervisor allows everything, the rest
+  # are particular.
   defp child(parent, path, auto) do
     kind =
       if parent in [:static, :dynamic] and :rand.uniform(20) > 5 + 3 * length(path) and
@@ -68,7 +69,7 @@ defmodule OOM.Test.GeneratedTree do
     kind |> node(path) |> said(parent) |> filled() |> lasting(auto)
   end
 
-  # What others can be below is more likely further up.
+  # Supervisors with subtrees are more likely further up.
   defp kinds(1), do: [:oom, :oom, :plain, :plain, :plain, :dynamic, :partition]
   defp kinds(_), do: [:oom, :plain, :plain, :dynamic, :simple, :tasks, :partition]
 
@@ -105,7 +106,7 @@ defmodule OOM.Test.GeneratedTree do
       | children: for(n <- 1..Enum.random(1..4), do: child(:dynamic, path ++ [n], :never))
     }
 
-  # Their children come from one template, and differ in nothing but what they tell themselves.
+  # Children come from one template, and differ only in their own declarations.
   defp filled(%{kind: :partition, path: path} = node) do
     kind = Enum.random([:worker, :dynamic])
 
@@ -133,7 +134,7 @@ defmodule OOM.Test.GeneratedTree do
   defp lasting(node, :never),
     do: %{node | restart: if(node.kind == :worker, do: restart(), else: restart_of_supervisor())}
 
-  # Where one may be significant, some are.
+  # Where significant children are allowed, some are significant.
   defp lasting(node, _auto) do
     restart = Enum.random([:permanent, :transient, :temporary, :temporary])
     %{node | restart: restart, significant: restart != :permanent and not chance(3)}
@@ -152,11 +153,11 @@ defmodule OOM.Test.GeneratedTree do
   defp one_in(n, value), do: if(chance(n), do: value)
   defp chance(n), do: :rand.uniform(n) == 1
 
-  @doc "The node and all below it."
+  @doc "Returns the node and all nodes below."
   @spec all(t()) :: [t()]
   def all(node), do: [node | Enum.flat_map(node.children, &all/1)]
 
-  @doc "One line a node, with what differs from the ordinary."
+  @doc "Shows a node per line, with deviations from the defaults."
   @spec show(t()) :: String.t()
   def show(tree) do
     plain = node(tree.kind, [])

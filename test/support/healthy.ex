@@ -1,13 +1,14 @@
 defmodule OOM.Test.Healthy do
   @moduledoc false
-  # Runs inside a limited VM: workers that do what healthy ones do, below an OOM.Supervisor.
+  # Runs inside a limited VM: workers that do the work of healthy workers, below an
+  # OOM.Supervisor.
 
   @mib 1_048_576
   @pause_ms 5
 
   defmodule Worker do
     @moduledoc false
-    # Loads what it is for in `init/1`, as fast as it can, and keeps it.
+    # Loads its data in `init/1`, as fast as possible, and keeps the data.
     use GenServer
 
     @mib 1_048_576
@@ -36,17 +37,17 @@ defmodule OOM.Test.Healthy do
     def handle_call({:add, bytes}, _from, data),
       do: {:reply, :ok, [binary(bytes) | data]}
 
-    # Of whole chunks, so that to fill up what is far from the floor takes no time.
+    # In whole chunks, so filling far from the floor takes no time.
     @chunk :binary.copy(<<1>>, 65_536)
     defp binary(bytes), do: :binary.copy(@chunk, div(bytes, 65_536))
 
-    # As fast as it can, and for ever.
+    # As fast as possible, and for ever.
     @impl true
     def handle_cast(:leak, data), do: leak(data)
     defp leak(data), do: leak([:binary.copy(<<1>>, @mib) | data])
   end
 
-  @doc "Starts a worker for each `{id, load, options}`; one whose id is an atom is registered by it."
+  @doc "Starts a worker for each `{id, load, options}`; an atom as id is registered as the worker's name."
   @spec start([{term(), {atom(), non_neg_integer()}, keyword()}], keyword()) :: pid()
   def start(workers, options \\ []) do
     test = self()
@@ -65,7 +66,7 @@ defmodule OOM.Test.Healthy do
     receive(do: ({:started, pid} -> pid))
   end
 
-  @doc "The pids of the children that run, by id."
+  @doc "Returns the pids of the running children, by id."
   @spec pids(pid()) :: %{term() => pid()}
   def pids(supervisor),
     do:
@@ -76,8 +77,8 @@ defmodule OOM.Test.Healthy do
       )
 
   @doc """
-  Makes the children grow in turn, until so much headroom is left. `:fast` as fast as the samples come,
-  `:slow` so slowly that it is no growth as far as decisions go, once little is left.
+  Makes the children grow in turn, until so much headroom is left. `:fast` as fast as the samples
+  come, `:slow` so slowly that decisions see no growth, once little is left.
   """
   @spec fill_up(pid(), non_neg_integer(), :fast | :slow) :: :ok
   def fill_up(supervisor, left_bytes, pace) do
@@ -98,21 +99,22 @@ defmodule OOM.Test.Healthy do
     if pace == :slow, do: Process.sleep(pause_ms)
   end
 
-  # As fast as can be where the floor is far; then 30 MB/s, 20 MB/s, 7 MB/s, and less than 2 MB/s.
+  # As fast as possible where the floor is far; then 30 MB/s, 20 MB/s, 7 MB/s, and less than
+  # 2 MB/s.
   defp step(headroom_bytes) when headroom_bytes > 192 * @mib, do: {4 * @mib, 0}
   defp step(headroom_bytes) when headroom_bytes > 80 * @mib, do: {@mib, 20}
   defp step(headroom_bytes) when headroom_bytes > 40 * @mib, do: {@mib, 50}
   defp step(headroom_bytes) when headroom_bytes > 33 * @mib, do: {@mib, 150}
   defp step(_headroom_bytes), do: {@mib, 600}
 
-  @doc "Waits until a process that is not `before` has this name."
+  @doc "Waits until a process besides `before` has this name."
   @spec await_other(atom(), pid()) :: pid()
   def await_other(name, before) do
     await(fn -> Process.whereis(name) not in [nil, before] end)
     Process.whereis(name)
   end
 
-  @doc "Why a process ended, once it has. `fun` makes it."
+  @doc "Calls the function, and returns the reason of the process's end."
   @spec ended(pid(), (() -> term()) | {module(), atom(), [term()]}) :: term()
   def ended(pid, {module, function, args}) do
     ref = Process.monitor(pid)

@@ -1,13 +1,13 @@
 defmodule OOM.Test.Heaps do
   @moduledoc false
-  # Runs inside a limited VM: a worker whose heap grows by small terms, as fast as it is asked to.
+  # Runs inside a limited VM: a worker whose heap grows by small terms, on request.
 
   use GenServer
 
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "Starts it below an OOM.Supervisor of its own."
+  @doc "Starts the worker below a separate OOM.Supervisor."
   @spec start(keyword()) :: pid()
   def start(options) do
     test = self()
@@ -23,7 +23,7 @@ defmodule OOM.Test.Heaps do
     receive(do: ({:started, pid} -> pid))
   end
 
-  @doc "Adds so many times 100,000 tuples, which are 4.8 MB."
+  @doc "Adds so many times 100,000 tuples, 4.8 MB each time."
   @spec grow(pos_integer()) :: :ok
   def grow(steps) do
     for _ <- 1..steps do
@@ -34,7 +34,7 @@ defmodule OOM.Test.Heaps do
     :ok
   end
 
-  @doc "Waits until its cap is this, in bytes."
+  @doc "Waits until the worker's cap is this, in bytes."
   @spec await_cap(non_neg_integer()) :: :ok
   def await_cap(bytes) do
     {_, info} = Process.info(Process.whereis(__MODULE__), :garbage_collection)
@@ -48,8 +48,8 @@ defmodule OOM.Test.Heaps do
   end
 
   @doc """
-  Makes it take large binaries in a loop that calls nothing else, so that no signal gets through, and
-  tells why it ended.
+  Makes the worker take large binaries in a loop without other calls, so no signal gets through,
+  and returns the exit reason.
   """
   @spec slice() :: term()
   def slice do

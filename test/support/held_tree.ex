@@ -1,12 +1,12 @@
 defmodule OOM.Test.HeldTree do
   @moduledoc false
-  # An OOM.Supervisor whose workers are killed as the guard kills, and what is known of their holds.
+  # An OOM.Supervisor whose workers are killed as the guard kills, and its holds.
 
   import OOM.Test.Eventually
 
   alias OOM.Test.Worker
 
-  # Longer than any test, whatever the jitter makes of it, and shorter than anyone notices.
+  # Longer than any test, for every jitter, and shorter than anyone notices.
   @backoffs %{
     long: [initial_ms: 1_000_000_000_000, max_ms: 1_000_000_000_000],
     short: [initial_ms: 10, max_ms: 50]
@@ -36,8 +36,8 @@ defmodule OOM.Test.HeldTree do
   def worker(id, options \\ []), do: Worker.child_spec([id: id, owner: self()] ++ options)
 
   @doc """
-  For a worker's `start`: tells the caller `{:starting, supervisor}` at its start of this number, and
-  goes on when the supervisor is sent `:go`. With it, the counter of its starts.
+  Returns a `start` for a worker, and the counter of its starts. At the start of this number,
+  tells the caller `{:starting, supervisor}`, and goes on when the supervisor is sent `:go`.
   """
   @spec waits_at_start(pos_integer()) :: {(() -> :ok), :counters.counters_ref()}
   def waits_at_start(number) do
@@ -58,7 +58,7 @@ defmodule OOM.Test.HeldTree do
     {start, starts}
   end
 
-  @doc "The next start of this child."
+  @doc "Waits for the next start of this child; returns its pid."
   @spec started(term()) :: pid()
   def started(id) do
     receive do
@@ -68,7 +68,7 @@ defmodule OOM.Test.HeldTree do
     end
   end
 
-  @doc "As the guard ends a worker; returns when it is gone."
+  @doc "Ends a worker as the guard does; returns when it is gone."
   @spec kill(pid()) :: :ok
   def kill(worker) do
     ref = Process.monitor(worker)
@@ -79,14 +79,14 @@ defmodule OOM.Test.HeldTree do
     end
   end
 
-  @doc "Kills and waits until its supervisor holds it; for long backoffs."
+  @doc "Kills a worker and waits until its supervisor holds it; for long backoffs."
   @spec hold(pid(), term(), pid()) :: OOM.Hold.t()
   def hold(supervisor, id, worker) do
     kill(worker)
     eventually(fn -> held(supervisor, id) end)
   end
 
-  @doc "How often it was killed or failed to start, since it was last stable."
+  @doc "Returns how often the child was killed or failed to start, since it was last stable."
   @spec kills(pid(), term()) :: non_neg_integer()
   def kills(supervisor, id) do
     case :ets.lookup(OOM.Holds, {supervisor, id}) do
@@ -104,7 +104,7 @@ defmodule OOM.Test.HeldTree do
     end
   end
 
-  @doc "The ids whose process runs, in start order."
+  @doc "Returns the ids of running children, in start order."
   @spec running(pid()) :: [term()]
   def running(supervisor) do
     for {id, pid, _, _} <- Enum.reverse(Supervisor.which_children(supervisor)),

@@ -1,7 +1,7 @@
 defmodule OOM.Test.LimitedVM do
   @moduledoc false
-  # A VM of its own inside a real cgroup, controlled over its standard input and output, so that
-  # it may die without taking the tests along.
+  # A separate VM inside a real cgroup, controlled over its standard input and output, so it may
+  # die without taking the tests along.
 
   alias OOM.Test.{Cgroup, Patience}
 
@@ -10,9 +10,9 @@ defmodule OOM.Test.LimitedVM do
   @type t :: %__MODULE__{}
 
   @doc """
-  Starts a VM under `limit_bytes`, or in the cgroup given, with the `:oom` application running on
-  `config`; `config: nil` leaves OOM out. `through` is a command that starts the one that follows it.
-  Ends with the test.
+  Starts a VM under `limit_bytes`, or in the given cgroup, with the `:oom` application running on
+  `config`; `config: nil` leaves OOM out. `through` is a command that starts the command after it.
+  The VM ends with the test.
   """
   @spec start!(pos_integer() | Cgroup.t(), keyword() | nil, String.t()) :: t()
   def start!(limit, config, through \\ "")
@@ -37,7 +37,7 @@ defmodule OOM.Test.LimitedVM do
 
     ExUnit.Callbacks.on_exit(fn -> stop(%{peer: peer}) end)
     vm = %__MODULE__{peer: peer, cgroup: cgroup}
-    # What the guard logs would drown the tests; the events themselves still pass the filters.
+    # The guard's log would drown the tests; the events still pass the filters.
     call(vm, :logger, :remove_handler, [:default])
 
     for {key, value} <- silence(), do: set_env(vm, :logger, key, value)
@@ -57,11 +57,11 @@ defmodule OOM.Test.LimitedVM do
   def call(vm, module, function, args, timeout \\ 120_000),
     do: :peer.call(vm.peer, module, function, args, Patience.times(timeout))
 
-  @doc "Whether the VM still answers."
+  @doc "Tells whether the VM still answers."
   @spec alive?(t()) :: boolean()
   def alive?(vm), do: Process.alive?(vm.peer) and File.exists?("/proc/#{vm.os_pid}")
 
-  # Elixir 1.15 has one handler of its own in place of the backends.
+  # Elixir 1.15 has a default handler in place of the backends.
   defp silence do
     if Version.match?(System.version(), ">= 1.15.0"),
       do: [default_handler: false],
@@ -71,12 +71,12 @@ defmodule OOM.Test.LimitedVM do
   defp set_env(vm, app, key, value),
     do: call(vm, :application, :set_env, [app, key, value, [persistent: true]])
 
-  @doc "Ends it, if it has not ended yet."
+  @doc "Ends the VM, if still running."
   @spec stop(%{:peer => pid(), optional(atom()) => term()}) :: :ok
   def stop(%{peer: peer}) do
     :peer.stop(peer)
   catch
-    # It is dead already, and that may be what the test was about.
+    # The VM is dead already, possibly the subject of the test.
     :exit, _ -> :ok
   end
 end

@@ -1,6 +1,7 @@
 defmodule OOM.Test.LoneWatcher do
   @moduledoc false
-  # A watcher without a guard. Its reference means nothing on another node, so it stays where it is.
+  # A watcher without a guard. Keeps the reference here: on a different node a reference is
+  # useless.
 
   alias OOM.Native
 
@@ -19,7 +20,7 @@ defmodule OOM.Test.LoneWatcher do
   @spec stop() :: :ok
   def stop, do: Native.watcher_stop(watcher())
 
-  @doc "Memory that stays, written page by page."
+  @doc "Allocates memory for good, written page by page."
   @spec take(pos_integer()) :: :ok
   def take(bytes), do: :persistent_term.put(make_ref(), :binary.copy(<<1>>, bytes))
 

@@ -1,14 +1,14 @@
 defmodule OOM.Test.Parity do
   @moduledoc false
-  # Runs one scenario under `Supervisor` and under `OOM.Supervisor` and compares what it returns.
-  # Pids are numbered as they appear; references and functions are alike; of a stacktrace there is
-  # only that it is one. The scenario runs in a process of its own that traps exits.
+  # Runs one scenario under `Supervisor` and under `OOM.Supervisor` and compares the results. Pids
+  # are numbered in order of appearance; references and functions are alike; stacktraces are
+  # alike. The scenario runs in a separate process trapping exits.
 
   import ExUnit.Assertions
 
   alias OOM.Test.Trees
 
-  @doc "Asserts that both give the same, and returns it."
+  @doc "Asserts that both results are equal, and returns the result."
   @spec same((module() -> term())) :: term()
   def same(scenario) do
     expected = run(Supervisor, scenario)

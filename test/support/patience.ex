@@ -1,13 +1,13 @@
 defmodule OOM.Test.Patience do
   @moduledoc false
-  # Deadlines are made for a machine that runs our code itself. In an emulator (script/lab v2) all
-  # takes longer, and OOM_TEST_PATIENCE says how many times.
+  # Deadlines are made for a machine running our code natively. In an emulator (script/lab v2)
+  # everything takes longer, by the factor OOM_TEST_PATIENCE.
 
-  @doc "A deadline in ms, or a number of attempts, for the machine the tests run on."
+  @doc "Returns a deadline in ms, or a number of attempts, for the machine of the tests."
   @spec times(pos_integer()) :: pos_integer()
   def times(number), do: number * factor()
 
-  @doc "How many of so many it gets to in the same time."
+  @doc "Returns the part of `number` the machine gets done in the same time."
   @spec share(pos_integer()) :: pos_integer()
   def share(number), do: max(div(number, factor()), 1)
 

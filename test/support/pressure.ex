@@ -1,18 +1,18 @@
 defmodule OOM.Test.Pressure do
   @moduledoc false
-  # Pressure that is told and not felt: the guard is sent the watcher's messages, with samples that
-  # are invented, and does the rest as ever. The accountant stands still meanwhile, so that the
-  # figures the test puts are what the guard ranks by.
+  # Simulated pressure: the guard is sent the watcher's messages, with invented samples, and does
+  # the rest as ever. The accountant stands still meanwhile, so the guard ranks by the figures of
+  # the test.
 
   alias OOM.{Accountant, Guard, Native, Tables, Victims}
 
-  # More than any victim of a test holds, so that what was promised does not count.
+  # More than any victim of a test holds, so promised memory does not count.
   @jump 1_000_000_000_000
-  # As small as can be, so that nearly all of the need is what is missing; see OOM.Need.
+  # As small as possible, so nearly the whole need is missing; see OOM.Need.
   @floor_bytes 2
   @target_bytes 3
 
-  @doc "Runs `fun` with the accountant at rest, and with nothing of it outstanding."
+  @doc "Runs `fun` with the accountant at rest, and with none of its work outstanding."
   @spec still((() -> result)) :: result when result: term()
   def still(fun) do
     Accountant.pass()
@@ -25,13 +25,13 @@ defmodule OOM.Test.Pressure do
     end
   end
 
-  @doc "A sample that asks for so many bytes; returns who was told to leave."
+  @doc "Sends a sample asking for so many bytes; returns the victims."
   @spec sample(:level | :tick, pos_integer()) :: [pid()]
   def sample(message, need_bytes) do
     before = victims()
 
-    # Next to nothing grows, so that the throttle lets all run; and less than nothing is left for it, so
-    # that the kill waits for no trim.
+    # Next to nothing grows, so the throttle lets all run; and less than nothing is left, so the
+    # kill waits for no trim.
     tell(message, :critical, %{
       headroom_bytes: @target_bytes - max(need_bytes, @target_bytes + 1),
       critical_headroom_bytes: @floor_bytes,
@@ -46,7 +46,7 @@ defmodule OOM.Test.Pressure do
     victims() -- before
   end
 
-  @doc "The end of it."
+  @doc "Ends the pressure."
   @spec relief() :: :ok
   def relief, do: tell(:level, :normal, %{})
 

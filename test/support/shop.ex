@@ -1,13 +1,13 @@
 defmodule OOM.Test.Shop do
   @moduledoc false
-  # An application of its own that depends on OOM, in a directory of its own: the package's files in
-  # `sources/oom`, and what `mix new --sup` made in `sources/shop`. Leaks when told to.
+  # A separate application depending on OOM, in a separate directory: the package's files in
+  # `sources/oom`, and the output of `mix new --sup` in `sources/shop`. Leaks on request.
 
   defstruct [:dir, :sources]
 
   @type t :: %__MODULE__{dir: Path.t(), sources: Path.t()}
 
-  # All that its release may call. It brings its own Erlang.
+  # All commands the release may call. The release brings its Erlang.
   @commands ~w(sh basename cat cut date dirname env grep head id ls mkdir od pwd readlink sed tr uname)
 
   @spec root() :: Path.t()
@@ -41,13 +41,13 @@ defmodule OOM.Test.Shop do
     File.cp_r!(Path.join(root(), file), to)
   end
 
-  # What cargo built of others' crates for these tests, so that it need not do it again; OOM's own
-  # are at another place now, and are built.
+  # Keeps cargo's builds of foreign crates, so cargo need not repeat them; OOM's crates have
+  # another path here, and are built.
   defp keep_crates!(shop) do
     built = Path.join(Mix.Project.build_path(), "oom_native")
     to = Path.join(build(shop), "oom_native")
     File.mkdir_p!(Path.dirname(to))
-    # With its times, by which cargo goes.
+    # With the file times, which cargo goes by.
     if File.dir?(built), do: {_, 0} = System.cmd("cp", ["-a", built, to])
     :ok
   end
@@ -70,7 +70,7 @@ defmodule OOM.Test.Shop do
   @spec library(t()) :: Path.t()
   def library(shop), do: Path.join(build(shop), "lib/oom/priv/oom_nif.so")
 
-  @doc "What OOM is in the build, each file with the time it was written."
+  @doc "Returns OOM's files in the build, each with the time it was written."
   @spec files(t()) :: [{Path.t(), integer()}]
   def files(shop) do
     for path <- Path.wildcard(Path.join(build(shop), "lib/oom/{ebin,priv}/*")),
@@ -91,16 +91,16 @@ defmodule OOM.Test.Shop do
     env = [
       {"MIX_ENV", "prod"},
       {"MIX_BUILD_PATH", build(shop)},
-      # Where there is no compiler (script/lab v2), it is built elsewhere.
+      # Where there is no compiler (script/lab v2), a prebuilt library is used.
       {"OOM_NATIVE_PATH", System.get_env("OOM_TEST_PREBUILT")} | env
     ]
 
     cd = cd || Path.join(shop.sources, "shop")
-    # mix says where it is when run by another mix
+    # mix reports its directory when run by another mix
     System.cmd(System.find_executable("mix"), args, env: env, cd: cd, stderr_to_stdout: true)
   end
 
-  @doc "Runs a release with no environment but this, in the cgroup of these `cgroup.procs`."
+  @doc "Runs a release with only this environment, in the cgroup of these `cgroup.procs`."
   @spec release(t(), Path.t(), [String.t()], [{String.t(), String.t()}], Path.t() | nil) ::
           {String.t(), non_neg_integer()}
   def release(shop, release, args, env \\ [], procs \\ nil) do
@@ -112,7 +112,7 @@ defmodule OOM.Test.Shop do
             {"HOME", shop.dir},
             {"LC_ALL", "C.UTF-8"},
             {"RELEASE_NODE", Path.basename(shop.dir)},
-            # With a name, but without a daemon that would stay.
+            # With a name, but without a lasting daemon.
             {"ERL_FLAGS", "-start_epmd false -erl_epmd_port 0"},
             {"ERL_CRASH_DUMP_BYTES", "0"} | env
           ],
@@ -123,7 +123,7 @@ defmodule OOM.Test.Shop do
     System.cmd("sh", ["-c", script, "sh" | env ++ command], cd: shop.dir, stderr_to_stdout: true)
   end
 
-  @doc "All there is in PATH, but these."
+  @doc "Returns a PATH with every command except `names`."
   @spec path_without(t(), [String.t()]) :: Path.t()
   def path_without(shop, names) do
     everything =
@@ -149,7 +149,7 @@ defmodule OOM.Test.Shop do
     bin
   end
 
-  # Backs off for so short a time that the leak never ends for long.
+  # A backoff so short that the leak never ends for long.
   defp runtime do
     """
     import Config
@@ -157,8 +157,8 @@ defmodule OOM.Test.Shop do
     """
   end
 
-  # 5 leakers of priority :low take 50 MiB/s each, as lists, until all together took what was asked
-  # for. Beside them is what must not be lost.
+  # 5 leakers of priority :low take 50 MiB/s each, as lists, until all together took the requested
+  # amount. Beside them is state that must not be lost.
   defp application do
     ~S'''
     defmodule Shop.Application do

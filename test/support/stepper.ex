@@ -1,7 +1,8 @@
 defmodule OOM.Test.Stepper do
   @moduledoc false
-  # Runs inside a limited VM: workers that grow in steps and sleep in between, to which a protected one may be
-  # bound by the stream that it reads of them; idle workers of no size; and growth that is nobody's.
+  # Runs inside a limited VM: workers that grow in steps and sleep in between, bound on demand to
+  # a protected worker reading a stream of them; idle workers without size; and growth of no
+  # worker.
 
   @mib 1_048_576
   @pause_ms 20
@@ -45,7 +46,7 @@ defmodule OOM.Test.Stepper do
     def handle_continue(period_ms, data), do: Stepper.grow(data, period_ms)
   end
 
-  @doc "Starts a protected reader of so many tasks, which grow by 1 MiB each so many ms, beside ballast."
+  @doc "Starts a protected reader of so many tasks, each growing by 1 MiB every `period_ms`, beside ballast."
   @spec start_bound(pos_integer(), pos_integer(), non_neg_integer()) :: :ok
   def start_bound(count, period_ms, ballast_bytes) do
     start_ballast(ballast_bytes)
@@ -56,7 +57,7 @@ defmodule OOM.Test.Stepper do
     ])
   end
 
-  @doc "Starts so many low workers that grow in this way, which may be killed, beside ballast and idle ones."
+  @doc "Starts so many low, killable workers growing in steps, beside ballast and idle workers."
   @spec start_free(pos_integer(), pos_integer(), non_neg_integer()) :: [pid()]
   def start_free(count, period_ms, ballast_bytes) do
     growers =
@@ -71,7 +72,7 @@ defmodule OOM.Test.Stepper do
     pids
   end
 
-  @doc "Starts so many idle workers beside ballast, and returns who they are."
+  @doc "Starts so many idle workers beside ballast, and returns the pids."
   @spec start_idle(pos_integer(), non_neg_integer()) :: [pid()]
   def start_idle(count, ballast_bytes) do
     start_ballast(ballast_bytes)
@@ -86,14 +87,14 @@ defmodule OOM.Test.Stepper do
 
     def start_link(_), do: GenServer.start_link(__MODULE__, nil, timeout: :infinity)
 
-    # Its start never ends.
+    # The start never ends.
     @impl true
     def init(_), do: Stepper.grow([], 2)
   end
 
   @doc """
-  Starts idle workers, a low child that loads in its `init` without end, and one more after it. Returns when
-  all have been started or held: the idle ones.
+  Starts idle workers, a low child that loads in its `init` without end, and a child after it.
+  Returns the idle workers once all have been started or held.
   """
   @spec start_loader() :: [pid()]
   def start_loader do
@@ -102,21 +103,21 @@ defmodule OOM.Test.Stepper do
     children()
   end
 
-  # Of 0.2 MiB, and none of them anything to do.
+  # 0.2 MiB each, and nothing to do.
   defp idle(count) do
     for i <- 1..count,
         do: %{id: {:idle, i}, start: {Agent, :start_link, [fn -> :lists.seq(1, 12_800) end]}}
   end
 
   defp ballast(bytes) do
-    # Of whole chunks: byte by byte it takes longer than what is shown.
+    # In whole chunks: byte by byte takes longer than the test.
     chunk = :binary.copy(<<1>>, 65_536)
     load = fn -> for _ <- 1..div(bytes, @mib)//1, do: :binary.copy(chunk, 16) end
     start = {Agent, :start_link, [load, [name: __MODULE__.Ballast]]}
     OOM.child_spec(%{id: :ballast, start: start}, priority: :protected)
   end
 
-  # What it grew by is forgotten before anybody else starts.
+  # The ballast's growth is forgotten before further starts.
   defp start_ballast(bytes) do
     start([ballast(bytes)])
     calm()
@@ -152,7 +153,7 @@ defmodule OOM.Test.Stepper do
         do: pid
   end
 
-  @doc "Waits until all tasks stand still, and have for a while; who they are."
+  @doc "Waits until all tasks have stood still for a while; returns the tasks."
   @spec await_standing() :: [pid()]
   def await_standing do
     pids = Task.Supervisor.children(__MODULE__.Tasks)
@@ -173,14 +174,14 @@ defmodule OOM.Test.Stepper do
     all? and standing?(pids, looks - 1)
   end
 
-  @doc "What the ballast held is given back."
+  @doc "Gives the ballast's memory back."
   @spec drop_ballast() :: :ok
   def drop_ballast do
     Agent.update(__MODULE__.Ballast, fn _ -> :erlang.garbage_collect() && nil end)
     Agent.update(__MODULE__.Ballast, fn nil -> :erlang.garbage_collect() && nil end)
   end
 
-  @doc "Waits until the first of the growers is ended by the guard."
+  @doc "Waits until the guard has ended the first of the growers."
   @spec await_kill() :: :ok
   def await_kill do
     if :ets.info(OOM.Victims, :size) == 0 do
@@ -192,9 +193,9 @@ defmodule OOM.Test.Stepper do
   end
 
   @doc """
-  A table that no worker owns, or a program behind a port, grows by so many MiB each second, until only so
-  much headroom is left. Returns how long those of `pids` stood that the throttle made to stand: the longest
-  stretches of each, in ms.
+  Grows a table without a worker as owner, or a program behind a port, by so many MiB each second,
+  until only so much headroom is left. Returns how long the throttle suspended each of `pids`: the
+  longest stretches, in ms.
   """
   @spec fill(:table | :program, pos_integer(), pos_integer(), [pid()]) :: [non_neg_integer()]
   def fill(kind, mib_per_s, left_bytes, pids) do
@@ -212,8 +213,9 @@ defmodule OOM.Test.Stepper do
 
   defp open(:table), do: {:table, :ets.new(__MODULE__, [:public])}
 
-  # It keeps the last lines of what it is told, and none ends. Nothing is read of it: a port whose program
-  # says nothing from the start, because that goes elsewhere, would be closed by the VM at once.
+  # The program keeps the last lines of its input, and no line ends. Nothing is read from the
+  # port: the VM would close a port at once whose program says nothing from the start, because its
+  # output goes elsewhere.
   defp open(:program),
     do: {:port, Port.open({:spawn, "tail > /dev/null 2>&1"}, [:binary, :out])}
 
@@ -230,8 +232,8 @@ defmodule OOM.Test.Stepper do
   defp more({:table, table}, i), do: :ets.insert(table, {i, :lists.seq(1, div(@mib, 16))})
   defp more({:port, port}, _i), do: Port.command(port, mib())
 
-  # Each throttle begins as a process of the guard's. It is traced, and not looked at: looks have gaps, and
-  # miss a run of 1 ms.
+  # Each throttle begins as a process of the guard. The throttle is traced, not polled: looks have
+  # gaps, and miss a run of 1 ms.
   defp trace do
     :erlang.trace_pattern({:erlang, :suspend_process, 2}, true, [])
     :erlang.trace_pattern({:erlang, :resume_process, 1}, true, [])

@@ -1,15 +1,15 @@
 defmodule OOM.Test.Swap do
   @moduledoc false
-  # Swap in compressed memory, for as long as a test needs it.
+  # Swap in compressed memory, for the length of a test.
 
   @device "/dev/zram0"
 
-  @doc "Why there can be none here, or `nil` where there can."
+  @doc "Returns why swap is impossible here, or `nil` if possible."
   @spec unavailable() :: String.t() | nil
   def unavailable do
     with "0\n" <- elem(System.cmd("id", ["-u"]), 0),
          true <- File.exists?(@device) or match?({_, 0}, run("modprobe", ["zram"])),
-         # The host's own is not ours to turn off.
+         # The host's swap must not be turned off by a test.
          [_header] <- "/proc/swaps" |> File.read!() |> String.split("\n", trim: true) do
       nil
     else

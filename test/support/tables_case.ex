@@ -1,6 +1,6 @@
 defmodule OOM.Test.TablesCase do
   @moduledoc false
-  # The tables alone, empty, without the processes that work on them. Not for async tests: the
+  # The tables alone, empty, without the processes working on them. Not for async tests: the
   # application is stopped meanwhile.
 
   use ExUnit.CaseTemplate
@@ -21,7 +21,7 @@ defmodule OOM.Test.TablesCase do
     end
   end
 
-  @doc "A process that waits, and is known to nobody."
+  @doc "Starts an idle process unknown to the library."
   @spec idle() :: pid()
   def idle, do: ExUnit.Callbacks.start_supervised!({Agent, fn -> nil end}, id: make_ref())
 end

@@ -1,6 +1,6 @@
 defmodule OOM.Test.Template do
   @moduledoc false
-  # An Erlang supervisor of what it is given.
+  # An Erlang supervisor with the given flags and children.
   @behaviour :supervisor
 
   @impl true

@@ -1,12 +1,12 @@
 defmodule OOM.Test.TreeWorkload do
   @moduledoc false
-  # Runs inside a limited VM: below an OOM.Supervisor one plain supervisor of each kind with a worker
-  # that leaks and one that does not, and what became of them.
+  # Runs inside a limited VM: below an OOM.Supervisor a plain supervisor of each kind with a
+  # leaking and a healthy worker, and a report of their fate.
 
   @near 120 * 1_048_576
   @chunk :binary.copy(<<1>>, 1_024)
 
-  @doc "What a leak takes at a time: less near the floor."
+  @doc "Returns the memory a leak takes at a time: less near the floor."
   @spec more() :: binary()
   def more,
     do: :binary.copy(@chunk, if(OOM.snapshot().headroom_bytes > @near, do: 2_000, else: 500))
@@ -29,7 +29,7 @@ defmodule OOM.Test.TreeWorkload do
 
   defmodule Conns do
     @moduledoc false
-    # As ranch has one: a special process that forgets connections that end.
+    # Like ranch's: a special process that forgets ended connections.
     def start, do: :proc_lib.start_link(__MODULE__, :init, [self()])
 
     def init(parent) do
@@ -57,9 +57,10 @@ defmodule OOM.Test.TreeWorkload do
   end
 
   @doc """
-  Lets the leak of this kind grow until it is gone. `reason`: its end; `starts`: of it, until the
-  level was normal again; `back?`: whether it came back then or after that (waited for only where it should);
-  `other?`: whether the other lived all along; `same?`: whether the list of children is as before.
+  Lets the leak of this kind grow until it is gone. `reason`: of its end; `starts`: its starts
+  until the level was normal again; `back?`: whether the leak came back, then or later (waited for
+  only where expected); `other?`: whether the healthy worker lived all along; `same?`: whether the
+  list of children is as before.
   """
   @spec run(atom(), boolean(), boolean()) :: map()
   def run(kind, returns?, busy? \\ false) do
@@ -68,7 +69,7 @@ defmodule OOM.Test.TreeWorkload do
     {:ok, supervisor} = Supervisor.start_child(top, spec(kind))
     {leak, other} = start(kind, supervisor)
     before = shape(kind, supervisor)
-    # Whoever was not there at the last walk is found at the next.
+    # A worker missed by the last walk is found by the next.
     OOM.Tree.Census.walk()
     OOM.Accountant.pass()
     ref = Process.monitor(leak)
@@ -77,7 +78,7 @@ defmodule OOM.Test.TreeWorkload do
     if busy?, do: send(supervisor, :go)
     normal()
     started = collect()
-    # Of a unit whoever is in it starts.
+    # Of a unit, any member may start.
     back? = returns? and (:leak in started or eventually(fn -> started?(:leak) end))
 
     %{
@@ -123,7 +124,7 @@ defmodule OOM.Test.TreeWorkload do
   end
 
   defp spec(strategy) do
-    # One that is first is not taken along by :rest_for_one.
+    # The first child is not taken along by :rest_for_one.
     children = for name <- [:other, :leak], do: %{id: name, start: {Worker, :start_link, [name]}}
     static(children, strategy)
   end
@@ -186,7 +187,7 @@ defmodule OOM.Test.TreeWorkload do
     end
   end
 
-  # A child that takes long to start, and the supervisor with it.
+  # A child with a long start, blocking its supervisor.
   defp busy(supervisor) do
     parent = self()
 
@@ -226,7 +227,7 @@ defmodule OOM.Test.TreeWorkload do
   end
 
   defp shape(:conns, supervisor), do: length(connections(supervisor))
-  # The one that was there and that no child specification tells of.
+  # The child present at the start, without a child specification.
   defp shape(:partition, _supervisor) do
     for {id, pid, _, _} <- PartitionSupervisor.which_children(__MODULE__.Partitions),
         do: {id, DynamicSupervisor.count_children(pid)}
@@ -248,7 +249,7 @@ defmodule OOM.Test.TreeWorkload do
     end
   end
 
-  # Where one is missing, it is to be missing.
+  # Where a child is missing, the absence is expected.
   defp same?(true, fun), do: eventually(fun)
   defp same?(false, fun), do: not eventually(fn -> not fun.() end)
 

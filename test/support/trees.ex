@@ -1,6 +1,6 @@
 defmodule OOM.Test.Trees do
   @moduledoc false
-  # Module-based supervisors, one of each kind. The argument is a function that `init/1` calls.
+  # Module-based supervisors of each kind. `init/1` calls the function given as argument.
 
   defmodule OfSupervisor do
     @moduledoc false

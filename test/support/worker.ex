@@ -1,8 +1,8 @@
 defmodule OOM.Test.Worker do
   @moduledoc false
   # A child that tells its owner `{:started, id, pid}`, and `{:stopped, id, reason}` if it traps
-  # exits. `start` is asked before each start: what it returns, if not `:ok`, is the answer. `init`
-  # is called with the worker's pid, in the worker, before it tells.
+  # exits. `start` is called before each start: a result besides `:ok` is the answer. `init` is
+  # called with the worker's pid, in the worker, before the message.
 
   use GenServer
 

@@ -1,7 +1,7 @@
 defmodule OOM.Test.Workload do
   @moduledoc false
-  # Runs inside a limited VM: workers that grow when told to, and a recorder that notes, in order,
-  # who started, who ended and why, and each message about the level.
+  # Runs inside a limited VM: workers that grow on request, and a recorder of starts, ends with
+  # reasons, and messages about the level, in order.
 
   alias OOM.Test.Patience
 
@@ -9,7 +9,7 @@ defmodule OOM.Test.Workload do
     @moduledoc false
     use GenServer
 
-    # What it says of itself.
+    # The worker's declarations.
     @own [:handle_pressure, :max_heap_size]
 
     def start_link({name, options}),
@@ -28,7 +28,7 @@ defmodule OOM.Test.Workload do
 
     defp mib(n), do: <<n>> |> :binary.copy(1_024) |> :binary.copy(1_024)
 
-    # Of whole chunks: byte by byte takes an emulator longer than a leak may.
+    # In whole chunks: byte by byte takes an emulator longer than a leak may.
     @chunk :binary.copy(<<1>>, 1_024)
     defp binary(bytes), do: :binary.copy(@chunk, max(div(bytes, 1_024), 1))
 
@@ -53,7 +53,7 @@ defmodule OOM.Test.Workload do
 
     def handle_cast(:drop, {options, _}), do: {:noreply, {options, []}, {:continue, :collect}}
 
-    # Grows in one call, without ever coming back to its loop.
+    # Grows in one call, without ever returning to the loop.
     def handle_cast({:run_away, bytes}, {options, _}),
       do: {:noreply, {options, Enum.to_list(1..div(bytes, 16))}}
 
@@ -75,7 +75,7 @@ defmodule OOM.Test.Workload do
     def handle_info(_, state), do: {:noreply, state}
   end
 
-  # A process that traps exits and does not care.
+  # A process that traps exits and ignores exit signals.
   defmodule Stubborn do
     @moduledoc false
     def start_link(name) do
@@ -103,14 +103,14 @@ defmodule OOM.Test.Workload do
 
     def start, do: GenServer.start(__MODULE__, nil, name: __MODULE__)
 
-    # Of the moment of the start: on a busy machine the recorder gets to it later.
+    # From the moment of the start: on a busy machine the recorder gets the message later.
     def started(name),
       do: send(__MODULE__, {:started, name, self(), OOM.snapshot(), now()})
 
     @impl true
     def init(nil) do
       :ok = OOM.subscribe()
-      # Events must come in the order in which they happen, however busy the VM is.
+      # Events must come in order, on a busy VM too.
       Process.flag(:priority, :max)
       {:ok, %{names: %{}, known: %{}, events: []}}
     end
@@ -119,7 +119,7 @@ defmodule OOM.Test.Workload do
     def handle_call(:events, _from, state), do: {:reply, Enum.reverse(state.events), state}
 
     @impl true
-    # Of one that comes back the snapshot tells what room there was.
+    # For a returning worker the snapshot shows the room at the time.
     def handle_info({:started, name, pid, snapshot, at}, state) do
       Process.monitor(pid)
       back? = is_map_key(state.known, name)
@@ -133,8 +133,8 @@ defmodule OOM.Test.Workload do
       {name, names} = Map.pop(state.names, pid)
       state = note(%{state | names: names}, {:ended, name, reason, now()})
 
-      # A process that has ended tells its monitors one by one, so whether others live is not to
-      # be read from the order of these messages.
+      # A process that has ended tells its monitors one by one, so the order of messages says
+      # nothing about living workers.
       if match?({:normal, _}, name),
         do:
           {:noreply,
@@ -157,8 +157,8 @@ defmodule OOM.Test.Workload do
 
   @doc """
   Starts the recorder, and an `OOM.Supervisor` with a worker for each `{name, options}`. Options
-  of a worker: `:mib` that it takes when it starts, `:priority`, and with it `:handle_pressure` and
-  `:max_heap_size`, `:trap_exit`, `:stubborn`, and `:shrinks` for one that drops all when it is asked to.
+  of a worker: `:mib` taken at its start, `:priority`, and with it `:handle_pressure` and
+  `:max_heap_size`, `:trap_exit`, `:stubborn`, and `:shrinks` to drop everything when asked.
   """
   @spec start([{term(), keyword()}], keyword()) :: pid()
   def start(workers, options) do
@@ -193,8 +193,8 @@ defmodule OOM.Test.Workload do
   defp spec({name, options}), do: %{id: name, start: {Worker, :start_link, [{name, options}]}}
 
   @doc """
-  Makes the workers whose name `group` matches grow by `bytes` each, again and again every
-  `every_ms`, until `done` says so of the events. `{:done, events}`, or `{:timeout, events}`.
+  Makes the workers of `group` grow by `bytes` each every `every_ms`, until the events satisfy
+  `done`. Returns `{:done, events}`, or `{:timeout, events}`.
   """
   @spec grow_until(pid(), atom(), atom(), pos_integer(), pos_integer(), tuple(), pos_integer()) ::
           {:done | :timeout, list()}
@@ -234,8 +234,8 @@ defmodule OOM.Test.Workload do
   end
 
   @doc """
-  The pressure is over: all workers drop what they hold. Waits until all children run and the
-  level is normal, and returns the events.
+  Ends the pressure: all workers drop everything. Waits until all children run and the level is
+  normal, and returns the events.
   """
   @spec settle(pid(), pos_integer()) :: {:done | :timeout, list()}
   def settle(supervisor, timeout_ms \\ 60_000) do
@@ -253,7 +253,7 @@ defmodule OOM.Test.Workload do
     end
   end
 
-  @doc "Gives up what the workers of this group hold, by ending them as a bug would not."
+  @doc "Makes the workers of a group drop their data and grow by `bytes` in one call."
   @spec run_away(pid(), atom(), pos_integer()) :: :ok
   def run_away(supervisor, group, bytes) do
     for pid <- pids(supervisor, group), do: GenServer.cast(pid, {:run_away, bytes})
@@ -268,7 +268,7 @@ defmodule OOM.Test.Workload do
         do: pid
   end
 
-  @doc "Waits until the level is one of these, and returns it."
+  @doc "Waits until the level is in `levels`, and returns it."
   @spec await([:level], [OOM.level()]) :: OOM.level() | :timeout
   def await([:level], levels, attempts \\ Patience.times(2_000)) do
     cond do
@@ -289,14 +289,14 @@ defmodule OOM.Test.Workload do
     :ok
   end
 
-  @doc "A process that builds a list of `bytes` and ends."
+  @doc "Runs a process that builds a list of `bytes` and ends."
   @spec churn(pos_integer()) :: :ok
   def churn(bytes) do
     {_, ref} = spawn_monitor(fn -> length(Enum.to_list(1..div(bytes, 16))) end)
     receive(do: ({:DOWN, ^ref, _, _, _} -> :ok))
   end
 
-  @doc "Trims, and waits for the process of each scheduler: resident bytes before and after."
+  @doc "Trims on each scheduler; returns resident bytes before and after."
   @spec trim() :: {pos_integer(), pos_integer()}
   def trim do
     before = rss()
@@ -316,11 +316,11 @@ defmodule OOM.Test.Workload do
     String.to_integer(kib) * 1024
   end
 
-  @doc "Kills a registered process; true once it was there to be killed."
+  @doc "Kills a registered process, which must be there."
   @spec crash(atom()) :: true
   def crash(name), do: name |> Process.whereis() |> Process.exit(:kill)
 
-  @doc "Kills a process each time it is there, until `other` is gone too."
+  @doc "Kills a process whenever it is there, until `other` is gone too."
   @spec crash_until_down(atom(), pid()) :: :down
   def crash_until_down(name, other) do
     if Process.alive?(other) do
@@ -360,7 +360,7 @@ defmodule OOM.Test.Workload do
     end
   end
 
-  @doc "The reasons the links brought, as soon as there are so many."
+  @doc "Returns the reasons from the links, as soon as there are so many."
   @spec link_reasons(pos_integer()) :: [term()]
   def link_reasons(count) do
     send(__MODULE__.Links, {:reasons, count, self()})
@@ -381,14 +381,14 @@ defmodule OOM.Test.Workload do
     end
   end
 
-  @doc "Twenty processes that grow together to `bytes`, in a VM without a guard."
+  @doc "Lets twenty processes grow together to `bytes`, in a VM without a guard."
   @spec unguarded(pos_integer()) :: :ok
   def unguarded(bytes) do
     share = div(bytes, 20)
 
     parent = self()
 
-    # Each keeps what it has until all have theirs.
+    # Each keeps its share until all have theirs.
     for _ <- 1..20 do
       spawn(fn ->
         data = grow(div(share, 100_000), [])

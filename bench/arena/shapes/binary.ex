@@ -1,6 +1,6 @@
 defmodule Arena.Shapes.Append do
   @moduledoc false
-  # One refc binary that is appended to; the VM doubles its room each time it is full.
+  # One refc binary, appended to; the VM doubles a full binary.
   @behaviour Arena.Shape
 
   @piece :binary.copy(<<1>>, 65_536)
@@ -27,7 +27,8 @@ end
 
 defmodule Arena.Shapes.SubBinaries do
   @moduledoc false
-  # A hundred bytes of each request are kept, and keep all of it. (Up to 64 would be copied.)
+  # A hundred bytes of each request are kept, and keep the whole request. (Up to 64 would be
+  # copied.)
   @behaviour Arena.Shape
 
   @request_bytes 262_144

@@ -1,6 +1,6 @@
 defmodule Arena.Shapes.OwnTable do
   @moduledoc false
-  # Each worker fills a table of its own.
+  # Each worker fills a separate table.
   @behaviour Arena.Shape
 
   @per_step 100
@@ -11,7 +11,7 @@ defmodule Arena.Shapes.OwnTable do
   @impl true
   def step({table, n}), do: {fill(table, n), {table, n + @per_step}}
 
-  @doc "Rows with keys from `n` on; about how many bytes they take."
+  @doc "Inserts rows with keys from `n` on; returns their size, in about bytes."
   def fill(table, n) do
     for key <- n..(n + @per_step - 1),
         do: :ets.insert(table, {key, [key, key + 1, key + 2], "row"})
@@ -22,7 +22,7 @@ end
 
 defmodule Arena.Shapes.SharedTable do
   @moduledoc false
-  # The first worker owns the one big table, and all of them fill it.
+  # The first worker owns the one big table, and all workers fill the table.
   @behaviour Arena.Shape
 
   alias Arena.Shapes.OwnTable
@@ -33,10 +33,10 @@ defmodule Arena.Shapes.SharedTable do
 
   @impl true
   def step({id, table, n}) do
-    # Keys of its own; integers, so that rows cost the same in all workers.
+    # Separate keys for each worker; integers, so rows cost the same in all workers.
     {OwnTable.fill(table, id * 1_000_000_000 + n), {id, table, n + 100}}
   rescue
-    # The owner is dead, and the table with it.
+    # The owner is dead, and the table is gone.
     ArgumentError -> Process.sleep(20) && {1, {id, table, n}}
   end
 end

@@ -12,7 +12,7 @@ end
 
 defmodule Arena.Shapes.LargeMap do
   @moduledoc false
-  # One map that gets larger and larger.
+  # A map growing larger and larger.
   @behaviour Arena.Shape
 
   @per_step 500
@@ -30,7 +30,7 @@ end
 
 defmodule Arena.Shapes.Dictionary do
   @moduledoc false
-  # The process dictionary, which has an allocation of its own besides the heap.
+  # The process dictionary, an allocation separate from the heap.
   @behaviour Arena.Shape
 
   @per_step 200

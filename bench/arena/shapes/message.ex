@@ -1,7 +1,7 @@
 defmodule Arena.Shapes.Mailbox do
   @moduledoc false
-  # Clients that nobody slows down send to workers that are slow. The clients are not what leaks:
-  # they hold nothing, and are not registered.
+  # Unthrottled clients send to slow workers. The clients do not leak: a client holds
+  # nothing, and is not registered.
   @behaviour Arena.Shape
 
   alias Arena.{Leaker, Pace, Progress}
@@ -35,7 +35,7 @@ defmodule Arena.Shapes.Mailbox do
 
   defp send_to(pid, id) do
     for _ <- 1..@sent, do: send(pid, {:request, :lists.seq(1, 50)})
-    # Where nobody is any more, this is the count of one who is over anyway.
+    # For a dead receiver, this counts for a culprit that is over anyway.
     Progress.add(id, @sent_bytes)
     @sent_bytes
   end
@@ -43,8 +43,8 @@ end
 
 defmodule Arena.Shapes.Spawn do
   @moduledoc false
-  # Short-lived processes without end: each holds about 10 KB and lives for a second. They end with
-  # the worker that started them, and know nothing of OOM.
+  # Short-lived processes without end: each holds about 10 KB and lives for a second. The
+  # processes end with the worker that started them, and know nothing of OOM.
   @behaviour Arena.Shape
 
   @life_ms 1_000

@@ -11,7 +11,7 @@ defmodule Arena.Shapes.Burst do
 
   @impl true
   def step({bytes, held}) do
-    # All at the same moment.
+    # All workers at the same moment.
     Process.sleep(@quiet_ms - Integer.mod(System.monotonic_time(:millisecond), @quiet_ms))
     {bytes, {bytes, [:lists.seq(1, div(bytes, 16)) | held]}}
   end
@@ -19,7 +19,7 @@ end
 
 defmodule Arena.Shapes.Mixture do
   @moduledoc false
-  # All at once: each worker has its own shape, and one alone takes them in turn.
+  # All shapes at once: each worker has a shape, and a single worker takes the shapes in turn.
   @behaviour Arena.Shape
 
   alias Arena.Shape
@@ -28,7 +28,7 @@ defmodule Arena.Shapes.Mixture do
 
   @impl true
   def outside(job) do
-    # Each part's own, and clients for all of them.
+    # The outside of each part, and clients for all workers.
     for part <- [:socket, :mailbox], do: Shape.module(part).outside(job)
   end
 

@@ -12,7 +12,7 @@ end
 
 defmodule Arena.Shapes.OutputPort do
   @moduledoc false
-  # A program that does not read, and a port whose queue has no bound.
+  # A program that does not read, and a port with an unbounded queue.
   @behaviour Arena.Shape
 
   @bytes 65_536
@@ -38,7 +38,7 @@ end
 
 defmodule Arena.Shapes.Socket do
   @moduledoc false
-  # Iolists to a client that does not read, through a socket whose queue has (nearly) no bound.
+  # Iolists to a client that does not read, through a socket with a (nearly) unbounded queue.
   @behaviour Arena.Shape
 
   @bytes 65_536
@@ -59,7 +59,7 @@ defmodule Arena.Shapes.Socket do
     receive(do: (:listening -> :ok))
   end
 
-  # It keeps what it accepts, and never looks at it.
+  # Keeps every accepted socket, and never reads.
   defp accept(listener, sockets) do
     {:ok, socket} = :gen_tcp.accept(listener)
     accept(listener, [socket | sockets])

@@ -1,8 +1,8 @@
-# Growth that no kill of a worker of low priority can stop.
+# Growth no kill of a worker of low priority can stop.
 
 defmodule Arena.Shapes.Neighbour do
   @moduledoc false
-  # Another program in the same cgroup takes 60 % of what is not held of it, while the workers leak.
+  # Another program in the same cgroup takes 60 % of the memory not held, while the workers leak.
   @behaviour Arena.Shape
 
   alias Arena.{Job, Judge}
@@ -18,7 +18,7 @@ defmodule Arena.Shapes.Neighbour do
   @impl true
   def outside(job) do
     bytes = Job.of_the_rest(job, div(job.limit_bytes * 6, 10))
-    # tail keeps all of what has no line break.
+    # tail keeps all input without a line break.
     line =
       "exec 3>&1; sleep #{@after_ms / 1_000}; " <>
         "{ head -c #{bytes} /dev/zero; echo >&3; sleep #{job.seconds + 10}; } | tail -n 1 >/dev/null"
@@ -27,7 +27,7 @@ defmodule Arena.Shapes.Neighbour do
     spawn_link(fn -> take(line) end)
   end
 
-  # The line ends when it has it all; or the program has been ended.
+  # The line ends once the program has all its memory, or has been ended.
   defp take(line) do
     sh = System.find_executable("sh")
     port = Port.open({:spawn_executable, sh}, [:exit_status, args: ["-c", line]])
@@ -38,7 +38,7 @@ end
 
 defmodule Arena.Shapes.NeighbourAlone do
   @moduledoc false
-  # The same with workers that hold 1 MB each and do not grow.
+  # The same with workers holding 1 MB each without growth.
   @behaviour Arena.Shape
 
   alias Arena.Shapes.Neighbour
@@ -55,7 +55,7 @@ end
 
 defmodule Arena.Shapes.Protected do
   @moduledoc false
-  # The one that grows must not be killed. It takes 70 % of what is not held of the limit, and stops.
+  # The growing process must not be killed. It takes 70 % of the memory not held, and stops.
   @behaviour Arena.Shape
 
   @per_s 200_000_000
@@ -83,7 +83,7 @@ end
 
 defmodule Arena.Shapes.Unsupervised do
   @moduledoc false
-  # The same in a process that OOM does not know.
+  # The same in a process unknown to OOM.
   @behaviour Arena.Shape
 
   alias Arena.Shapes.Protected

@@ -1,6 +1,6 @@
-# Growth within one timeslice: a BIF that takes much and costs few reductions, in a loop that does not
-# come back to the GenServer's. No exit signal and no suspension reaches it before the slice is over,
-# and by then it may have taken gigabytes.
+# Growth within one timeslice: a BIF that takes much memory and costs few reductions, in a loop
+# without return to the GenServer's loop. No exit signal and no suspension reaches the process
+# before the end of the slice, and by then it may have taken gigabytes.
 
 defmodule Arena.Shapes.SliceRandom do
   @moduledoc false

@@ -1,6 +1,6 @@
 defmodule Rivals.Guards do
   @moduledoc false
-  # Who takes part, in the order of the table.
+  # The rivals, in the order of the table.
 
   # name: {title, an Arena.Guard and its argument}
   @guards [
@@ -12,11 +12,11 @@ defmodule Rivals.Guards do
     poll_10ms: {"GenServer, each 10 ms", {Rivals.Poll, {10, :allocated}}},
     rss_10ms: {"GenServer, each 10 ms, by RSS", {Rivals.Poll, {10, :resident}}},
     heap: {"max_heap_size, 35 % of the limit", {Rivals.HeapCap, 35}},
-    # As it is shipped.
+    # As shipped.
     oom: {"OOM", {Arena.WithOOM, []}}
   ]
 
-  # Only where it is asked for: each second is by the message memsup sends itself.
+  # Only on request: each second uses the message memsup sends to itself.
   @on_request [:memsup_1s]
 
   @notes """
@@ -30,7 +30,7 @@ defmodule Rivals.Guards do
   and kill one worker at a time. `max_heap_size` is set for every process, with `kill: true`.\
   """
 
-  @doc "What the rivals do, for those who read the table."
+  @doc "Describes the rivals, for readers of the table."
   @spec notes() :: String.t()
   def notes, do: @notes
 

@@ -1,7 +1,7 @@
 defmodule Rivals.HeapCap do
   @moduledoc false
-  # The VM's own bound for a heap (`+hmax` and `+hmaxk true`), for every process that is started
-  # from here on: the share of the limit that OOM gives its workers, too.
+  # The VM's bound for a heap (`+hmax` and `+hmaxk true`), for every process started from here on:
+  # the same share of the limit OOM gives its workers, too.
   @behaviour Arena.Guard
 
   alias Rivals.Plain

@@ -1,10 +1,10 @@
 defmodule Rivals.Largest do
   @moduledoc false
-  # Kills the largest process, as users do: by what process_info says is its memory. Only workers;
-  # supervisors, the canary and what belongs to the system are left alone, for a guard that killed
-  # those would end the VM itself. It knows no priorities.
+  # Kills the largest process, as users do: by its memory in process_info. Only workers;
+  # supervisors, the canary and system processes are left alone, for killing them would end the VM
+  # itself. Knows no priorities.
 
-  @doc "The workers of this supervisor may be killed."
+  @doc "Makes the workers of this supervisor killable."
   @spec killable(pid()) :: :ok
   def killable(supervisor), do: :persistent_term.put(__MODULE__, [supervisor | supervisors()])
 

@@ -1,11 +1,11 @@
 defmodule Rivals.Memsup do
   @moduledoc false
-  # OTP's own monitor, os_mon's memsup, and a handler that acts on both of its alarms.
+  # OTP's memory monitor, os_mon's memsup, and a handler acting on both of its alarms.
   #
-  # It compares with the memory of the host, of which the limit may be a small part. So its
-  # watermarks are set to what 80 % and 5 % (its defaults) of the limit are of the host. It looks
-  # once a minute, and that is as often as it can be told to. `:each_second` sends it the message
-  # it sends itself, which nobody documents: what memsup could do if it were asked to.
+  # memsup compares with the memory of the host; the limit may be a small part of the host. So its
+  # watermarks are set to the share of the host that 80 % and 5 % (its defaults) of the limit make
+  # up. memsup looks once a minute, the shortest interval it accepts. `:each_second` sends memsup
+  # the undocumented message memsup sends to itself: the best memsup could do on request.
   @behaviour Arena.Guard
 
   alias Rivals.{Alarms, Largest, Plain}
@@ -25,7 +25,7 @@ defmodule Rivals.Memsup do
 
     nil = Largest.kill()
     every_ms = if every == :each_second, do: 1_000, else: :memsup.get_check_interval()
-    # In place of the one that only logs.
+    # Replaces the handler that only logs.
     handlers = [{:alarm_handler, :swap}, {Alarms, every_ms}]
     :ok = apply(:gen_event, :swap_handler, [:alarm_handler | handlers])
     if every == :each_second, do: spawn_link(fn -> ask(every_ms) end)
@@ -43,8 +43,8 @@ end
 
 defmodule Rivals.Alarms do
   @moduledoc false
-  # Kills the largest worker when memsup raises an alarm, and again after each of its looks for as
-  # long as the alarm stands: memsup tells only of changes.
+  # Kills the largest worker when memsup raises an alarm, and again after each of memsup's looks
+  # while the alarm stands: memsup reports only changes.
   @behaviour :gen_event
 
   alias Rivals.Largest
@@ -52,7 +52,7 @@ defmodule Rivals.Alarms do
   @ours [:system_memory_high_watermark, :process_memory_high_watermark]
 
   @impl true
-  # What the handler before it knew comes along.
+  # The state of the replaced handler comes along.
   def init({every_ms, _alarms}), do: {:ok, {every_ms, []}}
 
   @impl true

@@ -1,6 +1,6 @@
 defmodule Rivals.Plain do
   @moduledoc false
-  # No guard: what OTP does alone. The supervisors of all rivals are its, too.
+  # No guard: OTP alone. All rivals use these supervisors, too.
   @behaviour Arena.Guard
 
   alias Rivals.Largest
@@ -8,7 +8,7 @@ defmodule Rivals.Plain do
   @impl true
   def start(_arg, _job), do: :ok
 
-  # A supervisor that gives up takes the VM with it, and the guard would get the blame for that.
+  # A supervisor giving up takes the VM down, and the guard would get the blame.
   @restarts [max_restarts: 1_000_000, max_seconds: 1]
 
   @impl true

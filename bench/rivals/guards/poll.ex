@@ -1,8 +1,8 @@
 defmodule Rivals.Poll do
   @moduledoc false
-  # The GenServer that users write: every so often it looks at the VM's memory and, above 80 % of
-  # the limit, kills the largest worker. At high priority, which not everybody thinks of. What it
-  # looks at is what the VM says it has allocated, or what the kernel says is resident.
+  # The GenServer users write: looks at the VM's memory at an interval and, above 80 % of the
+  # limit, kills the largest worker. Runs at high priority, which not every user thinks of. Looks
+  # at the memory the VM says is allocated, or the memory the kernel says is resident.
   @behaviour Arena.Guard
 
   use GenServer
@@ -23,7 +23,7 @@ defmodule Rivals.Poll do
 
   @impl GenServer
   def init({every_ms, what, most}) do
-    # There is nobody to kill yet; the modules it takes are loaded, as they are in a release.
+    # There is nobody to kill yet; the call loads the modules, as in a release.
     nil = Largest.kill()
     Process.send_after(self(), :look, every_ms)
     {:ok, {every_ms, what, most}}

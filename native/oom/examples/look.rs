@@ -1,6 +1,7 @@
-//! What OOM sees of this system, and what a sample costs: `cargo run --release --example look`.
+//! The limits OOM finds on this system, and the cost of a sample:
+//! `cargo run --release --example look`.
 //!
-//! The first argument is another root to find `/proc` and `/sys` under.
+//! The first argument is an alternative root for `/proc` and `/sys`.
 
 use std::time::Instant;
 

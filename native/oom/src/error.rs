@@ -1,4 +1,4 @@
-//! Errors of the sources. Each carries the file it happened at.
+//! Errors of the sources, each with the path of the file.
 
 use std::fmt;
 use std::io;
@@ -9,12 +9,12 @@ use std::path::PathBuf;
 pub enum SourceError {
     /// The file could not be opened or read.
     Io { path: PathBuf, error: io::Error },
-    /// The file was read and did not hold what its format promises.
+    /// The file was read and did not match its format.
     Malformed {
         path: PathBuf,
         expected: &'static str,
     },
-    /// The process was moved to another cgroup, so that other limits apply from now on.
+    /// The process was moved to another cgroup, so different limits apply from now on.
     Moved { path: PathBuf, cgroup: String },
 }
 

@@ -1,4 +1,5 @@
-//! A descriptor that wakes: rung by us, or by the kernel; and the wait on two of them.
+//! A descriptor that wakes a thread, rung by this process or by the kernel; and a wait on two of
+//! them.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -6,12 +7,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// An eventfd. It stays readable from the first ring until it is cleared.
+/// An eventfd. Stays readable from the first ring until cleared.
 #[derive(Debug)]
 pub(crate) struct Event(File);
 
 impl Event {
-    /// An error where the system has none, or no descriptor is left.
+    /// Fails where the system has no eventfd, or no descriptor is left.
     #[cfg(target_os = "linux")]
     pub(crate) fn new() -> io::Result<Self> {
         use std::os::fd::{FromRawFd, OwnedFd};
@@ -32,12 +33,12 @@ impl Event {
     }
 
     pub(crate) fn ring(&self) {
-        // It fails only where it has been rung 2^64 - 2 times.
+        // Fails only after 2^64 - 2 rings.
         let _ = (&self.0).write(&1u64.to_ne_bytes());
     }
 
     pub(crate) fn clear(&self) {
-        // It fails where it was not rung.
+        // Fails where nothing was rung.
         let _ = (&self.0).read(&mut [0; 8]);
     }
 
@@ -46,8 +47,8 @@ impl Event {
     }
 }
 
-/// Waits until one of the two is readable or gone, but not for longer than `at_most`; says of each
-/// whether it is.
+/// Waits until a descriptor is readable or gone, at most for `at_most`. Returns for each
+/// descriptor whether it is ready.
 #[cfg(target_os = "linux")]
 pub(crate) fn wait(
     one: BorrowedFd<'_>,
@@ -56,7 +57,7 @@ pub(crate) fn wait(
 ) -> [bool; 2] {
     use std::os::fd::AsRawFd;
 
-    // The kernel passes by a descriptor that is negative.
+    // The kernel ignores negative descriptors.
     let entry = |fd: Option<BorrowedFd<'_>>| libc::pollfd {
         fd: fd.map_or(-1, |fd| fd.as_raw_fd()),
         events: libc::POLLIN,
@@ -67,10 +68,10 @@ pub(crate) fn wait(
         tv_sec: libc::time_t::try_from(at_most.as_secs()).unwrap_or(libc::time_t::MAX),
         tv_nsec: at_most.subsec_nanos().into(),
     };
-    // SAFETY: `fds` and `time` outlive the call, and their number is that of the array; no signal mask
-    // is passed.
+    // SAFETY: `fds` and `time` outlive the call, and the number passed is the length of the array;
+    // no signal mask is passed.
     let ready = unsafe { libc::ppoll(fds.as_mut_ptr(), 2, &time, std::ptr::null()) };
-    // Interrupted by a signal, nothing is ready; the caller looks, and waits again.
+    // After a signal nothing is ready; the caller looks, and waits again.
     fds.map(|fd| ready > 0 && fd.revents != 0)
 }
 

@@ -1,8 +1,8 @@
 //! The floor: the headroom below which the guard acts at once.
 //!
-//! It is what a sampled guard cannot do without, and no more: what memory grows by between two
-//! looks at rest, and in the turn in which the growing processes are stopped. All that lies above
-//! it is decided by measured growth.
+//! The floor is as small as a sampled guard allows: the growth of memory between two looks at
+//! rest, and in the turn in which the growing processes are stopped. Above the floor the guard
+//! decides by measured growth.
 //!
 //! | limit   | floor    | used at the floor |
 //! |---------|----------|-------------------|
@@ -15,16 +15,16 @@
 
 const MIB: u64 = 1024 * 1024;
 
-/// What two cores take in one slice, the worst one measured (a flooded mailbox, 13 MB), twice.
+/// Growth on two cores in one slice, the worst measured (a flooded mailbox, 13 MB), twice.
 const SLICE_BYTES: u64 = 24 * MIB;
 
-/// A machine with more memory has more cores that grow at once.
+/// A machine with more memory has more cores growing at once.
 const CORES_SHARE: u64 = 128;
 
-/// A small limit cannot afford that.
+/// A small limit cannot afford the full floor.
 const SMALL_SHARE: u64 = 16;
 
-/// The headroom in bytes below which the guard acts at once, under this limit.
+/// Returns the headroom in bytes below which the guard acts at once, under this limit.
 #[must_use]
 pub fn floor_bytes(limit_bytes: u64) -> u64 {
     let most = SLICE_BYTES.saturating_add(limit_bytes / CORES_SHARE);

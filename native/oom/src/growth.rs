@@ -1,42 +1,42 @@
 //! How fast the working set grows, from timestamped samples.
 //!
 //! The rate is the median slope of the last three segments, each at least [`SEGMENT`] long. One
-//! odd sample, or one step as a garbage collection or a large binary makes it, bends at most two
-//! neighbouring segments, and those in opposite directions; growth counts once it has lasted for
-//! two segments. Sampled every millisecond a ramp is seen in full after 20 ms; sampled once a
-//! second, a segment is the stretch between two samples and it takes two seconds.
+//! odd sample, or one step (a garbage collection, a large binary), bends at most two neighbouring
+//! segments, in opposite directions. Growth counts once two segments show growth. Sampled every
+//! millisecond a ramp is seen in full after 20 ms. Sampled once a second, a segment is the stretch
+//! between two samples and detection takes two seconds.
 //!
-//! Steps further apart than a segment read as no growth here: one of them may be a collection, or a
-//! large binary. Many of them are growth all the same, of workers that sleep in between, and
-//! [`Growth::drift_bytes_per_s`] sees it within 1.2 s. Growth at hardware speed cannot wait for two
-//! segments: [`Growth::surge_bytes_per_s`] sees it within 4 ms. What is done about either (the
-//! throttle) harms nobody.
+//! Steps further apart than a segment read as no growth here: a single step may be a collection,
+//! or a large binary. Many steps are growth all the same, of workers that sleep in between, and
+//! [`Growth::drift_bytes_per_s`] sees the growth within 1.2 s. Growth at hardware speed cannot
+//! wait for two segments: [`Growth::surge_bytes_per_s`] sees it within 4 ms. The reaction to both
+//! (the throttle) harms nobody.
 
 use std::time::Duration;
 
 use crate::reading::Reading;
 
-/// The shortest stretch that is worth a slope: below it, single pages and single samples rule.
+/// The shortest stretch worth a slope: below it, single pages and single samples rule.
 pub const SEGMENT: Duration = Duration::from_millis(10);
 
 /// The stretch of a surge: short enough to stop growth at hardware speed in time, long enough that
 /// the kernel's batches of charges do not look like growth.
 const SURGE: Duration = Duration::from_millis(2);
 
-/// Less than this in both stretches of a surge is one step, however it falls upon the samples.
+/// Less growth in both stretches of a surge is one step, wherever the samples fall.
 const SURGE_BYTES: u64 = 2 << 20;
 
 /// The stretch of a trend: a turn of the throttle, in which growth comes and goes.
 const TREND: Duration = Duration::from_millis(60);
 
-/// Samples closer together than this tell nothing more and would push older ones out.
+/// Closer samples add nothing and would push older samples out.
 const SPACING: Duration = Duration::from_micros(500);
 
 /// A [`TREND`] of samples at [`SPACING`], and the two ends.
 const CAPACITY: usize = 160;
 
-/// The stretch of a drift: longer than what lies between two steps of a worker that takes one each
-/// 500 ms, and a wake-up that is late.
+/// The stretch of a drift: longer than the gap between two steps of a worker with a step each
+/// 500 ms, and a late wake-up.
 const DRIFT: Duration = Duration::from_millis(600);
 
 /// Samples for a drift need not be closer together.
@@ -51,7 +51,7 @@ struct Point {
     bytes: u64,
 }
 
-/// What the samples must have in common to be compared with one another.
+/// Identity of the limit: samples of different limits are not comparable.
 #[derive(Clone, Debug)]
 struct Subject(Reading);
 
@@ -80,13 +80,13 @@ impl Growth {
         Self::default()
     }
 
-    /// What was recorded is not comparable with what comes.
+    /// Forgets the past: the recorded samples are not comparable with coming samples.
     pub fn forget(&mut self) {
         self.past.clear();
         self.long_past.clear();
     }
 
-    /// Takes a sample in. Another limit than before, or none, forgets the past.
+    /// Records a sample. A changed limit, or none, forgets the past.
     pub fn record(&mut self, at: Duration, binding: Option<&Reading>) {
         let Some(reading) = binding else {
             self.subject = None;
@@ -116,15 +116,15 @@ impl Growth {
         self.twice(&self.past, SURGE, SURGE_BYTES)
     }
 
-    /// The same over the last two stretches of at least [`DRIFT`] each: growth in steps that lie far
-    /// apart, and on the whole goes on. It is known for a while longer than it lasts.
+    /// The same over the last two stretches of at least [`DRIFT`] each: continued growth in steps
+    /// far apart. A drift stays known for a while after its end.
     #[must_use]
     pub fn drift_bytes_per_s(&self) -> u64 {
         self.twice(&self.long_past, DRIFT, 0)
     }
 
-    /// The lesser slope of the last two stretches of at least this length, where both together have
-    /// grown by at least so much.
+    /// The lesser slope of the last two stretches of at least this length; 0 unless both together
+    /// have grown by `least_bytes`.
     fn twice<const N: usize>(&self, past: &Ring<N>, stretch: Duration, least_bytes: u64) -> u64 {
         let mut least = None;
         let mut end = self.newest;
@@ -145,8 +145,8 @@ impl Growth {
         0
     }
 
-    /// Bytes per second between now and a [`TREND`] ago, or as long ago as is known; negative when
-    /// the working set shrinks.
+    /// Bytes per second over the last [`TREND`], or over the known past where shorter; negative
+    /// when the working set shrinks.
     #[must_use]
     pub fn trend_bytes_per_s(&self) -> i64 {
         let mut oldest = self.newest;
@@ -227,7 +227,7 @@ impl<const N: usize> Ring<N> {
         self.pushed = 0;
     }
 
-    /// Unless the last one is closer than that.
+    /// Adds a point, unless the last point is closer than `spacing`.
     fn push(&mut self, point: Point, spacing: Duration) {
         if self.last().is_some_and(|last| point.at < last.at + spacing) {
             return;
@@ -431,7 +431,7 @@ mod tests {
             // It ends.
             assert_eq!(drifts(every, 2000).last(), Some(&0));
         }
-        // One step, or one climb that is over.
+        // One step, or one finished climb.
         assert!(drifts(1500, 3000).iter().all(|rate| *rate == 0));
         assert!(drifts(100, 500).iter().all(|rate| *rate == 0));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::watermarks::{PerLevel, TimeToExhaustion};
 
-/// How near the end is.
+/// The distance to the end, as a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Level {
@@ -48,8 +48,8 @@ impl<T: Copy> PerLevel<T> {
 
 /// How long a level must be clear before it is left.
 ///
-/// What costs lives is decided by the headroom and the growth of each sample, not by the level. The
-/// level turns work away and tells the user, and flapping would cost more than waiting: while the
+/// Kills are decided by the headroom and the growth of each sample, not by the level. The level
+/// turns work away and informs the user, and flapping would cost more than waiting: while the
 /// throttle slows growth, each of its turns comes near to critical again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold(pub PerLevel<Duration>);
@@ -64,15 +64,15 @@ impl Default for Hold {
     }
 }
 
-/// What the machine judges: one sample of the binding limit.
+/// One sample of the binding limit, to be judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Strain {
     pub limit_bytes: u64,
     pub headroom_bytes: u64,
     /// Headroom below which each level begins.
     pub begins: PerLevel<u64>,
-    /// Until the floor, at the present growth. Only growth that lasts counts, and
-    /// [`crate::growth::Growth`] has seen to that.
+    /// Time until the floor at the present growth. Only lasting growth counts, as ensured by
+    /// [`crate::growth::Growth`].
     pub time_to_exhaustion: Option<Duration>,
 }
 
@@ -82,7 +82,7 @@ pub struct Machine {
     level: Level,
     hold: Hold,
     times: TimeToExhaustion,
-    /// Since when each alarm level has been clear without a break.
+    /// The time since which each alarm level has been clear without a break.
     clear_since: [Option<Duration>; 3],
 }
 
@@ -101,13 +101,13 @@ impl Machine {
         self.level
     }
 
-    /// Other thresholds from now on; the level stays until the next sample.
+    /// Sets new thresholds; the level stays until the next sample.
     pub fn reconfigure(&mut self, hold: Hold, times: TimeToExhaustion) {
         self.hold = hold;
         self.times = times;
     }
 
-    /// Judges one sample; without a limit there is nothing to come near to.
+    /// Judges one sample; without a limit the level is normal.
     pub fn judge(&mut self, now: Duration, strain: Option<Strain>) -> Level {
         let Some(strain) = strain else {
             self.level = Level::Normal;
@@ -139,7 +139,7 @@ impl Machine {
         self.level
     }
 
-    /// Down as many steps as have each been clear for their hold.
+    /// The level reached going down past every level clear for its hold.
     fn descend(&self, now: Duration) -> Level {
         let mut level = self.level;
         while self.may_leave(level, now) {
@@ -165,8 +165,8 @@ fn out_of_time(times: &TimeToExhaustion, level: Level, strain: &Strain) -> bool 
     }
 }
 
-/// A tenth more headroom than where the level began, or half way to an empty limit where there
-/// is no such tenth.
+/// Whether headroom is a tenth above the beginning of the level, or half way to an empty limit
+/// where no such tenth exists.
 fn recovered(level: Level, strain: &Strain) -> bool {
     strain.begins.of(level).is_some_and(|begins| {
         let beyond = (begins / 10).min(strain.limit_bytes.saturating_sub(begins) / 2);

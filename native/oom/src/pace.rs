@@ -1,17 +1,17 @@
-//! How soon to look again.
+//! The time until the next look.
 //!
-//! The next look comes in a quarter of the time the floor is away at the worst growth to be
-//! expected: [`SUDDEN`], or what is measured if that is faster. So a node that sits still and bursts
-//! at full speed right after a look is seen at least three times on its way to the floor.
+//! The next look comes in a quarter of the time to the floor at the worst expected growth:
+//! [`SUDDEN`], or the measured growth if faster. So a node that sits still and bursts at full
+//! speed right after a look is seen at least three times on its way to the floor.
 //!
-//! While nothing moves, looks are never closer together than [`AT_REST`], however near the floor is:
-//! the floor is larger than what grows in that time, and a node that stands still must cost nothing.
-//! Where the source can ring a bell when usage grows, there are next to none: the thread sleeps, and
-//! looks each [`LISTENING`] for what the bell does not tell. And where no worker is registered there is
-//! nobody to be stopped in time, so that half of the time is left.
+//! While nothing moves, looks are never closer together than [`AT_REST`], however near the floor
+//! is: the floor is larger than the growth in that time, and a node at rest must cost nothing.
+//! Where the source can ring a bell when usage grows, looks are rare: the thread sleeps, and looks
+//! each [`LISTENING`] for changes without a bell. And where no worker is registered there is
+//! nobody to stop in time, so the next look comes in half of the time.
 //!
-//! What a node at rest costs is the number of these wake-ups: each takes some 50 us of CPU on a virtual
-//! machine, of which a look is 1 us (one file) to 20 us (all of them). Looks a second:
+//! The cost of a node at rest is the number of these wake-ups: each takes some 50 us of CPU on a
+//! virtual machine, of which a look is 1 us (one file) to 20 us (all files). Looks a second:
 //!
 //! | state                                 | polled | no workers | with a bell |
 //! |---------------------------------------|--------|------------|-------------|
@@ -26,16 +26,16 @@
 use std::fmt;
 use std::time::Duration;
 
-/// The steepest growth that was measured over 50 ms, in bytes per second: lists that grow as fast as two
+/// The steepest growth measured over 50 ms, in bytes per second: lists growing as fast as two
 /// cores can took 1.3 to 2.0 GB/s.
 pub const SUDDEN: u64 = 2_000_000_000;
 
-/// The least time between two looks while nothing moves. The floor is 28 MiB under 512 MiB: at
-/// [`SUDDEN`] that lasts 14 ms, of which two thirds are left when it is seen.
+/// The least time between two looks while nothing moves. The floor is 28 MiB under 512 MiB, which
+/// lasts 14 ms at [`SUDDEN`]; two thirds are left when the growth is seen.
 pub const AT_REST: Duration = Duration::from_millis(5);
 
-/// The time between two looks while a bell is up: for limits that move, for others that come near
-/// while the one that binds stands still, and for file pages that make way for other memory.
+/// The time between two looks while a bell is up: for moved limits, for limits coming near while
+/// the binding limit stands still, and for file pages making way for anonymous memory.
 pub const LISTENING: Duration = Duration::from_millis(250);
 
 /// Looks between now and the floor, at worst; and where there is no worker.
@@ -49,7 +49,7 @@ pub struct Pace {
     max: Duration,
 }
 
-/// The bounds asked for make no sense.
+/// The requested bounds make no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPace {
     min: Duration,
@@ -77,7 +77,7 @@ impl Default for Pace {
     }
 }
 
-/// What the pace depends on.
+/// The figures the pace depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Distance {
     pub headroom_bytes: u64,
@@ -85,7 +85,7 @@ pub struct Distance {
     pub growth_bytes_per_s: Option<i64>,
     /// The working set has moved since the last look.
     pub moves: bool,
-    /// There are workers, as far as is known.
+    /// There are workers, as far as known.
     pub workers: bool,
 }
 

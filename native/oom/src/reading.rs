@@ -1,6 +1,6 @@
-//! The figures that pass from the sources to the level machine and on to the BEAM.
+//! Figures passed from the sources to the level machine and on to the BEAM.
 //!
-//! A figure that is not known is `None`, never 0.
+//! An unknown figure is `None`, never 0.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::floor::floor_bytes;
 
-/// Which rule of the kernel (or of the user) a limit comes from.
+/// The rule of the kernel (or of the user) behind a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `memory.max` of a cgroup v2 level.
@@ -21,27 +21,27 @@ pub enum Kind {
     CgroupV1Memsw,
     /// MemAvailable against MemTotal of the host.
     Host,
-    /// RLIMIT_AS against our own address space.
+    /// RLIMIT_AS against the address space of this process.
     RlimitAs,
-    /// RLIMIT_DATA against our own data segment.
+    /// RLIMIT_DATA against the data segment of this process.
     RlimitData,
     /// Committed_AS against CommitLimit, in overcommit mode 2.
     Commit,
-    /// The `limit:` the user configured, against our own resident memory.
+    /// The `limit:` the user configured, against the resident memory of this process.
     Configured,
 }
 
-/// One limit and what counts against it, read at the same level.
+/// One limit and the usage counted against it, read at the same level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
     pub kind: Kind,
     pub limit_bytes: u64,
     pub usage_bytes: u64,
-    /// Of the usage, what the kernel takes back by itself before it kills: pages of files and
-    /// reclaimable slab, less what a working node needs of them. 0 where it is not in the usage to
-    /// begin with.
+    /// The part of the usage the kernel takes back by itself before it kills: file pages and
+    /// reclaimable slab, less the part a working node needs. 0 where usage excludes reclaimable
+    /// memory to begin with.
     pub reclaimable_bytes: u64,
-    /// Usage less that.
+    /// Usage less the reclaimable part.
     pub working_set_bytes: u64,
     /// The file the limit was read from; `None` for a configured limit.
     pub file: Option<Arc<Path>>,
@@ -50,14 +50,15 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Bytes left before the limit; 0 when it is passed.
+    /// Bytes left before the limit; 0 beyond the limit.
     #[must_use]
     pub fn headroom_bytes(&self) -> u64 {
         self.limit_bytes.saturating_sub(self.working_set_bytes)
     }
 
-    /// How far the working set is from the floor of this limit; negative beyond it. Limits are
-    /// compared by this: 300 MiB left of 24 GiB are nearer to trouble than 200 MiB left of 512.
+    /// Distance of the working set from the floor of the limit; negative beyond the floor. Limits
+    /// are compared by distance: 300 MiB left of 24 GiB are nearer to trouble than 200 MiB left of
+    /// 512.
     #[must_use]
     pub fn distance_bytes(&self) -> i128 {
         distance_bytes(self.limit_bytes, self.working_set_bytes)
@@ -87,10 +88,10 @@ pub struct Swap {
     pub usage_bytes: u64,
 }
 
-/// All that one look at the sources gave.
+/// The result of one look at the sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
-    /// The limit that is nearest to its floor; `None` when no source is usable.
+    /// The limit nearest to its floor; `None` when no source is usable.
     pub binding: Option<Reading>,
     /// Resident memory of this process.
     pub rss_bytes: Option<u64>,
@@ -100,24 +101,24 @@ pub struct Sample {
 
 /// Where samples come from: the system, or a test.
 ///
-/// A source never fails as a whole: what cannot be read is left out of the sample, and the
-/// reason can be taken with `take_problem`.
+/// A source never fails as a whole: unreadable figures are left out of the sample, and
+/// `take_problem` returns the reason.
 pub trait Source: Send {
     /// One look at everything. Called up to 1,000 times a second: no allocation when nothing
     /// has changed.
     fn sample(&mut self) -> Sample;
 
-    /// A cheap look: reads one file or two, allocates nothing, and says whether the usage that binds is
-    /// about what the last sample found. `false` whenever that may not be the whole truth. A
-    /// sample is due now and then all the same: limits move, and file pages can make way for other
-    /// memory while the usage stands still.
+    /// A cheap look: reads one file or two, allocates nothing, and returns whether the binding
+    /// usage is about the figure of the last sample. `false` whenever that may not be the whole
+    /// truth. Whole samples stay due now and then: limits move, and file pages can make way for
+    /// anonymous memory while usage stands still.
     fn unchanged(&mut self) -> bool {
         false
     }
 
-    /// Asks the system to ring a bell when the usage that binds has grown by this from now on, and says
-    /// whether one is up. Called at every look at rest; one may take some looks to hang up, and where
-    /// there can be none, or usage has come by it already, the answer is `false`.
+    /// Asks the system to ring a bell when the binding usage has grown by this step, and returns
+    /// whether a bell is up. Called at every look at rest. Hanging up a bell may take some looks.
+    /// Where no bell is possible, or usage has passed the step already, the answer is `false`.
     fn listen(&mut self, _step_bytes: u64) -> bool {
         false
     }
@@ -125,14 +126,14 @@ pub trait Source: Send {
     /// Takes the bell down, if one is up or on its way.
     fn deafen(&mut self) {}
 
-    /// What becomes readable when the bell rings that is up.
+    /// A descriptor, readable when the present bell rings.
     fn bell(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// Our own usage as measured elsewhere, for platforms where no file tells it.
+    /// The usage of this process as measured elsewhere, for platforms without a file for it.
     fn feed(&mut self, usage_bytes: u64);
 
-    /// A problem not reported before, if there is one.
+    /// Returns a problem not reported before, if any.
     fn take_problem(&mut self) -> Option<crate::error::SourceError>;
 }

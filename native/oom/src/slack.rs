@@ -1,15 +1,15 @@
-//! Memory that counts as used and yet is free to us: blocks inside the allocator's carriers,
-//! which the system does not get back but which are used before it is asked for more.
+//! Memory that counts as used and yet is free: blocks inside the allocator's carriers. The system
+//! does not get the blocks back, but the VM uses them before asking for more.
 //!
-//! Who counts only what the system sees stays critical for as long as carriers are fragmented,
-//! which may be for ever. So slack counts as headroom, within limits: it is not measured here but
-//! told from time to time, growth since then and the growth to come are taken from it, because
-//! growth of the working set shows that slack does not serve it, and near the end it is no comfort.
+//! A guard counting only the system's figures would stay critical as long as carriers are
+//! fragmented, possibly for ever. So slack counts as headroom, within limits. The VM tells the
+//! slack from time to time. Growth since then and expected growth are subtracted, because growth
+//! of the working set shows a need slack does not serve. Near the limit slack does not count.
 
 use crate::reading::Reading;
 use crate::watermarks::PerLevel;
 
-/// Longer than it takes from the first sign of a leak to the memory of its victims.
+/// Longer than the time from the first sign of a leak to the memory of its victims.
 const HORIZON_MS: u64 = 300;
 
 /// Slack as last measured, and the working set at that time.
@@ -28,7 +28,7 @@ impl Slack {
         }
     }
 
-    /// What is left of it: growth has used it up, or shows that it cannot be used.
+    /// Returns the remaining slack: growth has used slack up, or shows slack to be unusable.
     #[must_use]
     pub fn left(&self, reading: &Reading) -> u64 {
         let grown = reading
@@ -37,10 +37,10 @@ impl Slack {
         self.bytes.saturating_sub(grown)
     }
 
-    /// The headroom a level is judged by. Slack counts for what the present growth would leave of
-    /// it in [`HORIZON_MS`]: a leak at full speed takes new memory, whatever lies free. And with
-    /// less than half of the critical headroom left to the system, only that counts: the next
-    /// allocation may be one that slack cannot serve.
+    /// Returns the headroom a level is judged by. Slack counts less the present growth over
+    /// [`HORIZON_MS`]: a leak at full speed takes new memory even with blocks free. With less than
+    /// half of the critical headroom left to the system, slack does not count: slack may not serve
+    /// the next allocation.
     #[must_use]
     pub fn headroom(
         &self,

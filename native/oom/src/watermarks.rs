@@ -1,9 +1,8 @@
 //! Where the levels begin: bytes of headroom derived from a limit, and time to exhaustion.
 //!
-//! `Auto` follows the floor ([`crate::floor`]): `critical` and `high` begin there, and
-//! `elevated`, at which nobody loses anything, at twice the floor. A node that stands still above the
-//! floor is healthy, however full it is; whatever turns work away or costs lives before that goes by
-//! the time that growth leaves.
+//! `Auto` follows the floor ([`crate::floor`]): `critical` and `high` begin there, and `elevated`,
+//! at which nobody loses anything, at twice the floor. A node at rest above the floor is healthy,
+//! however full. Above the floor, refusals and kills go by the time to exhaustion.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,7 +17,7 @@ pub struct PerLevel<T> {
     pub critical: T,
 }
 
-/// How the headroom at which each level begins follows from a limit.
+/// How the beginnings of the levels follow from a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Watermarks {
     /// Derived from the floor; see the module's documentation.
@@ -32,7 +31,7 @@ pub enum Watermarks {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fractions(PerLevel<f64>);
 
-/// What is wrong with thresholds that were asked for.
+/// Errors in the requested thresholds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Invalid {
     /// A fraction is not a number between 0 (exclusive) and 1 (inclusive).
@@ -80,7 +79,7 @@ impl Watermarks {
             ("high", high),
             ("critical", critical),
         ] {
-            // NaN compares false with everything, so it lands here too.
+            // NaN compares false with everything, so NaN is refused here too.
             if !(got > 0.0 && got <= 1.0) {
                 return Err(Invalid::NotAFraction { level, got });
             }
@@ -132,12 +131,12 @@ fn left_of(limit: u64, fraction: f64) -> u64 {
 }
 
 /// Never the whole limit, or the level would have begun with nothing in use; and at least one
-/// byte, so that every level has begun when nothing is left.
+/// byte, so every level has begun when nothing is left.
 fn within(headroom: u64, limit: u64) -> u64 {
     headroom.clamp(1, limit.saturating_sub(1).max(1))
 }
 
-/// Time until the floor is reached, below which each level begins; zero switches one off.
+/// Time until the floor is reached, below which each level begins; zero switches a level off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeToExhaustion(PerLevel<Duration>);
 

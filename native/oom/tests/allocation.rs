@@ -1,5 +1,5 @@
-//! A sample and a cheap look allocate nothing while nothing changes. The only test in this file: the count is
-//! the whole process's.
+//! A sample and a cheap look allocate nothing while nothing changes. The only test in this file:
+//! the count is of the whole process.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

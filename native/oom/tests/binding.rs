@@ -1,4 +1,4 @@
-//! Which limit binds, and by which figures.
+//! The binding limit, and its figures.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

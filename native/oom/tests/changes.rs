@@ -1,4 +1,4 @@
-//! What happens while we run: limits change, files vanish and come back, the process is moved.
+//! Changes at run time: limits change, files vanish and come back, the process is moved.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -110,7 +110,7 @@ fn a_hierarchy_mounted_elsewhere_is_found_again() {
     tree.mounts(&[("/", "/cg", "cgroup2", "rw")]);
     std::fs::rename(tree.path("sys/fs/cgroup"), tree.path("cg")).unwrap();
     tree.write("cg/a/b/memory.max", "52428800\n");
-    // The same files under another name stay readable; only those that are gone tell.
+    // The same files under another name stay readable; only removed files are noticed.
     assert_eq!(source.sample().binding.unwrap().limit_bytes, 50 * MIB);
     let max = tree.path("cg/a/b/memory.max");
     std::fs::remove_file(&max).unwrap();
@@ -129,7 +129,7 @@ fn a_hierarchy_mounted_elsewhere_is_found_again() {
 
 #[test]
 fn files_that_appear_later_are_found() {
-    // The controller of memory is switched on for a cgroup that is there.
+    // The memory controller is switched on for an existing cgroup.
     let tree = Tree::v2("/a");
     let mut source = tree.source();
     assert_eq!(source.sample().binding.unwrap().kind, Kind::Host);
@@ -244,7 +244,7 @@ fn an_untaken_problem_is_kept_and_no_other_queues_behind_it() {
         .to_string()
         .contains("a/b/memory.max"));
     assert!(source.take_problem().is_none());
-    // The other one is still wrong, and has not been told.
+    // The remaining file is still wrong, and has not been reported.
     source.sample();
     assert!(source
         .take_problem()

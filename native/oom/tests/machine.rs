@@ -1,5 +1,5 @@
-//! The source on the machine itself. The only test in this file, and it works in a child process:
-//! moving a process to another cgroup moves all of its threads.
+//! The source on the machine itself. The only test in this file, run in a child process: moving a
+//! process to another cgroup moves all of its threads.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,7 +18,7 @@ const MEMORY: &str = "/sys/fs/cgroup/memory";
 const GROUP: &str = "OOM_TEST_GROUP";
 const MIB: u64 = 1 << 20;
 
-/// Removes the cgroups when the test ends, however it ends.
+/// Removes the cgroups at the end of the test, passed or failed.
 struct Group(PathBuf);
 
 impl Drop for Group {
@@ -90,11 +90,11 @@ fn child(group: &Path) {
     assert_eq!(binding.cgroup.as_deref(), Some(&*name("/a")));
     assert!(source.take_problem().is_some());
 
-    // One set nearer, while running.
+    // A nearer limit, set at run time.
     limit("a/inner", 200);
     assert_eq!(source.sample().binding.unwrap().limit_bytes, 200 * MIB);
 
-    // What we take shows where it is counted.
+    // Allocated memory shows in the binding cgroup.
     let before = source.sample().binding.unwrap().working_set_bytes;
     let block = std::hint::black_box(vec![1_u8; 64 << 20]);
     let after = source.sample().binding.unwrap().working_set_bytes;

@@ -1,5 +1,5 @@
-//! Properties of the parsers: no bytes make them panic, a cut never makes a wrong number, and
-//! what is written comes back.
+//! Properties of the parsers: no bytes cause a panic, a cut never makes a wrong number, and
+//! written values come back.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,7 +10,7 @@
 use oom::parse::{self, Limit, MemoryStat};
 use proptest::prelude::*;
 
-// Where the fuzzer begins, too.
+// The fuzzer's seeds.
 const SAMPLES: [&[u8]; 9] = [
     include_bytes!("../fuzz/seeds/limit/v1_unlimited"),
     include_bytes!("../fuzz/seeds/limit/v2_unlimited"),
@@ -67,7 +67,7 @@ fn no_other_figures<T: PartialEq + std::fmt::Debug>(part: Option<T>, whole: Opti
     }
 }
 
-/// Each figure of `part` is that of `whole`, or 0 as if its line were not there.
+/// Each figure of `part` equals the figure of `whole`, or is 0 as with a missing line.
 fn no_more_in_stat(part: Option<MemoryStat>, whole: Option<MemoryStat>) {
     let Some(part) = part else { return };
     let whole = whole.unwrap();

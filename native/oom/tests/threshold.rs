@@ -1,5 +1,5 @@
-//! The bell of a v1 cgroup, in a fake tree: a plain file takes the place of `cgroup.event_control`, and
-//! keeps what is written to it.
+//! The bell of a v1 cgroup, in a fake tree: a plain file takes the place of
+//! `cgroup.event_control`, and keeps the written text.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -30,14 +30,14 @@ fn sampled(tree: &Tree) -> SystemSource {
     source
 }
 
-/// Until the thread that registers is through, and a look has found it so.
+/// Waits until the registering thread has finished and a look has noticed.
 fn listens(source: &mut SystemSource, step: u64) {
     while !source.listen(step) {
         std::thread::yield_now();
     }
 }
 
-/// Where the threshold is that was registered last.
+/// The position of the threshold registered last.
 fn registered(tree: &Tree) -> u64 {
     let line = fs::read_to_string(tree.path(CONTROL)).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
@@ -53,7 +53,7 @@ fn is_hung_up_a_step_above_usage() {
     listens(&mut source, 4 * MIB);
     assert!(source.bell().is_some());
     assert_eq!(registered(&tree), 304 * MIB);
-    // It stays while usage is near it.
+    // The threshold stays while usage is near.
     tree.write(CONTROL, "0 0 0");
     tree.v1_level("a", 512 * MIB, 293 * MIB, 0);
     assert!(source.listen(4 * MIB));
@@ -129,7 +129,7 @@ fn there_is_none_where_usage_cannot_grow_to_it() {
 
 #[test]
 fn what_fails_is_none_and_not_said() {
-    // No such file, and one that cannot be opened for writing.
+    // No such file, and a file not open for writing.
     for directory in [false, true] {
         let tree = v1(512, 300);
         if directory {

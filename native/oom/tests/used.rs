@@ -1,4 +1,4 @@
-//! What of a cgroup's usage counts as used, which of its limits binds, and the cheap look.
+//! Used memory of a cgroup, the binding limit, and the cheap look.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +11,7 @@ mod tree;
 use oom::reading::{Kind, Source};
 use tree::{cgroup, Tree, MIB};
 
-/// A v2 group of 512 MiB with so much in it and this `memory.stat`, in MiB.
+/// A v2 group of 512 MiB with this usage and `memory.stat`, in MiB.
 fn v2(current: u64, stat: &[(&str, u64)]) -> Tree {
     let tree = Tree::v2("/a");
     tree.v2_level("a", "536870912", "max", current * MIB, 0);
@@ -19,7 +19,7 @@ fn v2(current: u64, stat: &[(&str, u64)]) -> Tree {
     tree
 }
 
-/// The same of v1.
+/// The same for v1.
 fn v1(current: u64, stat: &[(&str, u64)]) -> Tree {
     let tree = Tree::v1("/a");
     tree.v1_level("a", 512 * MIB, current * MIB, 0);
@@ -123,10 +123,10 @@ fn pages_that_are_mapped_taken_and_read_again_are_used() {
     // Read, not mapped: a backup.
     refaults(1_000_000, 0);
     assert_eq!(working_set(&mut source), 300);
-    // Mapped, by others in the group.
+    // Mapped, by foreign processes in the group.
     refaults(2_000_000, 1_000_000);
     assert_eq!(working_set(&mut source), 300);
-    // More than all of them in a moment, by ourselves.
+    // More than all pages in a moment, by this process.
     own(1_000_000);
     refaults(3_000_000, 2_000_000);
     assert_eq!(working_set(&mut source), 500);
@@ -146,7 +146,7 @@ fn v1_slab_grows_along_with_the_machines() {
         source.sample().binding.unwrap().reclaimable_bytes / MIB
     };
     assert_eq!(reclaimable(60, 1, 90), 0);
-    // Names; 5 MiB are what a node of this size needs.
+    // Names; a node of this size needs 5 MiB.
     assert_eq!(reclaimable(360, 301, 390), 296);
     // Buffers.
     assert_eq!(reclaimable(460, 401, 390), 300);
@@ -191,7 +191,7 @@ fn v1_kernel_memory_that_stands_at_the_limit_while_file_pages_go_is_used() {
         );
         headroom.push(source.sample().binding.unwrap().headroom_bytes() / MIB);
     }
-    // Believed at first, and known to be none in time.
+    // Credited at first, and disproved in time.
     assert!(headroom[0] > 250, "{headroom:?}");
     let known = headroom.iter().position(|mib| *mib < 60).unwrap();
     assert!(headroom[known] > 40, "{headroom:?}");
@@ -216,7 +216,7 @@ fn of_a_small_and_a_large_limit_the_one_nearer_to_its_floor_binds() {
 #[test]
 fn high_and_max_are_judged_each_by_its_own_floor() {
     let tree = Tree::v2("/a");
-    // The same working set; 32 MiB less to the floor of the higher limit do not make it nearer.
+    // The same working set; the limit with 32 MiB less to its floor is not nearer.
     tree.v2_level("a", "1073741824", "1069547520", 600 * MIB, 0);
     assert_eq!(tree.binding().kind, Kind::CgroupV2High);
     tree.v2_level("a", "1073741824", "1073741824", 600 * MIB, 0);
@@ -242,10 +242,10 @@ fn memory_and_swap_of_v1_are_a_limit_of_their_own() {
     );
     assert_eq!(binding.usage_bytes, 560 * MIB);
     assert_eq!(binding.working_set_bytes, 460 * MIB);
-    // What is left of swap is the same figure whichever binds.
+    // The remaining swap is the same for both limits.
     let swap = tree.sample().swap.unwrap();
     assert_eq!((swap.limit_bytes, swap.usage_bytes), (88 * MIB, 160 * MIB));
-    // Without swap in use they are equal, and memory is named.
+    // Without swap in use both are equal, and memory is named.
     memsw(&tree, 512, 400);
     assert_eq!(tree.binding().kind, Kind::CgroupV1);
 }
@@ -267,7 +267,7 @@ fn a_cheap_look_sees_what_the_binding_usage_does() {
     assert!(!source.unchanged());
     source.sample();
     assert!(source.unchanged());
-    // Small steps add up: it is the last sample that counts.
+    // Small steps add up: the last sample is the reference.
     for step in 1..=4 {
         usage(300 * MIB + 200 * 1024 + step * 50 * 1024);
         assert_eq!(source.unchanged(), step <= 2, "{step}");
@@ -280,7 +280,7 @@ fn a_cheap_look_near_the_limit_asks_for_our_own_as_well() {
     let mut source = tree.source();
     source.sample();
     assert!(source.unchanged());
-    // Pages of files make way: the usage stands still.
+    // File pages make way: usage stands still.
     tree.write("proc/self/statm", "25600 12900 100 5 0 5000 0\n");
     assert!(!source.unchanged());
 }

@@ -1,5 +1,5 @@
-//! The watcher allocates nothing from one sample to the next: when memory runs out, so does
-//! the memory to watch it with.
+//! The watcher allocates nothing from one sample to the next: out of memory, the watcher could not
+//! allocate either.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -21,18 +21,17 @@ thread_local! {
 /// Counts the allocations of each thread.
 struct Counting;
 
-// SAFETY: everything is handed to the system's allocator as it came. The counter is a
-// thread-local without a destructor that is initialised at compile time, so that reaching it
-// allocates nothing.
+// SAFETY: every call is handed unchanged to the system's allocator. The counter is a thread-local
+// without a destructor, initialised at compile time, so access to it allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are the ones asked for.
+        // SAFETY: the caller upholds the same requirements.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are the ones asked for.
+        // SAFETY: the caller upholds the same requirements.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -43,7 +42,7 @@ static ALLOCATOR: Counting = Counting;
 const WARM_UP: u64 = 20;
 const SAMPLES: u64 = 200;
 
-/// The system's source; tells how much was allocated from one sample to another.
+/// The system's source; reports the allocations between samples.
 struct Watched {
     source: SystemSource,
     samples: u64,
@@ -72,7 +71,7 @@ impl Source for Watched {
     }
 }
 
-/// Takes what it is told and keeps quiet.
+/// Accepts every message and does nothing.
 struct Deaf;
 
 impl Sink for Deaf {
@@ -91,7 +90,7 @@ impl Sink for Deaf {
 
 #[test]
 fn none_from_sample_to_sample() -> io::Result<()> {
-    // A limit that is far away, and one that is passed: ticks and all.
+    // A distant limit, and a passed limit: ticks and all.
     for limit_bytes in [None, Some(1_000_000)] {
         let (allocated, told) = channel();
         let options = Options {

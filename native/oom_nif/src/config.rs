@@ -20,7 +20,7 @@ mod atoms {
     }
 }
 
-/// What a watcher is started with.
+/// The decoded configuration of a watcher.
 pub(crate) struct Settings {
     pub(crate) watcher: Config,
     pub(crate) source: Options,
@@ -58,7 +58,7 @@ impl From<io::Error> for Refused {
     }
 }
 
-/// Every key may be missing or `nil`, which is its default.
+/// Every key may be missing or `nil`; then the default applies.
 pub(crate) fn decode(config: Term<'_>) -> Result<Settings, Refused> {
     if !config.is_map() {
         return Err(Refused::config("expected a map"));

@@ -1,7 +1,7 @@
 //! The NIF of OOM: decodes, calls the `oom` crate, encodes. No decisions are made here.
 //!
-//! Only NIFs that may wait (the first sample, the end of the thread) are dirty; the others
-//! read or write one word, or hand the thread a command.
+//! Only NIFs which may wait (the first sample, the end of the thread) are dirty; all remaining
+//! NIFs read or write one word, or hand the thread a command.
 
 mod config;
 mod owner;
@@ -21,7 +21,7 @@ mod atoms {
 
 rustler::init!("Elixir.OOM.Native");
 
-/// `{:ok, watcher}`, with a first report, or `{:error, {reason, message}}`.
+/// Returns `{:ok, watcher}`, with a first report, or `{:error, {reason, message}}`.
 #[rustler::nif(schedule = "DirtyIo")]
 fn watcher_start<'a>(env: Env<'a>, owner: LocalPid, config: Term<'a>) -> Term<'a> {
     let started = config::decode(config).and_then(|it| resource::start(env, owner, it));
@@ -93,7 +93,7 @@ fn watcher_priority_raised(watcher: ResourceArc<WatcherResource>) -> bool {
     watcher.watcher().shared().priority_raised()
 }
 
-/// The stub raises; that is how the other side learns that the library is not there.
+/// The Elixir stub raises, so a caller learns of a missing library.
 #[rustler::nif]
 fn loaded() -> bool {
     true

@@ -1,4 +1,4 @@
-//! The sink that sends messages to the process that owns the watcher.
+//! The sink sending messages to the owner of the watcher.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use rustler::{Atom, Encoder, LocalPid, OwnedEnv};
 use crate::atoms;
 use crate::report::ReportMap;
 
-/// Sends `{:oom_watch, kind, payload}`; lives on the watcher's thread, which the VM does not
-/// manage, so `send_and_clear` may be used.
+/// Sends `{:oom_watch, kind, payload}`. Lives on the watcher's thread, outside of the VM's
+/// management, so `send_and_clear` may be used.
 pub(crate) struct Owner {
     pid: LocalPid,
-    /// Reused, so that a message costs no allocation of an environment.
+    /// Reused, so a message costs no allocation of an environment.
     env: OwnedEnv,
 }
 
@@ -44,7 +44,7 @@ impl Sink for Owner {
     }
 
     fn problem(&mut self, error: &SourceError) {
-        // A closed owner is noticed with the next thing that matters, and by its monitor.
+        // A closed owner is noticed with the next important message, and by its monitor.
         let _ = self.send(atoms::problem(), error.to_string());
     }
 

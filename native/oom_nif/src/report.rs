@@ -1,4 +1,4 @@
-//! A report as a flat map (at most 32 keys); what is not known is `nil`.
+//! A report as a flat map (at most 32 keys); unknown figures are `nil`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl From<Kind> for SourceAtom {
     }
 }
 
-/// Bytes that become a binary.
+/// Bytes to be encoded as a binary.
 struct Bytes<'a>(&'a [u8]);
 
 impl Encoder for Bytes<'_> {

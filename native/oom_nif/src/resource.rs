@@ -1,9 +1,9 @@
-//! The resource that owns the watcher, and with it the thread.
+//! The resource owning the watcher, and with it the thread.
 //!
-//! The thread must be gone before the library is: a thread whose code is unmapped is a crash.
-//! The VM keeps the library mapped while a resource with a destructor lives, and the
-//! destructor, which drops the watcher, joins the thread. The owner's death only asks the
-//! thread to stop: that callback must not wait.
+//! The thread must end before the library is unmapped: a thread without its code crashes. The VM
+//! keeps the library mapped while a resource with a destructor lives, and the destructor drops the
+//! watcher, which joins the thread. The owner's death only asks the thread to stop: the `down`
+//! callback must not wait.
 
 use oom::source::SystemSource;
 use oom::watcher::{Command, SystemClock, Watcher};
@@ -22,7 +22,7 @@ impl WatcherResource {
         &self.watcher
     }
 
-    /// The clock the reports are dated by.
+    /// The clock of the reports' times.
     pub(crate) fn clock(&self) -> &SystemClock {
         &self.clock
     }

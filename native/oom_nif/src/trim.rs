@@ -1,8 +1,8 @@
 //! Hands the VM's cached, unused memory segments back to the operating system.
 //!
 //! Each scheduler keeps up to ten freed segments of any size. `erts_mseg_clear_cache` of the VM
-//! drops those of the calling scheduler and the shared ones. It is not part of any API: whether
-//! it may be called on this OTP release is decided in Elixir; here is only how.
+//! drops the segments of the calling scheduler and the shared segments. The function is not part
+//! of any API: Elixir decides whether this OTP release allows the call; this module only calls.
 #![allow(unsafe_code)]
 
 use std::mem::transmute;
@@ -18,8 +18,8 @@ pub(crate) fn supported() -> bool {
     clear_cache().is_some()
 }
 
-/// Says whether it was done: the VM has to export the function, and the caller has to be a
-/// normal scheduler.
+/// Returns whether the cache was cleared: the VM has to export the function, and the caller has to
+/// be a normal scheduler.
 pub(crate) fn clear_segment_cache() -> bool {
     let Some(clear_cache) = clear_cache() else {
         return false;

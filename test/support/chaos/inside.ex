@@ -1,7 +1,7 @@
 defmodule OOM.Test.Chaos do
   @moduledoc false
-  # Runs inside a limited VM: a tree made by chance, growth that comes and goes in it, a protected
-  # process that is asked all the time, and what must be true when all is quiet.
+  # Runs inside a limited VM: a random tree, growth coming and going, a protected process under
+  # constant questions, and the invariants of a calm node.
 
   alias OOM.Test.Chaos.Tree
 
@@ -11,7 +11,7 @@ defmodule OOM.Test.Chaos do
 
   defmodule Vault do
     @moduledoc false
-    # State that must not be lost, and whoever asks for it all the time.
+    # State that must not be lost, and a client asking all the time.
     use GenServer
 
     def start_link(arg), do: GenServer.start_link(__MODULE__, arg, name: __MODULE__)
@@ -29,7 +29,7 @@ defmodule OOM.Test.Chaos do
     end
   end
 
-  @doc "Starts what lasts for all the time: the notes, and what rings the canary."
+  @doc "Starts the lasting processes: the keeper of the notes, and the canary's client."
   @spec setup() :: pid()
   def setup do
     caller = self()
@@ -45,9 +45,9 @@ defmodule OOM.Test.Chaos do
     receive(do: ({:ready, ^pid} -> pid))
   end
 
-  # A supervisor that has something to report has seen a crash, and there are none but the library's.
-  # (`shutdown_error`: a group was being ended while the guard killed another one of it. That is said,
-  # and counts for nothing.)
+  # A supervisor with a report has seen a crash, and only the library's processes may crash.
+  # (`shutdown_error`: a group was ending while the guard killed a member. The supervisor reports
+  # the kill, and the report counts for nothing.)
   @doc false
   @spec log(:logger.log_event(), :logger.handler_config()) :: term()
   def log(%{msg: {:report, %{label: {:supervisor, what}, report: report}}}, _config) do
@@ -60,7 +60,7 @@ defmodule OOM.Test.Chaos do
 
   def log(_event, _config), do: :ok
 
-  @doc "A new tree, made from `seed`; the number of workers that must come back."
+  @doc "Starts a new tree, made from `seed`; returns the number of workers that must come back."
   @spec start(integer()) :: pos_integer()
   def start(seed) do
     caller = self()
@@ -136,7 +136,7 @@ defmodule OOM.Test.Chaos do
     end
   end
 
-  @doc "Lets some of the workers drop what they hold."
+  @doc "Lets some of the workers drop their data."
   @spec drop(integer()) :: :ok
   def drop(seed) do
     :rand.seed(:exsss, seed)
@@ -145,8 +145,8 @@ defmodule OOM.Test.Chaos do
   end
 
   @doc """
-  No growth any more. Waits until all is as it should be: what was held is back, what was given up
-  is released by hand and back. What is not so after a minute, in words.
+  Ends all growth. Waits until all is as expected: held workers are back, given up workers are
+  released by hand and back. Returns the deviations after a minute, in words.
   """
   @spec calm() :: %{
           broken: [String.t()],
@@ -213,11 +213,11 @@ defmodule OOM.Test.Chaos do
   defp children(supervisor) do
     :supervisor.which_children(supervisor)
   catch
-    # It ends just now.
+    # The supervisor is ending.
     :exit, _ -> []
   end
 
-  # What a supervisor that gives no ids has is counted by the names that must run.
+  # Children of a supervisor without ids are counted by the names that must run.
   defp lasts?(_supervisor, :undefined, :supervisor), do: true
   defp lasts?(_supervisor, :undefined, _), do: false
 
@@ -246,12 +246,12 @@ defmodule OOM.Test.Chaos do
     :ok
   end
 
-  @doc "What must not become more and more, with no tree running."
+  @doc "Returns the figures that must not grow, with no tree running."
   @spec holdings() :: %{atom() => non_neg_integer()}
   def holdings do
     for pid <- Process.list(), do: :erlang.garbage_collect(pid)
 
-    # What that has freed is kept by each scheduler for the next who asks.
+    # Each scheduler keeps the freed segments for the next request.
     for scheduler <- 1..System.schedulers_online() do
       {_, ref} = :erlang.spawn_opt(&OOM.Native.trim/0, [:monitor, scheduler: scheduler])
       receive do: ({:DOWN, ^ref, _, _, _} -> :ok)
@@ -268,7 +268,7 @@ defmodule OOM.Test.Chaos do
     }
   end
 
-  # What the VM's allocators have from the system, in use or not.
+  # Memory the VM's allocators have from the system, in use or not.
   defp carriers do
     for allocator <- :erlang.system_info(:alloc_util_allocators),
         {:instance, _, kinds} <- sizes(:erlang.system_info({:allocator_sizes, allocator})),
@@ -279,11 +279,11 @@ defmodule OOM.Test.Chaos do
         do: (sum -> sum + elem(figure, 1))
   end
 
-  # Of one that is off nothing is told.
+  # A disabled allocator has no figures.
   defp sizes(instances) when is_list(instances), do: instances
   defp sizes(_off), do: []
 
-  # The rows about processes that no longer are, once the library has had time to see to them.
+  # The rows about dead processes, once the library has had time to remove them.
   defp rows(tries) do
     :ok = OOM.Tree.Census.walk()
     rows = rows()
@@ -306,7 +306,7 @@ defmodule OOM.Test.Chaos do
         do: (sum -> sum + :ets.info(table, :size))
   end
 
-  @doc "Kills one of the library's processes; whether it was there."
+  @doc "Kills a process of the library; returns whether it was there."
   @spec crash(atom()) :: boolean()
   def crash(name) do
     case Process.whereis(name) do
@@ -331,7 +331,7 @@ defmodule OOM.Test.Chaos do
   @spec starts() :: non_neg_integer()
   def starts, do: :ets.lookup_element(__MODULE__, :starts, 2)
 
-  @doc "Waits until the limit that binds is this VM's own cgroup again."
+  @doc "Waits until the limit of this VM's cgroup binds again."
   @spec await_limit(pos_integer()) :: :ok | {:error, OOM.Snapshot.t()}
   def await_limit(bytes, deadline \\ nil) do
     # Missing files are looked for at every sixteenth sample, and at rest there is one a second.
@@ -344,7 +344,7 @@ defmodule OOM.Test.Chaos do
     end
   end
 
-  @doc "Notes how it stands, each 10 ms, for whoever has to find out why a VM is gone."
+  @doc "Notes the state each 10 ms, to find out why a VM is gone."
   @spec trace(Path.t()) :: pid()
   def trace(path) do
     :erlang.spawn_opt(
@@ -375,7 +375,7 @@ defmodule OOM.Test.Chaos do
     ArgumentError -> trace_on(file)
   end
 
-  @doc "Forgets the worst answer so far, and what was broken about it, after a stop of the whole VM."
+  @doc "Forgets the worst answer so far, and its violations, after a stop of the whole VM."
   @spec forget_worst() :: true
   def forget_worst, do: :ets.insert(__MODULE__, {:worst_us, 0})
 

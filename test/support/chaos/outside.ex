@@ -1,7 +1,7 @@
 defmodule OOM.Test.Chaos.Outside do
   @moduledoc false
-  # What is done to a VM from outside: its limit moves, it moves to another cgroup, its files vanish,
-  # its descriptors run out, its clock jumps, it stands still, other nodes come and go.
+  # Disturbances of a VM from outside: a moving limit, a move to another cgroup, vanishing files,
+  # no descriptors, a jumping clock, a stop, nodes coming and going.
 
   alias OOM.Test.{Cgroup, LimitedVM}
 
@@ -9,10 +9,10 @@ defmodule OOM.Test.Chaos.Outside do
   @faketime "/usr/lib/*/faketime/libfaketimeMT.so.1"
   @wall_file "chaos_wall_clock"
 
-  @doc "The command before `erl`: mounts of its own, and a clock that can be moved where there is one."
+  @doc "Returns the command before `erl`: separate mounts, and a movable clock where faketime exists."
   @spec through(Path.t()) :: String.t()
   def through(dir) do
-    # Moved to where nothing else of this machine is, so that files can vanish for this VM alone.
+    # Separate mounts, so files can vanish for this VM alone.
     own = "unshare --mount --propagation private env"
 
     case faketime() do
@@ -41,7 +41,8 @@ defmodule OOM.Test.Chaos.Outside do
   defp wall_file(dir), do: Path.join(dir, @wall_file)
 
   @doc """
-  Sets the limit of the VM's cgroup to something else that it fits in, and tells what.
+  Sets the limit of the VM's cgroup to `bytes`, or to its usage plus 200 MiB where larger;
+  returns the limit set.
   """
   @spec move_limit(Cgroup.t(), pos_integer()) :: pos_integer()
   def move_limit(cgroup, bytes) do
@@ -50,7 +51,7 @@ defmodule OOM.Test.Chaos.Outside do
     bytes
   end
 
-  @doc "Lets the VM see other files where its cgroup is: none, or ones of chance, until `show/1`."
+  @doc "Hides the files of the VM's cgroup behind no files, or random files, until `show/1`."
   @spec hide(LimitedVM.t(), Path.t(), :nothing | :garbage) :: :ok
   def hide(vm, dir, what) do
     fake = Path.join(dir, "fake_#{System.unique_integer([:positive])}")
@@ -65,13 +66,13 @@ defmodule OOM.Test.Chaos.Outside do
   end
 
   @spec show(LimitedVM.t()) :: :ok
-  # Files of it may be open still.
+  # Some files may still be open.
   def show(vm), do: in_mounts(vm, ["umount", "--lazy", vm.cgroup.path])
 
   defp in_mounts(vm, command),
     do: run("nsenter", ["--target", vm.os_pid, "--mount", "--" | command])
 
-  @doc "Takes all descriptors that are not in use, until `more_files/1`."
+  @doc "Takes all unused descriptors, until `more_files/1`."
   @spec no_more_files(LimitedVM.t()) :: :ok
   def no_more_files(vm), do: nofile(vm, length(files(vm)))
 

@@ -1,6 +1,6 @@
 defmodule OOM.Test.Chaos.Tree do
   @moduledoc false
-  # A tree made by chance: supervisors of every kind below each other, and what must run in it.
+  # A random tree: supervisors of every kind below each other, and the workers required to run.
 
   alias OOM.Test.Chaos.Worker
 
@@ -17,8 +17,8 @@ defmodule OOM.Test.Chaos.Tree do
   @oom_strategies [:one_for_one, :one_for_one, :rest_for_one, :one_for_all]
 
   @doc """
-  Children for the supervisor on top, and the names of the workers that must always come back.
-  What is made follows from the state of `:rand` in the calling process.
+  Returns children for the supervisor on top, and the names of the workers that must always come
+  back. The tree follows from the state of `:rand` in the calling process.
   """
   @spec make() :: {[Supervisor.child_spec()], [term()]}
   def make do
@@ -35,7 +35,7 @@ defmodule OOM.Test.Chaos.Tree do
     OOM.child_spec(spec, options ++ unit)
   end
 
-  # `lasting?`: whether its supervisors bring it back.
+  # `lasting?`: whether its supervisors bring the worker back.
   defp worker(path, lasting?) do
     restart =
       if lasting?, do: pick([:permanent, :permanent, :transient, :temporary]), else: :temporary

@@ -1,7 +1,7 @@
 defmodule OOM.Test.Chaos.Worker do
   @moduledoc false
-  # Grows when told to, in the way it is told, at a pace, and drops all when told to. Every start is
-  # noted under its name, and one that finds its name in use notes that.
+  # Grows on request, in the requested way and pace, and drops everything on request. Notes every
+  # start by name, and a name still in use.
 
   @tick_ms 10
 
@@ -12,7 +12,7 @@ defmodule OOM.Test.Chaos.Worker do
   @spec start_link(options()) :: {:ok, pid()}
   def start_link(options), do: :proc_lib.start_link(__MODULE__, :init, [self(), options])
 
-  @doc "For a Task.Supervisor: the same as a function that runs."
+  @doc "Runs the worker as a function, for a Task.Supervisor."
   @spec run(options()) :: no_return()
   def run(options) do
     note(options[:name])
@@ -51,7 +51,7 @@ defmodule OOM.Test.Chaos.Worker do
       {:EXIT, parent, reason} when parent == state.parent ->
         exit(reason)
 
-      # A worker of the user's that traps exits and leaves when it is asked to.
+      # A user's worker that traps exits and leaves on request.
       {:EXIT, _, reason} ->
         exit(reason)
 
@@ -109,7 +109,7 @@ defmodule OOM.Test.Chaos.Worker do
 
   defp grow(:mailbox, bytes, state) do
     for _ <- 1..max(div(bytes, 1_024), 1), do: send(self(), {:kept, List.duplicate(0, 60)})
-    # Its loop lets them lie.
+    # The loop never receives these messages.
     state
   end
 

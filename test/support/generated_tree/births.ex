@@ -1,6 +1,6 @@
 defmodule OOM.Test.GeneratedTree.Births do
   @moduledoc false
-  # Who was started when: all processes of a generated tree by their paths, and what must not be.
+  # A record of starts: all processes of a generated tree by their paths, and violations.
 
   @type t :: :ets.tid()
 

@@ -1,7 +1,7 @@
 defmodule OOM.Test.GeneratedTree.Leaf do
   @moduledoc false
-  # A worker of a generated tree. It notes its birth first thing, and what is wrong with it: that
-  # the one before it still lives, or that it is held and nobody asked for it.
+  # A worker of a generated tree. Notes its birth first of all, and violations: a predecessor
+  # still alive, or a start while held without a request.
 
   use GenServer
 
@@ -11,7 +11,7 @@ defmodule OOM.Test.GeneratedTree.Leaf do
   @spec start_link(map(), Births.t()) :: GenServer.on_start()
   def start_link(node, births), do: GenServer.start_link(__MODULE__, {node, births})
 
-  @doc "The same as a task."
+  @doc "Runs the same worker as a task."
   @spec task(map(), Births.t()) :: no_return()
   def task(node, births) do
     born(node, births)
@@ -35,7 +35,8 @@ defmodule OOM.Test.GeneratedTree.Leaf do
     Births.note(births, node.path, self())
     supervisor = hd(Process.get(:"$ancestors"))
 
-    # A strategy of a supervisor that does not know us starts those, too, when another one crashes.
+    # The strategy of a supervisor unknown to OOM also starts held children when a sibling
+    # crashes.
     if is_pid(supervisor) and Tree.kind(supervisor) == :oom and
          node.path in Holds.Down.ids(supervisor),
        do: Births.wrong(births, {:held, node.path})

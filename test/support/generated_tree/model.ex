@@ -1,10 +1,10 @@
 defmodule OOM.Test.GeneratedTree.Model do
   @moduledoc false
-  # What a generated tree is worth and what may become of it, as OOM's documentation and OTP's have
-  # it; pure, and knows nothing of how it is done.
+  # Ranks and fates in a generated tree, by the documentation of OOM and OTP; pure, and
+  # independent of the implementation.
   #
-  # `gone` are those that are not to be there: `:removed` with their specifications, or `:ended` and
-  # still listed. Of the `unsure` nothing can be said: what became of them depends on who was faster.
+  # `gone` are children which must be absent: `:removed` with their specifications, or `:ended`
+  # and still listed. The fate of the `unsure` depends on a race.
 
   alias OOM.Priority
   alias OOM.Test.GeneratedTree
@@ -26,7 +26,7 @@ defmodule OOM.Test.GeneratedTree.Model do
   def new(tree),
     do: %__MODULE__{index: for(node <- GeneratedTree.all(tree), into: %{}, do: {node.path, node})}
 
-  @doc "Who can be killed or protected by itself: workers and units, not what is in a unit."
+  @doc "Returns the subjects of a kill or protection: workers and units, not the members of a unit."
   @spec subjects(t()) :: [path()]
   def subjects(model) do
     for {path, node} <- model.index,
@@ -35,7 +35,7 @@ defmodule OOM.Test.GeneratedTree.Model do
         do: path
   end
 
-  @doc "What each of those that live is worth, by itself and by what goes down with it."
+  @doc "Returns the rank of each living subject, by itself and by the processes going down with it."
   @spec ranks(t(), %{path() => term()}) :: %{path() => Priority.rank()}
   def ranks(model, alive) do
     own =
@@ -66,7 +66,7 @@ defmodule OOM.Test.GeneratedTree.Model do
     end
   end
 
-  # The roots of all that goes down with one that is killed.
+  # The roots of all processes going down with a killed one.
   defp with_it(model, path) do
     node = model.index[path]
 
@@ -77,7 +77,8 @@ defmodule OOM.Test.GeneratedTree.Model do
     end
   end
 
-  # What the end of a significant one takes along: its supervisor, and what that one's takes.
+  # Everything the end of a significant child takes along: its supervisor, and whatever goes with
+  # the supervisor.
   defp all_below(model, path) do
     above = parent(path)
     supervisor = model.index[above]
@@ -96,7 +97,7 @@ defmodule OOM.Test.GeneratedTree.Model do
 
   defp ends?(node, supervisor), do: node.significant and supervisor.auto != :never
 
-  # As the strategy has it, in start order, and itself.
+  # The child and its siblings by the strategy, in start order.
   defp siblings(model, path) do
     case model.index[parent(path)] do
       %{kind: kind} when kind not in @static -> [path]
@@ -108,7 +109,7 @@ defmodule OOM.Test.GeneratedTree.Model do
 
   defp paths(node), do: Enum.map(node.children, & &1.path)
 
-  @doc "The roots of all that goes when these are killed for memory or crash."
+  @doc "Returns the roots of all that goes when these are killed for memory or crash."
   @spec taken(t(), [{path(), :memory | :crash}]) :: [path()]
   def taken(model, ended) do
     for effect <- effects(model, ended),
@@ -116,11 +117,11 @@ defmodule OOM.Test.GeneratedTree.Model do
         do: path
   end
 
-  @doc "After these were killed for memory, or crashed, in whatever order."
+  @doc "Returns the model after these were killed for memory, or crashed, in any order."
   @spec fall(t(), [{path(), :memory | :crash}]) :: t()
   def fall(model, ended) do
     effects = effects(model, ended)
-    # The highest last: what is started again is whole, whatever became of what is in it.
+    # The highest last: a restarted subtree is whole, whatever happened inside.
     resets = for {:reset, roots, why} <- effects, root <- roots, do: {root, why}
     resets = Enum.sort_by(resets, fn {root, _} -> -length(root) end)
 
@@ -132,8 +133,8 @@ defmodule OOM.Test.GeneratedTree.Model do
 
     model = Enum.reduce(resets, model, &reset/2)
 
-    # A significant one that fell both by itself and with others, or a supervisor that ended both
-    # for it and with others.
+    # A significant child which fell both by itself and with its siblings, or a supervisor which
+    # ended both for its child and with its siblings.
     for {:shutdown, path, by} <- effects,
         {root, _} <- resets,
         by == root or (path == root and model.index[path].restart == :transient),
@@ -142,7 +143,7 @@ defmodule OOM.Test.GeneratedTree.Model do
     end
   end
 
-  # To the last of the significant ones all the others have ended.
+  # The last significant child finds all its significant siblings ended.
   defp effects(model, ended) do
     temporary = for {path, _} <- ended, model.index[path].restart == :temporary, do: path
     then = Enum.reduce(temporary, model, &gone(&2, &1, :removed))
@@ -197,17 +198,17 @@ defmodule OOM.Test.GeneratedTree.Model do
 
   defp gone(model, path, gone), do: put_in(model.gone[path], gone)
 
-  # Down and started again, with all that it starts; the temporary ones are not.
+  # Down and started again, with all children except the temporary.
   defp reset({root, why}, model) do
     case {model.index[root].restart, model.gone[root]} do
       {:temporary, _} -> gone(model, root, :removed)
-      # It had ended before, and is no part of what is held; a strategy starts it all the same.
+      # Ended before, so not part of the hold; a strategy starts the child all the same.
       {_, :ended} when why == :memory -> model
       _ -> %{model | gone: Map.reject(model.gone, fn {path, _} -> below?(path, root) end)}
     end
   end
 
-  @doc "All that are to be there when nothing is held."
+  @doc "Returns all paths expected to be there when nothing is held."
   @spec expected(t()) :: [path()]
   def expected(model) do
     for {path, _} <- model.index,
@@ -216,7 +217,7 @@ defmodule OOM.Test.GeneratedTree.Model do
         do: path
   end
 
-  @doc "The list of children a static supervisor is to have, in start order."
+  @doc "Returns the expected children of a static supervisor, in start order."
   @spec listing(t(), path()) :: [path()]
   def listing(model, path),
     do: Enum.reject(paths(model.index[path]), &(model.gone[&1] == :removed))
@@ -224,7 +225,7 @@ defmodule OOM.Test.GeneratedTree.Model do
   @spec sure?(t(), path()) :: boolean()
   def sure?(model, path), do: not Enum.any?([path | above(path)], &(&1 in model.unsure))
 
-  @doc "After how many kills it is given up; `nil` where nothing is said."
+  @doc "Returns the kills after which the path is given up; `nil` where nothing is said."
   @spec max_kills(t(), path()) :: pos_integer() | nil
   def max_kills(model, path),
     do: Enum.find_value([path | above(path)], &model.index[&1].max_kills)
@@ -233,7 +234,7 @@ defmodule OOM.Test.GeneratedTree.Model do
   def below?(path, root), do: List.starts_with?(path, root)
 
   @spec highest(Priority.rank(), Priority.rank()) :: Priority.rank()
-  # An atom is more than any number.
+  # An atom is greater than any number.
   def highest(one, other), do: max(one, other)
 
   @spec lowest(Priority.rank(), Priority.rank()) :: Priority.rank()

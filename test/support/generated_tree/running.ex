@@ -1,11 +1,11 @@
 defmodule OOM.Test.GeneratedTree.Running do
   @moduledoc false
-  # A generated tree, started; and a look at it.
+  # Starts a generated tree, and looks at its processes.
 
   alias OOM.Test.GeneratedTree
   alias OOM.Test.GeneratedTree.{Births, Leaf}
 
-  # Well below what a test waits for, and above 0, so that a return is not a restart.
+  # Well below the waits of a test, and above 0, so a return is not a restart.
   @backoff [initial_ms: 1, max_ms: 5]
 
   @type t :: %{
@@ -16,12 +16,12 @@ defmodule OOM.Test.GeneratedTree.Running do
         }
   @type seen :: %{
           pids: %{GeneratedTree.path() => pid()},
-          # of those that give ids, in start order
+          # of supervisors with ids, in start order
           lists: %{GeneratedTree.path() => [GeneratedTree.path()]},
           twice: [GeneratedTree.path()]
         }
 
-  @doc "Linked to the caller. Each supervisor allows as many restarts as `restarts` says, or none."
+  @doc "Starts a tree, linked to the caller. Each supervisor allows `restarts` restarts, or none."
   @spec start(GeneratedTree.t(), %{GeneratedTree.path() => pos_integer()}) :: t()
   def start(tree, restarts) do
     births = Births.new()
@@ -31,7 +31,7 @@ defmodule OOM.Test.GeneratedTree.Running do
   end
 
   @doc false
-  # Of any node: what its child specification names.
+  # The start function in every node's child specification.
   @spec start_node(GeneratedTree.t(), term()) :: Supervisor.on_start()
   def start_node(%{kind: :worker} = node, {births, _}), do: Leaf.start_link(node, births)
 
@@ -42,7 +42,7 @@ defmodule OOM.Test.GeneratedTree.Running do
     end
   end
 
-  # What has no static children gets them each time it starts.
+  # A supervisor without static children gets its children at each start.
   defp start_supervisor(%{kind: :dynamic} = node, context) do
     {:ok, pid} =
       DynamicSupervisor.start_link([strategy: :one_for_one] ++ intensity(node, context))
@@ -77,7 +77,7 @@ defmodule OOM.Test.GeneratedTree.Running do
 
     PartitionSupervisor.start_link(
       [
-        # The last tree's may still be ending.
+        # The partitions of the last tree may still be ending.
         name:
           :"partitions_#{Enum.join(node.path, "_")}_#{:erlang.phash2(elem(context, 0), 1_000)}",
         partitions: length(children),
@@ -117,7 +117,7 @@ defmodule OOM.Test.GeneratedTree.Running do
   defp intensity(node, {_, restarts}),
     do: [max_restarts: Map.get(restarts, node.path, 0), max_seconds: 1_000]
 
-  # One of them may be killed meanwhile, and then it has not started.
+  # A kill during the start of the children means a failed start.
   defp populate(pid, node, start) do
     Enum.reduce_while(node.children, {:ok, pid}, fn child, ok ->
       case start.(child) do
@@ -151,7 +151,7 @@ defmodule OOM.Test.GeneratedTree.Running do
     if ours == [], do: spec, else: OOM.child_spec(spec, ours)
   end
 
-  @doc "What runs now; `nil` where it is just changing."
+  @doc "Returns the running processes; `nil` while the tree is changing."
   @spec look(t()) :: seen() | nil
   def look(running) do
     look(running.tree, running.pid, running, %{pids: %{}, lists: %{}, twice: []})
@@ -168,7 +168,7 @@ defmodule OOM.Test.GeneratedTree.Running do
     seen = put_in(seen.pids[node.path], pid)
     seen = put_in(seen.lists[node.path], Enum.map(children, &elem(&1, 0)))
 
-    # One that its supervisor does not know to be dead yet is not there.
+    # A dead child its supervisor has not noticed yet does not count.
     for {path, child} when is_pid(child) <- children, Process.alive?(child), reduce: seen do
       %{pids: pids} = seen when is_map_key(pids, path) ->
         %{seen | twice: [path | seen.twice]}
@@ -188,7 +188,7 @@ defmodule OOM.Test.GeneratedTree.Running do
   defp path(%{kind: :partition, path: path}, id, _child, _running), do: path ++ [id + 1]
   defp path(_static, id, _child, _running), do: id
 
-  @doc "What is held, with all that is down with it: the highest paths, and the hold of each."
+  @doc "Returns the held children, with all that is down with them: the highest paths, and the hold of each."
   @spec held(t()) :: [{GeneratedTree.path(), OOM.Held.t()}]
   def held(running) do
     for held <- OOM.held(),
@@ -200,7 +200,7 @@ defmodule OOM.Test.GeneratedTree.Running do
     :throw, :unknown -> held(running)
   end
 
-  @doc "How many restarts a supervisor remembers."
+  @doc "Returns the number of restarts a supervisor remembers."
   @spec restarts(pid()) :: non_neg_integer()
   def restarts(supervisor) do
     case :sys.get_state(supervisor) do

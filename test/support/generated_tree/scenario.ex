@@ -1,7 +1,7 @@
 defmodule OOM.Test.GeneratedTree.Scenario do
   @moduledoc false
-  # A generated tree under pressure: rounds of kills with returns between, and crashes; and what must
-  # hold whatever happens.
+  # A generated tree under pressure: rounds of kills with returns between, and crashes; and the
+  # invariants of every scenario.
 
   import ExUnit.Assertions
 
@@ -11,11 +11,12 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   alias OOM.Tree.Census
 
   @min_bytes 16_384
-  # A class above the last one's is not picked from until a measure has shown what that one gave back.
+  # The next higher class is not picked from until a measure has shown the memory the last class
+  # gave back.
   @next_ms 100
   @deadline_ms 10_000
 
-  @doc "Returns how many were killed."
+  @doc "Runs the scenario; returns the number of kills."
   @spec run(GeneratedTree.t(), non_neg_integer()) :: non_neg_integer()
   def run(tree, crashes) do
     Process.delete(__MODULE__)
@@ -30,7 +31,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
       restarts: restarts,
       kills: 0,
       settled?: true,
-      # who was there at the last walk, and what each was worth
+      # the processes at the last walk, and their ranks
       walked: {%{}, %{}},
       subjects: Model.subjects(model)
     }
@@ -52,14 +53,14 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     state.kills
   end
 
-  @doc "What was done in the last run, for whoever reads of its failure."
+  @doc "Returns the steps of the last run, to explain a failure."
   @spec history() :: String.t()
   def history,
     do: __MODULE__ |> Process.get([]) |> Enum.reverse() |> Enum.map_join("\n", &show/1)
 
   defp note(what), do: Process.put(__MODULE__, [what | Process.get(__MODULE__, [])])
 
-  # One that is significant would end its supervisor, and that is another story.
+  # A significant child would end its supervisor, which is another scenario.
   defp crashing(tree, count) do
     leaves =
       for %{kind: :worker, significant: false} = node <- GeneratedTree.all(tree), do: node.path
@@ -85,7 +86,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   end
 
   defp step(:round, state) do
-    # In some rounds nobody has looked since the last ones came back.
+    # In some rounds no walk has happened since the last returns.
     walked? = not state.settled? or :rand.uniform(5) > 2
     if walked?, do: Census.walk()
     seen = look(state)
@@ -117,7 +118,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     %{state | settled?: how == :but_given_up}
   end
 
-  # All that goes with who was killed went, as the strategies have it, and nobody else did.
+  # Everything going with the victims went, by the strategies, and nothing else did.
   defp only(state, taken, before, after_it) do
     for {path, pid} <- after_it.pids, Model.sure?(state.model, path) do
       if Enum.any?(taken, &Model.below?(path, &1)),
@@ -130,7 +131,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # One that is given up at the first kill, where no other hold of its supervisor takes it over.
+  # A child given up at the first kill, where no other hold of its supervisor covers it.
   defp stays_down(%{model: model} = state, killed, before, after_it) do
     for path <- killed,
         above = Model.parent(path),
@@ -142,13 +143,13 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # Everybody who can be killed is known, and for what it is worth; and nobody else.
+  # All killable processes are known, with their ranks; and no others.
   defp known(state, seen, ranks) do
     wrong =
       for {path, pid} <- seen.pids,
           Model.sure?(state.model, path),
           rank = Workers.rank(pid),
-          # Somebody it is bound to may make it worth more for a while (OOM.Bonds).
+          # A bond may raise a rank for a while (OOM.Bonds).
           ranks[path] == nil or OOM.Units.highest(rank, ranks[path]) != rank,
           do: {path, rank, ranks[path]}
 
@@ -158,7 +159,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   end
 
   defp figures(ranks, seen) do
-    # One that has come back since the walk is nobody's to pick yet.
+    # A process returned since the walk cannot be picked yet.
     for {path, _} <- ranks, pid = seen.pids[path], Workers.member?(pid), into: %{} do
       bytes = Enum.random([0, 1_000, 20_000, 50_000, 100_000, 300_000])
       Workers.sampled(pid, bytes, now(), :fresh)
@@ -181,7 +182,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     need = Enum.random([1, 50_000, 200_000, 1_000_000])
 
     case sample(state, message, need, now() + @next_ms) do
-      # Nobody is left who may be killed.
+      # No killable process is left.
       {[], _} ->
         []
 
@@ -193,13 +194,13 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # A supervisor that ends because of one of them is marked like them.
+  # A supervisor ended by a victim is marked like a victim.
   defp path(state, pid) do
     path = Births.path(state.running.births, pid)
     if path in state.subjects, do: path
   end
 
-  # What was there right before the kill, with it.
+  # The processes right before the kill, and the victims.
   defp sample(state, message, need, until) do
     before = look(state)
 
@@ -222,13 +223,13 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # Nobody who is protected, and nobody while those of a lower rank, who hold what was needed, live on. What
-  # one is worth may have changed since the walk, with others of its unit; either will do. Who was
-  # started since then need not be known.
+  # No protected process is killed, and none while lower ranks with enough memory live on. A rank
+  # may have changed since the walk, with the members of its unit; both values are accepted. A
+  # process started since the walk need not be known.
   defp in_order(state, victims, before, figures, need) do
     {known, ranks} = state.walked
     chosen = for pid <- victims, path = path(state, pid), do: path
-    # One of them may have come after the look.
+    # A victim may have started after the look.
     now = Model.ranks(state.model, Map.merge(before.pids, Map.new(chosen, &{&1, nil})))
 
     worth = fn path, choose ->
@@ -246,12 +247,12 @@ defmodule OOM.Test.GeneratedTree.Scenario do
             path not in chosen,
             Model.sure?(state.model, path),
             worth.(path, &Model.highest/2) < least,
-            # On its way already.
+            # Marked and leaving.
             not Victims.marked?(pid),
             Process.alive?(pid),
             do: {path, worth.(path, &Model.highest/2), figures[pid]}
 
-      # Those of a rank that together hold too little would be of no use.
+      # Processes of a rank with too little memory together would be of no use.
       for {rank, rows} <- Enum.group_by(left, &elem(&1, 1)),
           bytes = rows |> Enum.map(&elem(&1, 2)) |> Enum.sum(),
           bytes >= need do
@@ -266,7 +267,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
   defp crash(pid, :crash), do: GenServer.cast(pid, {:stop, :crash})
   defp crash(pid, :kill), do: Process.exit(pid, :kill)
 
-  # Those given up are just these, for the reason they give; and they come back when they are asked.
+  # Given up are exactly these, for the reported reason; released by hand, all come back.
   defp given_up(state) do
     for {path, %{ids: [id | _]} = held} <- Running.held(state.running) do
       assert held.state == :given_up
@@ -282,7 +283,7 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     settle(state, :all)
   end
 
-  # The lists of children are as before, nothing is there twice, and no restart was counted.
+  # The lists of children are as before, no process is there twice, and no restart was counted.
   defp unchanged(%{model: model} = state, seen) do
     assert seen.twice == []
 
@@ -309,7 +310,8 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # Until all that should be there are: `:all`, or but for those given up, or for all that are held.
+  # Waits until all expected processes are there: `:all`, or all but the given up, or all but the
+  # held.
   defp settle(state, but) do
     expected = Model.expected(state.model)
 

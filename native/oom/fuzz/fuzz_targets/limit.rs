@@ -1,5 +1,5 @@
 #![no_main]
-//! What is taken for a limit is one as a plain reading has it, and nothing of it is lost.
+//! Every accepted limit equals the number of a plain reading; no digits are lost.
 
 use libfuzzer_sys::fuzz_target;
 use oom::parse::{limit, Limit};

@@ -1,5 +1,5 @@
 #![no_main]
-//! The cgroups a process is in; their paths begin at the root, and a line that was cut off gives none.
+//! The cgroups of a process; paths begin at the root, and a truncated line gives no membership.
 
 use libfuzzer_sys::fuzz_target;
 use oom_fuzz::complete;

@@ -1,5 +1,5 @@
 #![no_main]
-//! The mounts; their paths begin at the root, and a line that was cut off gives none.
+//! The mounts; paths begin at the root, and a truncated line gives no mount.
 
 use libfuzzer_sys::fuzz_target;
 use oom_fuzz::complete;

@@ -1,5 +1,5 @@
 #![no_main]
-//! A number is what a plain reading has it to be, and nothing else is one.
+//! The parser accepts the same numbers as a plain reading, and nothing else.
 
 use libfuzzer_sys::fuzz_target;
 use oom_fuzz::only_number;

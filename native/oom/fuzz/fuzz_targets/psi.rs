@@ -1,5 +1,5 @@
 #![no_main]
-//! The pressure; a line that was cut off gives none, and a share is a number that is not negative.
+//! The pressure; a truncated line gives none, and a share is never negative.
 
 use libfuzzer_sys::fuzz_target;
 use oom_fuzz::complete;

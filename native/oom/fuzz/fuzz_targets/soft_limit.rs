@@ -1,5 +1,5 @@
 #![no_main]
-//! The limits of a process; a line that was cut off gives none.
+//! The limits of a process; a truncated line gives no limit.
 
 use libfuzzer_sys::fuzz_target;
 use oom_fuzz::complete;

@@ -1,5 +1,5 @@
 #![no_main]
-//! The figures of a `memory.stat`; a line that was cut off gives none.
+//! The figures of a `memory.stat`; a truncated line gives none.
 
 use libfuzzer_sys::fuzz_target;
 use oom::parse::{memory_stat_v1, memory_stat_v2};

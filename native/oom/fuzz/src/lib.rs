@@ -1,6 +1,6 @@
-//! What the targets hold the parsers against.
+//! Reference implementations for the fuzz targets.
 
-/// The lines that were written to their end. What comes after them must change nothing.
+/// The complete lines. Bytes after the last newline must change nothing.
 #[must_use]
 pub fn complete(bytes: &[u8]) -> &[u8] {
     let end = bytes
@@ -14,7 +14,7 @@ pub fn complete(bytes: &[u8]) -> &[u8] {
 #[must_use]
 pub fn only_number(bytes: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
-    // It would take a sign.
+    // `parse` would accept a sign.
     if text.starts_with('+') {
         return None;
     }

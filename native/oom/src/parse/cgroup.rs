@@ -1,4 +1,4 @@
-//! `/proc/self/cgroup`: which cgroup of each hierarchy the process is in.
+//! `/proc/self/cgroup`: the cgroup of the process in each hierarchy.
 
 use super::lines;
 
@@ -6,7 +6,7 @@ use super::lines;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership<'a> {
     controllers: &'a [u8],
-    /// As seen from our cgroup namespace: it can start with `/..` and hold colons.
+    /// As seen from our cgroup namespace: the path can start with `/..` and hold colons.
     pub path: &'a [u8],
 }
 
@@ -26,15 +26,15 @@ impl Membership<'_> {
     }
 }
 
-/// The lines that make sense; the others are passed over.
+/// The well-formed lines; malformed lines are skipped.
 pub fn memberships(bytes: &[u8]) -> impl Iterator<Item = Membership<'_>> {
     lines(bytes).filter_map(|line| {
-        // At most three fields: what follows the second colon is the path, colons and all.
+        // At most three fields: the path begins after the second colon and may hold colons.
         let mut fields = line.splitn(3, |byte| *byte == b':');
         let hierarchy = super::value::digits(fields.next()?)?;
         let controllers = fields.next()?;
         let path = fields.next().filter(|path| path.starts_with(b"/"))?;
-        // Only hierarchy 0 is the unified one.
+        // Only hierarchy 0 is the unified hierarchy.
         ((hierarchy == 0) == controllers.is_empty()).then_some(Membership { controllers, path })
     })
 }

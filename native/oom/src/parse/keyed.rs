@@ -1,10 +1,10 @@
-//! Files of `key value` lines. The order of the keys differs between kernels, so they are looked
+//! Files of `key value` lines. The order of the keys differs between kernels, so keys are looked
 //! up by name.
 
 use super::value::digits;
 use super::{fields, lines};
 
-/// The value of `key` in a file like `/proc/self/status`, where it has no unit: `key:\t123`.
+/// The value of `key` in a file like `/proc/self/status`, without a unit: `key:\t123`.
 #[must_use]
 pub fn plain_value(bytes: &[u8], key: &[u8]) -> Option<u64> {
     let rest = lines(bytes).find_map(|line| line.strip_prefix(key)?.strip_prefix(b":"))?;
@@ -22,12 +22,12 @@ pub fn kib_value(bytes: &[u8], key: &[u8]) -> Option<u64> {
         .and_then(kib)
 }
 
-/// What `/proc/meminfo` says of the things a limit can come from, in bytes.
+/// The figures of `/proc/meminfo` relevant for limits, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meminfo {
     pub total_bytes: Option<u64>,
     pub available_bytes: Option<u64>,
-    /// Slab that can be taken back, of the whole machine.
+    /// Reclaimable slab of the whole machine.
     pub slab_reclaimable_bytes: Option<u64>,
     pub swap_total_bytes: Option<u64>,
     pub swap_free_bytes: Option<u64>,
@@ -40,7 +40,7 @@ pub struct Meminfo {
 pub fn meminfo(bytes: &[u8]) -> Meminfo {
     let mut info = Meminfo::default();
     for line in lines(bytes) {
-        // The wanted keys start with M, S or C; most others are passed over by one byte.
+        // The wanted keys start with M, S or C; most lines are skipped by one byte.
         if !matches!(line.first(), Some(b'M' | b'S' | b'C')) {
             continue;
         }

@@ -1,8 +1,8 @@
 //! Readers of the kernel's files: bytes in, figures out, no IO.
 //!
-//! Three rules hold for all of them. No bytes make them panic. What is not understood is `None`,
-//! never 0. A line counts only when its newline is there: the kernel ends every line with one, so
-//! a line without it was cut off (a half-written file, a full buffer) and its number could be
+//! Three rules hold for all readers. No bytes make a reader panic. Unknown input is `None`, never
+//! 0. A line counts only with its newline: the kernel ends every line with a newline, so a line
+//! without a newline was cut off (a half-written file, a full buffer) and its number could be
 //! short of digits.
 
 mod cgroup;
@@ -21,7 +21,7 @@ pub use psi::psi;
 pub use stat::{memory_stat_v1, memory_stat_v2, MemoryStat};
 pub use value::{limit, number, Limit};
 
-/// The complete lines of a file, without their newlines.
+/// The complete lines of a file, without newlines.
 fn lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     bytes
         .split_inclusive(|byte| *byte == b'\n')

@@ -1,12 +1,12 @@
-//! `/proc/self/mountinfo`: what is mounted where, and which part of it.
+//! `/proc/self/mountinfo`: mounts, mount points and the visible part of each filesystem.
 
 use super::lines;
 
 /// One mount, its escapes undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount<'a> {
-    /// The directory of the filesystem that is the root of this mount; for a cgroup mount the
-    /// cgroup, as seen from our cgroup namespace.
+    /// The directory of the filesystem at the root of the mount; for a cgroup mount the cgroup, as
+    /// seen from our cgroup namespace.
     pub root: Vec<u8>,
     pub mountpoint: Vec<u8>,
     pub filesystem: &'a [u8],
@@ -14,7 +14,7 @@ pub struct Mount<'a> {
 }
 
 impl Mount<'_> {
-    /// Whether the filesystem itself (not this mount of it) has the option.
+    /// Whether the filesystem itself (not the mount) has the option.
     #[must_use]
     pub fn has_super_option(&self, option: &[u8]) -> bool {
         self.super_options
@@ -23,7 +23,7 @@ impl Mount<'_> {
     }
 }
 
-/// The mounts on lines that make sense; the others are passed over.
+/// The mounts on well-formed lines; malformed lines are skipped.
 pub fn mounts(bytes: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     lines(bytes).filter_map(mount)
 }

@@ -1,4 +1,4 @@
-//! What `/proc/self` says of our own memory and its limits.
+//! Memory and limits of this process from `/proc/self`.
 
 use super::value::{digits, Limit};
 use super::{fields, lines};
@@ -6,15 +6,15 @@ use super::{fields, lines};
 /// `/proc/self/statm`, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Statm {
-    /// The whole address space: the kernel's `total_vm`, which RLIMIT_AS is held against.
+    /// The whole address space: the kernel's `total_vm`, compared with RLIMIT_AS.
     pub size_pages: u64,
     pub resident_pages: u64,
-    /// `data_vm` plus the main stack: a little more than RLIMIT_DATA is held against.
+    /// `data_vm` plus the main stack: a little more than the figure compared with RLIMIT_DATA.
     pub data_pages: u64,
 }
 
-/// The one file whose figures have places instead of names: `size resident shared text lib data
-/// dt`. A process without an address space (exiting) shows zeros, which is no figure.
+/// The only file with positions instead of names: `size resident shared text lib data dt`. A
+/// process without an address space (exiting) shows zeros, which is no figure.
 #[must_use]
 pub fn statm(bytes: &[u8]) -> Option<Statm> {
     let mut fields = fields(lines(bytes).next()?).map(digits);
@@ -30,7 +30,7 @@ pub fn statm(bytes: &[u8]) -> Option<Statm> {
 
 /// Accesses of this process to memory that had to wait for a disk, from `/proc/self/stat`:
 /// `pid (name) state ppid pgrp session tty tpgid flags minflt cminflt majflt …`. The name may hold
-/// anything, a closing bracket too.
+/// any byte, a closing bracket too.
 #[must_use]
 pub fn major_faults(bytes: &[u8]) -> Option<u64> {
     let line = lines(bytes).next_back()?;
@@ -40,7 +40,7 @@ pub fn major_faults(bytes: &[u8]) -> Option<u64> {
     digits(fields(rest).nth(9)?)
 }
 
-/// The soft limit called `name` in `/proc/self/limits`: the one the kernel enforces.
+/// The soft limit called `name` in `/proc/self/limits`: the limit the kernel enforces.
 #[must_use]
 pub fn soft_limit(bytes: &[u8], name: &[u8]) -> Option<Limit> {
     let rest = lines(bytes).find_map(|line| line.strip_prefix(name)?.strip_prefix(b" "))?;

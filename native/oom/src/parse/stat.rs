@@ -1,27 +1,26 @@
-//! `memory.stat` of a cgroup: of what is charged to it, what the kernel could take back.
+//! `memory.stat` of a cgroup: the reclaimable part of the charged memory.
 
 use super::lines;
 use super::value::digits;
 
-/// The figures of one `memory.stat` that matter here. What a kernel does not show is 0, except
-/// where 0 would say something else.
+/// The relevant figures of one `memory.stat`. A figure the kernel does not show is 0, except where
+/// 0 would be misleading.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryStat {
-    /// Pages of files, used once or not for long, and used again. Shared memory and tmpfs are in
-    /// neither: their pages lie on the anonymous lists.
+    /// File pages used once or briefly (inactive), and used again (active). Shared memory and
+    /// tmpfs are in neither: their pages lie on the anonymous lists.
     pub inactive_file_bytes: u64,
     pub active_file_bytes: u64,
-    /// Pages of files that have to be written before they can be taken, and that are just being
-    /// written.
+    /// File pages that have to be written before reclaim, and file pages being written.
     pub dirty_bytes: u64,
     pub writeback_bytes: u64,
-    /// Pages of files (and of shared memory) that are mapped: program text, libraries.
+    /// Mapped file pages (and shared memory): program text, libraries.
     pub mapped_bytes: u64,
-    /// `None` on v1, which does not tell.
+    /// `None` on v1, which does not show slab.
     pub slab_reclaimable_bytes: Option<u64>,
-    /// Pages of files that were taken, and had to be read again; since the group exists.
+    /// File pages taken and read again, since the group exists.
     pub refaulted_pages: u64,
-    /// Accesses to mapped memory that had to wait for a disk; since the group exists.
+    /// Accesses to mapped memory that had to wait for a disk, since the group exists.
     pub major_faults: u64,
 }
 
@@ -36,7 +35,7 @@ pub fn memory_stat_v2(bytes: &[u8]) -> Option<MemoryStat> {
             b"file_writeback" => &mut stat.writeback_bytes,
             b"file_mapped" => &mut stat.mapped_bytes,
             b"slab_reclaimable" => stat.slab_reclaimable_bytes.insert(0),
-            // Before Linux 5.9 only pages of files were counted, without saying so.
+            // Before Linux 5.9 `workingset_refault` counted file pages only.
             b"workingset_refault_file" | b"workingset_refault" => &mut stat.refaulted_pages,
             b"pgmajfault" => &mut stat.major_faults,
             _ => return None,
@@ -44,8 +43,8 @@ pub fn memory_stat_v2(bytes: &[u8]) -> Option<MemoryStat> {
     })
 }
 
-/// A `memory.stat` of cgroup v1; `None` without `total_inactive_file`. Without `total_` the
-/// figures leave out the groups below, whose pages the usage counts.
+/// Parses a `memory.stat` of cgroup v1; `None` without `total_inactive_file`. Figures without
+/// `total_` leave out the groups below, whose pages the usage counts.
 #[must_use]
 pub fn memory_stat_v1(bytes: &[u8]) -> Option<MemoryStat> {
     memory_stat(bytes, |stat, key| {

@@ -1,4 +1,4 @@
-//! Files that hold one value.
+//! Files with one value.
 
 use super::lines;
 

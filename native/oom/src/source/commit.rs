@@ -1,5 +1,5 @@
-//! Committed_AS against CommitLimit. The kernel holds to it in overcommit mode 2 only; otherwise
-//! the two figures are there and mean nothing.
+//! Committed_AS against CommitLimit. The kernel enforces the limit in overcommit mode 2 only; in
+//! all other modes the two figures exist and mean nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Commit {
         Self { mode, binds: false }
     }
 
-    /// The mode hardly ever changes, so it is read here only.
+    /// The mode hardly ever changes, so only `refresh` reads the mode.
     pub(super) fn refresh(&mut self, look: &mut Look) {
         self.mode.refresh();
         self.binds = self.mode.get(look, "a number", parse::number) == Some(NEVER_OVERCOMMIT);

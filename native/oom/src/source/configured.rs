@@ -1,4 +1,4 @@
-//! The limit the user configured, against our own resident memory.
+//! The limit the user configured, against our resident memory.
 
 use super::own::Usage;
 use super::tightest::Tightest;
@@ -7,7 +7,7 @@ use crate::reading::{Kind, Reading};
 #[derive(Debug)]
 pub(super) struct Configured {
     limit_bytes: Option<u64>,
-    /// Our usage as measured elsewhere, where no file tells it.
+    /// Usage as measured elsewhere, where no file shows usage.
     fed_bytes: Option<u64>,
 }
 

@@ -11,12 +11,12 @@ use crate::error::SourceError;
 /// Larger than any file read at every sample: `memory.stat` and `meminfo` have 1 to 3 KiB.
 pub(super) const BUFFER_BYTES: usize = 8 << 10;
 
-/// What the sources share during a look: the buffer, and what went wrong.
+/// State shared by the sources during a look: the buffer, and the first problem.
 #[derive(Debug)]
 pub(super) struct Look {
     buffer: Box<[u8]>,
     problem: Option<SourceError>,
-    /// A file that used to be readable is not any more.
+    /// A formerly readable file is unreadable now.
     pub(super) lost: bool,
 }
 
@@ -29,7 +29,7 @@ impl Look {
         }
     }
 
-    /// Keeps the problem unless one is already waiting; says whether it did.
+    /// Keeps the problem unless a problem is already waiting; returns whether it was kept.
     pub(super) fn note(&mut self, problem: SourceError) -> bool {
         let free = self.problem.is_none();
         if free {
@@ -63,7 +63,7 @@ pub(super) struct KernelFile {
 }
 
 impl KernelFile {
-    /// Nothing is opened before the first read: files that are never needed cost no descriptor.
+    /// Opens nothing before the first read: unneeded files cost no descriptor.
     pub(super) fn new(path: PathBuf) -> Self {
         Self {
             path: path.into(),
@@ -77,12 +77,12 @@ impl KernelFile {
         Arc::clone(&self.path)
     }
 
-    /// There is no such file here, which need not be wrong: not every kernel has every file.
+    /// Whether the file does not exist, which need not be wrong: not every kernel has every file.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self.handle, Handle::Missing)
     }
 
-    /// Reads the file and lets `parse` find the figure. Troubles are noted in `look`, once.
+    /// Reads the file and lets `parse` find the figure. Notes a problem in `look`, once.
     pub(super) fn get<T>(
         &mut self,
         look: &mut Look,
@@ -113,7 +113,7 @@ impl KernelFile {
         }
     }
 
-    /// To be called now and then: tries what was missing again, lets go of what was replaced.
+    /// To be called now and then: retries missing files, closes replaced files.
     pub(super) fn refresh(&mut self) {
         if self.good {
             self.reported = false;
@@ -121,9 +121,9 @@ impl KernelFile {
         let stale = match &self.handle {
             Handle::Closed => false,
             Handle::Missing => true,
-            // The kernel's files answer ENODEV when they are gone; those of a fake tree go on
-            // giving their last content, with no name left. One that gives no figure may be what
-            // was mounted over the right one for a while.
+            // Kernel files answer ENODEV once gone. Files of a fake tree keep their last content,
+            // with no name left. A file without a figure may belong to a mount that covered the
+            // right file for a while.
             Handle::Open(file) => {
                 !self.good || file.metadata().map_or(true, |data| data.nlink() == 0)
             }

@@ -1,4 +1,4 @@
-//! The whole machine, as `/proc/meminfo` sees it: its memory and its swap.
+//! The whole machine, as `/proc/meminfo` shows it: memory and swap.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,14 +28,15 @@ impl Host {
         self.meminfo.path()
     }
 
-    /// MemAvailable is missing before Linux 3.14; the figures then are those that are there.
+    /// Reads `/proc/meminfo`. Without MemAvailable (before Linux 3.14) the figures come from the
+    /// remaining lines.
     pub(super) fn read(&mut self, look: &mut Look) -> Option<Meminfo> {
         self.meminfo.get(look, "a line MemTotal", |bytes| {
             Some(parse::meminfo(bytes)).filter(|info| info.total_bytes.is_some_and(|all| all > 0))
         })
     }
 
-    /// MemAvailable is what can be had without swapping, so the rest is the working set.
+    /// MemAvailable is the memory available without swapping, so the rest is the working set.
     pub(super) fn offer(&self, info: &Meminfo, best: &mut Tightest) {
         if let (Some(total), Some(used)) = (info.total_bytes, used_bytes(info)) {
             best.offer(Reading {

@@ -1,7 +1,7 @@
-//! Where the limits are: the system's files, and what the user configured.
+//! Where the limits are: the system's files, and the user's configuration.
 //!
-//! Each module below knows one kind of limit. All of them are asked at every sample, and the one
-//! that is nearest to its floor binds.
+//! Each module below knows one kind of limit. All are asked at every sample, and the limit nearest
+//! to its floor binds.
 
 mod cgroup;
 mod commit;
@@ -31,11 +31,11 @@ use crate::error::SourceError;
 use crate::parse;
 use crate::reading::{Kind, Psi, Reading, Sample, Source, Swap};
 
-/// Every so many samples the things that hardly ever change are looked at: resource limits, the
-/// overcommit mode, files that were missing.
+/// Rarely changing facts are read every so many samples: resource limits, the overcommit mode,
+/// missing files.
 const SAMPLES_PER_REFRESH: u32 = 16;
 
-/// What a `SystemSource` is made of.
+/// Settings of a `SystemSource`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where `/proc` and `/sys` are found; `/`, or a fake tree in a test.
@@ -61,9 +61,9 @@ pub struct SystemSource {
     look: Look,
     started: Instant,
     samples: u32,
-    /// Open files of our own, at most.
+    /// Upper bound of the open files of this process.
     descriptors: u64,
-    /// What the last sample found to bind.
+    /// The binding limit of the last sample.
     quiet: Option<Quiet>,
     own: Own,
     configured: Configured,
@@ -106,7 +106,7 @@ impl SystemSource {
         }
     }
 
-    /// The usage that counts against a limit of this kind, by one file.
+    /// Returns the usage counted against a limit of this kind, from one file.
     fn usage_bytes(&mut self, kind: Kind) -> Option<u64> {
         let look = &mut self.look;
         match kind {
@@ -147,7 +147,7 @@ impl Source for SystemSource {
         };
         let of_cgroup = self.cgroups.read(look, &mut around);
 
-        // From the specific to the general: of equals the first one binds.
+        // From the specific to the general: of equal limits the first binds.
         let mut best = Tightest::default();
         self.configured.offer(own, &mut best);
         self.rlimits.offer(look, own, &mut best);
@@ -161,7 +161,7 @@ impl Source for SystemSource {
         let binding = best.into_reading();
 
         let of_host = meminfo.as_ref().and_then(host::swap);
-        // A cgroup's swap goes with its memory; every other limit has the swap of the host.
+        // A cgroup's swap goes with its memory; all remaining limits have the swap of the host.
         let of_cgroup = of_cgroup.filter(|reading| binding.as_ref() == Some(reading));
         let of_cgroup = of_cgroup.and_then(|_: Reading| self.cgroups.swap(look));
         self.quiet = binding

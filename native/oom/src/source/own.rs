@@ -1,4 +1,4 @@
-//! What our own process has.
+//! Memory and descriptors of our process.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::file::{KernelFile, Look};
 use super::sys;
 use crate::parse;
 
-/// What this process has, in bytes.
+/// Memory of this process, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
     pub(super) address_space_bytes: u64,
@@ -43,19 +43,20 @@ impl Own {
         })
     }
 
-    /// The unit of `statm`, and of pages that were counted.
+    /// The unit of `statm` and of counted pages.
     pub(super) fn page_bytes(&self) -> u64 {
         self.page_bytes.unwrap_or(0)
     }
 
-    /// Open files, at most: the size of the table they are in, a power of two that never shrinks.
+    /// An upper bound of open files: the size of the descriptor table, a power of two that never
+    /// shrinks.
     pub(super) fn descriptors(&mut self, look: &mut Look) -> Option<u64> {
         self.status.get(look, "a line FDSize", |bytes| {
             parse::plain_value(bytes, b"FDSize")
         })
     }
 
-    /// Our own accesses to memory that had to wait for a disk, since we began.
+    /// Accesses to memory that had to wait for a disk, since the process began.
     pub(super) fn major_faults(&mut self, look: &mut Look) -> Option<u64> {
         self.stat.get(look, "twelve fields", parse::major_faults)
     }

@@ -1,4 +1,4 @@
-//! Whether anything has happened since the last sample, by one figure.
+//! Tells by one figure whether anything has happened since the last sample.
 
 use super::own::Usage;
 use crate::floor::floor_bytes;
@@ -12,13 +12,13 @@ const NOISE_BYTES: u64 = 128 * KIB;
 /// A whole machine is never as still as one VM: 3 MiB of 24 GiB.
 const MACHINE_NOISE_SHARE: u64 = 8192;
 
-/// A limit that binds and the usage that was last seen.
+/// The binding limit and its last seen usage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Quiet {
     kind: Kind,
     limit_bytes: u64,
     usage_bytes: u64,
-    /// Our own resident memory then.
+    /// Resident memory of this process at the time.
     rss_bytes: Option<u64>,
 }
 
@@ -26,7 +26,7 @@ impl Quiet {
     pub(super) fn new(reading: &Reading, own: Option<Usage>) -> Option<Self> {
         let (kind, limit_bytes) = (reading.kind, reading.limit_bytes);
         let usage_bytes = match kind {
-            // The reading may come from a file that costs more, or from no file.
+            // The reading may come from a dearer file, or from no file.
             Kind::RlimitAs | Kind::RlimitData | Kind::Configured => own_bytes(kind, own?)?,
             _ => reading.usage_bytes,
         };
@@ -46,7 +46,7 @@ impl Quiet {
         self.limit_bytes
     }
 
-    /// Whether so much used is what was seen.
+    /// Whether this usage equals the last seen usage, within noise.
     pub(super) fn holds(self, usage_bytes: u64) -> bool {
         let noise = match self.kind {
             Kind::Host | Kind::Commit => NOISE_BYTES.max(self.limit_bytes / MACHINE_NOISE_SHARE),
@@ -55,15 +55,15 @@ impl Quiet {
         usage_bytes.abs_diff(self.usage_bytes) <= noise
     }
 
-    /// Near the limit the usage says little: pages of files make way, and it stands still while
-    /// other memory grows. Our own then has to stand still as well; that of others in the cgroup
-    /// is seen by the next sample.
+    /// Whether usage is near the limit. There usage says little: file pages make way, and usage
+    /// stands still while anonymous memory grows. So the memory of this process has to stand still
+    /// as well; the next sample sees growth of foreign processes in the cgroup.
     pub(super) fn is_near(self, usage_bytes: u64) -> bool {
         let room = self.limit_bytes.saturating_sub(usage_bytes);
         room <= floor_bytes(self.limit_bytes)
     }
 
-    /// Whether so much of our own is what was seen.
+    /// Whether the resident memory of this process equals the last seen figure, within noise.
     pub(super) fn own_holds(self, own: Option<Usage>) -> bool {
         let now = own.map(|own| own.rss_bytes);
         now.zip(self.rss_bytes)
@@ -71,7 +71,7 @@ impl Quiet {
     }
 }
 
-/// What of our own counts against a limit of this kind, by `statm`.
+/// Returns the bytes of this process counted against a limit of this kind, by `statm`.
 pub(super) fn own_bytes(kind: Kind, own: Usage) -> Option<u64> {
     match kind {
         Kind::RlimitAs => Some(own.address_space_bytes),

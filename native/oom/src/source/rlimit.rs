@@ -1,4 +1,4 @@
-//! The resource limits set on our own process.
+//! The resource limits set on our process.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::tightest::Tightest;
 use crate::parse::{self, Limit};
 use crate::reading::{Kind, Reading};
 
-/// RLIMIT_AS and RLIMIT_DATA. They hardly ever change, so they are read at `refresh` only.
+/// RLIMIT_AS and RLIMIT_DATA. Both hardly ever change, so only `refresh` reads the limits.
 #[derive(Debug)]
 pub(super) struct Rlimits {
     limits: KernelFile,
@@ -52,9 +52,9 @@ impl Rlimits {
         }
     }
 
-    /// RLIMIT_DATA is held against `data_vm`: private writable mappings (the heap among them)
-    /// without the main stack. `VmData` of status is exactly that. The sixth figure of statm adds
-    /// the stack; it steps in where status has nothing, and errs on the safe side. Status costs
+    /// RLIMIT_DATA limits `data_vm`: private writable mappings (the heap among them) without the
+    /// main stack. `VmData` of status is exactly this figure. The sixth figure of statm adds the
+    /// stack. Where status has nothing, statm steps in and errs on the safe side. Status costs
     /// more than statm, and is read only when the limit is set.
     fn data_bytes(&mut self, look: &mut Look, own: Option<Usage>) -> Option<u64> {
         let exact = self.status.get(look, "a line VmData", |bytes| {

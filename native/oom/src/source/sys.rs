@@ -1,4 +1,4 @@
-//! The two things no file tells: asked of libc, and the only unsafe code of the sources.
+//! Two figures not found in any file, asked of libc; the only unsafe code of the sources.
 
 use std::path::Path;
 
@@ -9,15 +9,15 @@ pub(super) fn page_bytes() -> Option<u64> {
     u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)
 }
 
-/// The magic number of the filesystem that is visible at `path`; `None` where it cannot be asked.
+/// Returns the magic number of the filesystem visible at `path`; `None` on failure.
 #[cfg(target_os = "linux")]
 pub(super) fn filesystem_magic(path: &Path) -> Option<u32> {
     use std::os::unix::ffi::OsStrExt;
 
     let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
     let mut answer = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: `path` ends with a NUL and outlives the call; `answer` is large enough for what
-    // statfs writes, and is read only after it reported success, which means it filled it.
+    // SAFETY: `path` ends with a NUL and outlives the call; `answer` is large enough for the
+    // output of statfs, and is read only after statfs reported success, so after it was filled.
     let answer = unsafe {
         if libc::statfs(path.as_ptr(), answer.as_mut_ptr()) != 0 {
             return None;

@@ -2,12 +2,12 @@
 
 use crate::reading::Reading;
 
-/// Of equals the first offered wins, so offers go from the specific to the general.
+/// Of equal readings the first offered wins, so offers go from the specific to the general.
 #[derive(Debug, Default)]
 pub(super) struct Tightest(Option<Reading>);
 
 impl Tightest {
-    /// Says whether the reading is the tightest now.
+    /// Offers a reading; returns whether the reading is now the tightest.
     pub(super) fn offer(&mut self, reading: Reading) -> bool {
         let binds = self.has_room_for(reading.distance_bytes());
         if binds {

@@ -1,4 +1,4 @@
-//! From a sample to a report, and from a report to what is said about it. No threads, no clock.
+//! From a sample to a report, and from a report to messages. No threads, no clock.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -15,27 +15,27 @@ use crate::slack::Slack;
 use super::rest::{self, Rest};
 use super::{Config, Report, Shared, Sink, SinkClosed};
 
-/// A sample with less than so many times the critical time left is told, too, whatever the level:
-/// growth can be stopped for a moment before anything has to be lost.
+/// A sample with less than so many times the critical time left is told, too, at any level: the
+/// throttle can stop growth for a moment before anything has to be lost.
 const SOON: u32 = 3;
 
-/// Problems said after one sample; a source that has more can wait for the next.
+/// Problems told after one sample; further problems wait for the next sample.
 const PROBLEMS_AT_ONCE: usize = 8;
 
 /// A working set that changes by less than this between two looks does not move.
 const MOVES_BYTES: u64 = 512 << 10;
 
-/// Pages of files that make way for other memory change the working set at the same usage, too, but
+/// File pages making way for anonymous memory change the working set at the same usage, too, but
 /// not by so much from one look to the next.
 const ESTIMATE_BYTES: u64 = 32 << 20;
 
-/// Slower growth than this leaves time enough for everything that goes by headroom.
+/// Slower growth leaves enough time for all decisions by headroom.
 const COUNTS_BYTES_PER_S: i64 = 2_000_000;
 
-/// Limits that move, and what a cheap look does not see, are looked at this often at rest.
+/// Interval of whole looks at rest, for moved limits and changes a cheap look does not see.
 const WHOLE: Duration = Duration::from_millis(100);
 
-/// What stands still, and was acted on in vain for seconds, is told this often.
+/// Interval of ticks about memory at rest, after seconds of acting in vain.
 const TICKS_AT_REST: Duration = Duration::from_secs(1);
 
 fn used(sample: &Sample) -> Option<u64> {
@@ -45,8 +45,8 @@ fn used(sample: &Sample) -> Option<u64> {
         .map(|binding| binding.working_set_bytes)
 }
 
-/// What counts as reclaimable was judged anew, and no memory was taken or given back: a step of the
-/// working set that is no growth.
+/// Whether the estimate of reclaimable memory changed without any memory being taken or given
+/// back: a step of the working set without growth.
 fn estimate_moved(before: &Sample, now: &Sample) -> bool {
     let both = before.binding.as_ref().zip(now.binding.as_ref());
     both.is_some_and(|(before, now)| {
@@ -64,13 +64,13 @@ pub(super) struct Engine<S> {
     machine: Machine,
     slack: Option<Slack>,
     report: Report,
-    /// The level the sink knows of.
+    /// The level last told to the sink.
     announced: Level,
     /// The level was announced with the last sample.
     just_announced: bool,
     /// The working set has moved with the last sample.
     moves: bool,
-    /// When everything was last looked at.
+    /// When the last whole look took place.
     whole_at: Duration,
     rest: Rest,
     /// The source may be asked for a bell.
@@ -87,7 +87,7 @@ pub(super) struct Engine<S> {
 }
 
 impl<S: Source> Engine<S> {
-    /// `hears` tells whether the thread can wait for a bell of the source's.
+    /// `hears` tells whether the thread can wait for a bell of the source.
     pub(super) fn new(config: Config, source: S, hears: bool, shared: Arc<Shared>) -> Self {
         Self {
             source,
@@ -115,13 +115,13 @@ impl<S: Source> Engine<S> {
         self.source.feed(usage_bytes);
     }
 
-    /// Measured just now, at the working set of the last sample.
+    /// Records slack measured just now, at the working set of the last sample.
     pub(super) fn slack(&mut self, bytes: u64) {
         let binding = self.report.sample.binding.as_ref();
         self.slack = binding.map(|reading| Slack::new(bytes, reading.working_set_bytes));
     }
 
-    /// The next sample was asked for.
+    /// Notes a request for the next sample.
     pub(super) fn asked(&mut self) {
         self.asked = true;
     }
@@ -130,7 +130,7 @@ impl<S: Source> Engine<S> {
         self.workers = any;
     }
 
-    /// What to wait for besides the time.
+    /// The descriptor to wait for besides the interval.
     pub(super) fn bell(&self) -> Option<BorrowedFd<'_>> {
         self.source.bell()
     }
@@ -178,7 +178,7 @@ impl<S: Source> Engine<S> {
                 time_to_exhaustion(distance, Some(rate))
             })
         };
-        // A drift is known for longer than it lasts: the throttle goes by it, the level does not.
+        // A drift stays known after its end: the throttle goes by drift, the level does not.
         let left = left_at(fastest);
         let drift_left = left_at(i64::try_from(drift).unwrap_or(i64::MAX));
 
@@ -206,7 +206,7 @@ impl<S: Source> Engine<S> {
 
         let level = self.machine.judge(now, strain);
         let interval = match level {
-            // Critical by the time that is left may still be far away in bytes.
+            // Critical by time may still be far away in bytes.
             Level::Critical if self.moves => self.config.pace.min(),
             _ => self.config.pace.interval(distance),
         };
@@ -231,7 +231,8 @@ impl<S: Source> Engine<S> {
         self.shared.publish(&self.report);
     }
 
-    /// The interval, or at rest the one with a bell, where that is longer and there is one.
+    /// Returns the interval, or at rest the longer interval with a bell, where the source has a
+    /// bell.
     fn rest_of(
         &mut self,
         now: Duration,
@@ -263,7 +264,8 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Everything, or at rest what the last look found, if one cheap look says that it still holds.
+    /// Takes a whole look, or at rest repeats the last sample, if one cheap look confirms its
+    /// figures.
     fn look(&mut self, now: Duration) -> Sample {
         let due = self.moves || now.saturating_sub(self.whole_at) >= WHOLE;
         if !due && self.source.unchanged() {
@@ -273,7 +275,7 @@ impl<S: Source> Engine<S> {
         self.source.sample()
     }
 
-    /// Says what is new since the last time: a change of level, or a tick while critical.
+    /// Announces news: a change of level, or a tick while critical.
     pub(super) fn announce<K: Sink>(&mut self, sink: &mut K) -> Result<(), SinkClosed> {
         for _ in 0..PROBLEMS_AT_ONCE {
             let Some(problem) = self.source.take_problem() else {
@@ -286,7 +288,7 @@ impl<S: Source> Engine<S> {
             self.announced = self.report.level;
             self.just_announced = true;
         }
-        // Critical itself is the first thing to act on; ticks begin with the next sample.
+        // Critical itself is the first message to act on; ticks begin with the next sample.
         let acted_on = self.just_announced && self.report.level == Level::Critical;
         if (self.report.level == Level::Critical || self.soon())
             && !acted_on

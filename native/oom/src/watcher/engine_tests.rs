@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// An engine over a source, its sink, and what the sink heard.
+/// An engine over a source, its sink, and the messages to the sink.
 struct Rig {
     engine: Engine<FakeSource>,
     source: FakeSource,
@@ -36,7 +36,7 @@ fn rig(used: u64) -> Rig {
 }
 
 impl Rig {
-    /// One sample, `after` the last, of `used` bytes; what the sink heard of it.
+    /// Takes one sample of `used` bytes, `after` the last; returns the messages to the sink.
     fn step(&mut self, after: Duration, used: u64) -> Vec<Told> {
         self.now += after;
         self.source.set(Some(used));
@@ -150,7 +150,7 @@ fn ticks_before_critical_when_it_will_be_very_soon() {
     assert_eq!(told, [Told::Tick]);
     let report = rig.shared.latest().unwrap_or_default();
     assert_eq!(report.level, Level::High);
-    // None where it stands still.
+    // No ticks where memory stands still.
     for _ in 0..60 {
         rig.shared.ack();
         told = rig.step(MS, CALM + 180_000_000);
@@ -219,7 +219,7 @@ fn a_closed_sink_is_an_error() {
     assert_eq!(rig.engine.announce(&mut sink), Err(SinkClosed));
 }
 
-/// Looks each `interval` the engine asks for, until `until`; how many they were.
+/// Looks at every requested `interval` until `until`; returns the number of looks.
 fn looks_until(rig: &mut Rig, until: Duration, used: u64) -> usize {
     let mut looks = 0;
     while rig.now < until {
@@ -244,12 +244,12 @@ fn at_rest_it_sleeps_until_the_bell_rings() {
     // Four looks a second, whatever the distance.
     assert!(looks_until(&mut rig, SECOND * 12, NEAR) <= 41);
     assert_eq!(rig.source.steps().len(), 1);
-    // It rings: a look, and the pace of memory that moves.
+    // After a ring: a look, and the pace of moving memory.
     rig.engine.rang(rig.now);
     rig.step(MS, NEAR + 5_000_000);
     assert!(!rig.source.is_listening());
     assert!(rig.engine.interval() <= MS * 5);
-    // One that has not moved needs another bell, at once.
+    // Memory at rest needs another bell, at once.
     looks_until(&mut rig, SECOND * 20, NEAR + 5_000_000);
     assert_eq!(rig.source.steps().len(), 2);
     rig.engine.rang(rig.now);
@@ -288,7 +288,7 @@ fn without_workers_there_is_half_the_hurry() {
     assert_eq!(rig.engine.interval(), before * 2);
 }
 
-/// Given up: what stands still at critical is told now and then.
+/// Given up: memory at rest at critical is told now and then.
 #[test]
 fn at_rest_ticks_are_rare_and_growth_is_told_at_once() {
     let mut rig = rig(CRITICAL);

@@ -1,9 +1,9 @@
-//! What the thread waits on: commands, the source's bell, or the time.
+//! The thread's waiting place: for commands, the source's bell, or the time.
 //!
-//! An eventfd, or a condition variable where there is none, instead of a channel. A channel's receiver
-//! spins and yields before it sleeps, and on a machine with a full run queue, which is where we have
-//! to be quick, each yield gives the CPU away for a time slice. Besides, of several commands only the
-//! last of each kind matters, so nothing has to queue.
+//! An eventfd, or a condition variable where eventfd is missing, instead of a channel. A channel's
+//! receiver spins and yields before it sleeps. On a machine with a full run queue, where the
+//! watcher has to be quick, each yield gives the CPU away for a time slice. Besides, of several
+//! commands only the last of each kind matters, so nothing has to queue.
 
 use std::mem::take;
 use std::os::fd::BorrowedFd;
@@ -18,7 +18,7 @@ use crate::event::{self, Event};
 pub(super) struct Inbox {
     pending: Mutex<Pending>,
     arrived: Condvar,
-    /// `None` where no descriptor was to be had: then only commands and the time wake.
+    /// `None` where no descriptor was left: then only commands and the time wake the thread.
     event: Option<Event>,
 }
 
@@ -32,7 +32,7 @@ impl Default for Inbox {
     }
 }
 
-/// Commands that have not been obeyed yet, and whether the source's bell rang.
+/// Pending commands, and whether the source's bell rang.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Pending {
     pub(super) stop: bool,
@@ -64,12 +64,13 @@ impl Inbox {
         }
     }
 
-    /// Whether a bell can be waited for.
+    /// Whether the inbox can wait for a bell.
     pub(super) fn hears(&self) -> bool {
         self.event.is_some()
     }
 
-    /// What has been posted; waits for it or for the bell if need be, but not for longer than `at_most`.
+    /// Returns the posted commands; waits for a command or the bell if need be, at most for
+    /// `at_most`.
     pub(super) fn wait(&self, at_most: Duration, bell: Option<BorrowedFd<'_>>) -> Pending {
         let Some(event) = &self.event else {
             let mut pending = self.pending.lock();

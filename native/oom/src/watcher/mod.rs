@@ -1,10 +1,10 @@
-//! The thread that looks at memory and says when the level changes.
+//! The thread that looks at memory and tells when the level changes.
 //!
-//! [`Watcher::spawn`] takes the first sample on the calling thread, so that there is a report
-//! from the start, and then leaves the [`Source`] and the [`Sink`] to a thread of their own.
-//! What a sample means is decided in `engine`, without threads and with the time passed in;
-//! `rest` says when looks may become rare; `thread` obeys what it finds in its `inbox`; `report` is
-//! what both sides of it read.
+//! [`Watcher::spawn`] takes the first sample on the calling thread, so a report exists from the
+//! start, and then leaves the [`Source`] and the [`Sink`] to a new thread. `engine` judges
+//! samples, without threads and with the time passed in; `rest` says when looks may become rare;
+//! `thread` obeys the commands in its `inbox`; `report` holds the figures shared between the
+//! threads.
 
 mod engine;
 mod inbox;
@@ -27,7 +27,7 @@ pub use thread::Watcher;
 #[cfg(doc)]
 use crate::reading::Source;
 
-/// Everything that can be chosen about a watcher.
+/// The options of a watcher.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Config {
     pub watermarks: Watermarks,
@@ -36,13 +36,13 @@ pub struct Config {
     pub pace: Pace,
 }
 
-/// A monotonic clock. Passed in, so that tests need not wait.
+/// A monotonic clock. Passed in, so tests need not wait.
 pub trait Clock: Send {
     /// The time since some fixed moment.
     fn now(&self) -> Duration;
 }
 
-/// The clock of the system, from the moment it was made.
+/// The clock of the system, from its creation on.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -62,16 +62,16 @@ impl Clock for SystemClock {
     }
 }
 
-/// Where a watcher says what it sees. Called on the watcher's thread; must not block.
+/// The receiver of a watcher's messages. Called on the watcher's thread; must not block.
 pub trait Sink: Send {
-    /// The level is another than the one said before, which was normal to begin with.
+    /// The level differs from the level announced before (normal at the start).
     fn level_changed(&mut self, report: &Report) -> Result<(), SinkClosed>;
 
     /// The level is still critical, or will be very soon, and the previous tick has been
     /// acknowledged.
     fn tick(&mut self, report: &Report) -> Result<(), SinkClosed>;
 
-    /// A source has a problem it had not reported before.
+    /// A source has a problem not reported before.
     fn problem(&mut self, error: &SourceError);
 
     /// The thread ends by a panic: nothing is watched any more.
@@ -90,14 +90,14 @@ impl fmt::Display for SinkClosed {
 
 impl std::error::Error for SinkClosed {}
 
-/// What a watcher can be told while it runs. Each is followed by a sample at once.
+/// Commands to a running watcher. A sample follows each at once.
 #[derive(Clone, Copy, Debug)]
 pub enum Command {
-    /// Our own usage as measured elsewhere.
+    /// The usage of this process as measured elsewhere.
     Feed(u64),
-    /// How much of what we use is free inside the allocator, see [`crate::slack`].
+    /// Used bytes free inside the allocator, see [`crate::slack`].
     Slack(u64),
-    /// Whether there are workers. It is taken for granted until this says otherwise.
+    /// Whether there are workers. True until told otherwise.
     Workers(bool),
     Reconfigure(Config),
     Sample,

@@ -1,4 +1,4 @@
-//! What the watcher's thread shares with everybody else.
+//! Figures the watcher's thread shares with all threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 use std::time::Duration;
@@ -12,19 +12,19 @@ use crate::watermarks::PerLevel;
 /// Far longer than a reader needs, far shorter than a time slice.
 const READER_MAY_TAKE: Duration = Duration::from_micros(100);
 
-/// One sample and what was made of it.
+/// One sample and the conclusions from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub level: Level,
     pub sample: Sample,
     /// Headroom below which each level begins; `None` without a binding limit.
     pub begins: Option<PerLevel<u64>>,
-    /// What is left of the slack that was last told.
+    /// The remaining part of the last told slack.
     pub slack_bytes: Option<u64>,
     pub growth_bytes_per_s: Option<i64>,
     /// Growth over the last milliseconds; see [`crate::growth::Growth::surge_bytes_per_s`].
     pub surge_bytes_per_s: Option<u64>,
-    /// Growth in steps that lie far apart; see [`crate::growth::Growth::drift_bytes_per_s`].
+    /// Growth in steps far apart; see [`crate::growth::Growth::drift_bytes_per_s`].
     pub drift_bytes_per_s: Option<u64>,
     /// Growth over a turn of the throttle; see [`crate::growth::Growth::trend_bytes_per_s`].
     pub trend_bytes_per_s: Option<i64>,
@@ -38,8 +38,8 @@ pub struct Report {
     pub samples: u64,
 }
 
-/// The words of a running watcher that can be read, and the one that can be written, from
-/// anywhere.
+/// The state of a running watcher, readable from anywhere, and the acknowledgement of ticks,
+/// writable from anywhere.
 #[derive(Debug, Default)]
 pub struct Shared {
     pub(super) tick_outstanding: AtomicBool,
@@ -51,7 +51,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The last tick has been dealt with; while critical, the next sample brings another.
+    /// Acknowledges the last tick; while critical, the next sample brings another tick.
     pub fn ack(&self) {
         self.tick_outstanding.store(false, Ordering::Release);
     }
@@ -61,7 +61,7 @@ impl Shared {
         self.latest.lock().clone()
     }
 
-    /// The level of the last sample; never waits.
+    /// Returns the level of the last sample; never waits.
     #[must_use]
     pub fn level(&self) -> Level {
         let level = self.level.load(Ordering::Acquire);
@@ -76,21 +76,21 @@ impl Shared {
         self.samples.load(Ordering::Acquire)
     }
 
-    /// Whether the thread is there and watches.
+    /// Whether the thread is alive and watches.
     #[must_use]
     pub fn running(&self) -> bool {
         self.running.load(Ordering::Acquire)
     }
 
-    /// Whether the system let the thread have a better nice value than the rest of us.
+    /// Whether the system gave the thread a better nice value than the rest of the process.
     #[must_use]
     pub fn priority_raised(&self) -> bool {
         self.priority_raised.load(Ordering::Acquire)
     }
 
     pub(super) fn publish(&self, report: &Report) {
-        // A reader that lost its CPU inside the lock must not keep us from the next look: its
-        // successors get the figures of one sample before.
+        // A reader that lost its CPU inside the lock must not delay the next look: later readers
+        // get the figures of one sample before.
         if let Some(mut latest) = self.latest.try_lock_for(READER_MAY_TAKE) {
             *latest = Some(report.clone());
         }

@@ -1,40 +1,41 @@
-//! Whether memory stands still, so that looks may become rare; and how far it may move before it does
-//! not any more. No clock and no files.
+//! Whether memory stands still, so looks may become rare; and how far memory may move before looks
+//! become frequent again. No clock and no files.
 //!
 //! At rest the watcher asks its source to ring a bell once usage has grown by [`step_bytes`], and
-//! sleeps. The bell of a cgroup rings for file pages and for others in the group as well; where that
-//! happens again and again the watcher looks at its usual pace, which is then the cheaper of the two.
+//! sleeps. The bell of a cgroup rings for file pages and for foreign processes in the group as
+//! well. Where such rings repeat, the watcher looks at its usual pace, which is then cheaper.
 
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
 
-/// So long the working set has to stand still: longer than a level is held on its way down (0.5 s).
+/// Time the working set has to stand still: longer than the hold of a level on its way down
+/// (0.5 s).
 const SETTLES: Duration = Duration::from_secs(1);
 
-/// The same while critical: longer than all the guard waits for there (figures, victims, a trim).
+/// The same while critical: longer than all waits of the guard there (figures, victims, a trim).
 const SETTLES_CRITICAL: Duration = Duration::from_secs(2);
 
-/// A bell that rings sooner than this after it was hung up has saved nothing. To hang one up costs as
+/// A bell ringing sooner than this after hanging up has saved nothing. Hanging up a bell costs as
 /// much as some four looks.
 const SOON: Duration = Duration::from_millis(250);
 
-/// The working set stands still within this distance of where it was.
+/// The working set stands still within this distance.
 const STILL_BYTES: u64 = 2 * MIB;
 
-/// The least step. At the worst growth that was measured (2 GB/s) it lasts 2 ms, and what the kernel
-/// charges until it checks (128 pages on one CPU) and the wake-up about another one: less than the 5 ms
-/// that polling looks away for.
+/// The least step. At the worst measured growth (2 GB/s) the step lasts 2 ms, and the pages
+/// charged until the kernel checks (128 pages on one CPU) and the wake-up about 1 ms more: less
+/// than the 5 ms between two polls.
 const STEP_BYTES: u64 = 4 * MIB;
 
-/// Further away from the floor a larger part of the way to it is as good.
+/// Farther away from the floor a larger share of the distance is as good.
 const STEP_SHARE: u64 = 8;
 
 /// The kernel charges each CPU 64 pages in advance, which come and go without any growth.
 const BATCH_BYTES: u64 = 256 * 1024;
 
-/// How much usage may grow unseen `distance_bytes` away from the floor; `None` where what many CPUs have
-/// in advance is too much of that.
+/// Returns the bytes usage may grow unseen `distance_bytes` away from the floor; `None` where the
+/// advance charges of many CPUs are too large a part of the distance.
 pub(super) fn step_bytes(distance_bytes: u64, cpus: u64) -> Option<u64> {
     let share = distance_bytes / STEP_SHARE;
     let noise = cpus.saturating_mul(BATCH_BYTES);
@@ -42,17 +43,17 @@ pub(super) fn step_bytes(distance_bytes: u64, cpus: u64) -> Option<u64> {
     (noise <= share.max(2 * STEP_BYTES)).then_some(step)
 }
 
-/// The recent past of the working set, as far as rest is concerned.
+/// The recent past of the working set, for the decision about rest.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rest {
-    /// Where the working set was, and since when it has not been far from there.
+    /// The position of the working set, and the time since which it has stayed near.
     since: Option<(u64, Duration)>,
-    /// When the bell was hung up that is heard now.
+    /// When the present bell was hung up.
     heard_since: Option<Duration>,
 }
 
 impl Rest {
-    /// Takes a look in: the working set, if a limit binds.
+    /// Records a look: the working set, if a limit binds.
     pub(super) fn look(&mut self, now: Duration, working_set_bytes: Option<u64>) {
         let Some(bytes) = working_set_bytes else {
             *self = Self::default();
@@ -64,20 +65,20 @@ impl Rest {
         }
     }
 
-    /// Whether it has stood still for long enough.
+    /// Whether the working set has stood still for long enough.
     pub(super) fn is_calm(&self, now: Duration, critical: bool) -> bool {
         let settles = if critical { SETTLES_CRITICAL } else { SETTLES };
         self.since
             .is_some_and(|(_, since)| now.saturating_sub(since) >= settles)
     }
 
-    /// The bell is, or is not, up now.
+    /// Notes whether a bell is up now.
     pub(super) fn hears(&mut self, now: Duration, bell: bool) {
         self.heard_since = bell.then(|| self.heard_since.unwrap_or(now));
     }
 
-    /// The bell rang. Where it was up for a moment only, it takes as long as after a move until there
-    /// is another one.
+    /// Notes a ring. After a bell that was up for a moment only, the next bell waits as long as
+    /// after a move.
     pub(super) fn rang(&mut self, now: Duration) {
         let heard = self.heard_since.take();
         if heard.is_some_and(|since| now.saturating_sub(since) < SOON) {
@@ -147,15 +148,15 @@ mod tests {
         rest.rang(MS * 2249);
         assert!(!rest.is_calm(MS * 3248, false));
         assert!(rest.is_calm(MS * 3249, false));
-        // One that was up for longer may.
+        // A bell that was up for longer may be replaced at once.
         rest.hears(MS * 4000, true);
         rest.rang(MS * 4250);
         assert!(rest.is_calm(MS * 4250, false));
     }
 
     proptest! {
-        /// Usage that climbs again and again over whatever step there is: never more bells a second
-        /// than four, whatever the interval between two rings.
+        /// Usage climbing again and again over any step: never more than four bells a second, for
+        /// every interval between two rings.
         #[test]
         fn a_storm_of_rings_hangs_up_few_bells(gaps in prop::collection::vec(1u64..400, 1..200)) {
             let mut rest = Rest::default();
@@ -172,7 +173,8 @@ mod tests {
             prop_assert!(u128::from(bells) <= 4 * now.as_millis() / 1000 + 1);
         }
 
-        /// No step is smaller than what CPUs have in advance, nor larger than what is seen in time.
+        /// No step is smaller than the advance charges of the CPUs, nor larger than a step seen in
+        /// time.
         #[test]
         fn a_step_is_seen_in_time(distance in 0u64..1 << 44, cpus in 1u64..512) {
             if let Some(step) = step_bytes(distance, cpus) {

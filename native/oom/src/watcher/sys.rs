@@ -1,8 +1,8 @@
-//! The one call to the operating system the thread makes for itself.
+//! The only call to the operating system by the thread itself.
 #![allow(unsafe_code)]
 
-/// Asks for a better nice value for the calling thread, so that a full run queue does not keep
-/// the watcher from looking. Says whether it was granted; it takes CAP_SYS_NICE.
+/// Asks for a better nice value for the calling thread, so a full run queue does not keep the
+/// watcher from looking. Returns whether the system granted the request, which needs CAP_SYS_NICE.
 #[cfg(target_os = "linux")]
 pub(super) fn raise_priority() -> bool {
     const NICE: libc::c_int = -10;

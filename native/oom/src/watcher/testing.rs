@@ -1,4 +1,4 @@
-//! A source and a sink that tests hold the other end of.
+//! A source and a sink for tests, each with a handle on the far end.
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::{Clock, Report, Sink, SinkClosed};
 
 pub(super) const LIMIT: u64 = 1_000_000_000;
 
-/// The clock that moves when told to.
+/// A clock that moves only when told to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FakeClock(Arc<Mutex<Duration>>);
 
@@ -38,14 +38,14 @@ struct Script {
     used: Option<u64>,
     problems: usize,
     panics: bool,
-    /// The steps it was asked to ring at; the last one while the bell is up.
+    /// The requested steps; the last step while the bell is up.
     steps: Vec<u64>,
     step: Option<u64>,
-    /// There is no bell to be had.
+    /// No bell is available.
     mute: bool,
 }
 
-/// A source of one configured limit, and the test's hold on it.
+/// A source of one configured limit, and the test's handle on the source.
 #[derive(Clone, Debug)]
 pub(super) struct FakeSource(Arc<Mutex<Script>>, Option<Arc<Event>>);
 
@@ -74,7 +74,7 @@ impl FakeSource {
         self.0.lock().mute = true;
     }
 
-    /// The steps it was asked to ring at, each once while a bell was up.
+    /// The requested steps, each once while a bell was up.
     pub(super) fn steps(&self) -> Vec<u64> {
         self.0.lock().steps.clone()
     }
@@ -151,7 +151,7 @@ impl Source for FakeSource {
     }
 }
 
-/// What a sink was told.
+/// A message to the sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Level(Level),
@@ -160,7 +160,7 @@ pub(super) enum Told {
     Died,
 }
 
-/// A sink that passes on what it is told; closed once the test drops the other end.
+/// A sink that passes every message on. Closed once the test drops the receiver.
 #[derive(Debug)]
 pub(super) struct FakeSink(Sender<Told>);
 

@@ -1,4 +1,4 @@
-//! The thread: waits, obeys, samples; and the handle that owns it.
+//! The thread: waits, obeys, samples; and the handle owning the thread.
 
 use std::fmt;
 use std::io;
@@ -15,10 +15,10 @@ use super::engine::Engine;
 use super::inbox::Inbox;
 use super::{sys, Clock, Command, Config, Shared, Sink};
 
-/// As the system's tools show it; Linux allows 15 bytes.
+/// The name the system's tools show; Linux allows 15 bytes.
 const THREAD_NAME: &str = "oom_watcher";
 
-/// Owns the thread: dropped, it wakes it and waits for its end, which takes well below a
+/// Owns the thread. Dropping the watcher wakes the thread and waits for its end, well below a
 /// millisecond unless the kernel holds the thread in a read.
 pub struct Watcher {
     inbox: Arc<Inbox>,
@@ -46,7 +46,8 @@ impl Watcher {
         let inbox = Arc::new(Inbox::default());
         let mut engine = Engine::new(config, source, inbox.hears(), Arc::clone(&shared));
         engine.observe(clock.now());
-        // Before the thread starts: who asks right after the spawn must not see a dead watcher.
+        // Before the thread starts: a caller asking right after the spawn must not see a dead
+        // watcher.
         shared.running.store(true, Ordering::Release);
         let (its_shared, its_inbox) = (Arc::clone(&shared), Arc::clone(&inbox));
         let thread = Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
@@ -68,18 +69,18 @@ impl Watcher {
         &self.shared
     }
 
-    /// Hands the thread a command and wakes it. A thread that has ended hears nothing.
+    /// Hands the thread a command and wakes the thread. An ended thread hears nothing.
     pub fn send(&self, command: Command) {
         self.inbox.post(command);
     }
 
-    /// Wakes the thread and waits until it has ended. Once is enough, more do no harm.
+    /// Wakes the thread and waits until its end. Further calls do no harm.
     pub fn stop(&self) {
         self.send(Command::Stop);
-        // Held while joining: who returns from here knows that the thread is gone.
+        // Held while joining: on return every caller knows the thread is gone.
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
-            // A panic was caught inside; there is no other result.
+            // A panic was caught inside; there is no error to handle.
             let _ = thread.join();
         }
     }
@@ -91,7 +92,7 @@ impl Drop for Watcher {
     }
 }
 
-/// Runs the loop and sees to it that its end by a panic does not go unnoticed.
+/// Runs the loop and reports an end by a panic.
 fn enter<S: Source, K: Sink, C: Clock>(
     mut engine: Engine<S>,
     mut sink: K,
@@ -100,7 +101,7 @@ fn enter<S: Source, K: Sink, C: Clock>(
 ) {
     let looped = || run(&mut engine, &mut sink, clock, inbox);
     if catch_unwind(AssertUnwindSafe(looped)).is_err() {
-        // The sink may be what panicked.
+        // The panic may have come from the sink.
         let _ = catch_unwind(AssertUnwindSafe(|| sink.died()));
     }
 }
@@ -135,7 +136,7 @@ fn run<S: Source, K: Sink, C: Clock>(
         if pending.rang {
             engine.rang(clock.now());
         }
-        // Whatever woke us, a command or the time: look.
+        // After a command, a bell or the interval: look.
         engine.observe(clock.now());
     }
 }

@@ -1,5 +1,5 @@
 //! Real threads. Nothing here waits for time to pass: intervals are longer than the tests, and
-//! a command or the end of a channel is what is waited for.
+//! tests wait for a command or the end of a channel.
 
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::*;
 use crate::level::Level;
 use crate::pace::Pace;
 
-/// Longer than any test may take: what is awaited comes, or the test fails.
+/// Longer than any test may take: the awaited message comes, or the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn idle() -> Config {
@@ -77,7 +77,7 @@ fn samples_on_its_own_at_its_interval() -> io::Result<()> {
     );
     assert_eq!(heard.recv_timeout(PATIENCE), Ok(Told::Tick));
     source.set(Some(0));
-    // It has seen that before the time passes.
+    // Wait until the watcher has seen the change before the time passes.
     let seen = watcher.shared().samples();
     while watcher.shared().samples() < seen + 2 {
         std::thread::yield_now();
@@ -87,7 +87,7 @@ fn samples_on_its_own_at_its_interval() -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing but the bell can wake it: the next look is an hour away.
+/// Only the bell can wake the watcher: the next look is an hour away.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_bell_wakes_it_from_rest() -> io::Result<()> {
@@ -117,7 +117,7 @@ fn stops_at_once_and_as_often_as_asked() -> io::Result<()> {
     watcher.stop();
     assert!(begun.elapsed() < Duration::from_millis(100));
     assert!(!watcher.shared().running());
-    // The thread is gone, and with it the sink.
+    // The thread is gone, and the sink with it.
     assert!(heard.recv().is_err());
     watcher.stop();
     watcher.send(Command::Sample);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 pub const MIB: u64 = 1 << 20;
 /// What v1 writes for "no limit" where pages have 4 KiB.
 pub const V1_UNLIMITED: u64 = 9_223_372_036_854_771_712;
-/// More samples than the source lets pass before it looks at the rare things again.
+/// More samples than the source lets pass between two refreshes.
 pub const MANY: usize = 20;
 
 pub struct Tree(TempDir);
@@ -103,7 +103,7 @@ impl Tree {
         );
     }
 
-    /// What v1 tells of the kernel's own memory in `path`.
+    /// The kernel memory v1 shows for `path`.
     pub fn v1_kernel(&self, path: &str, kernel: u64, failures: u64) {
         let file = |name: &str| format!("sys/fs/cgroup/memory/{path}/{name}");
         self.write(&file("memory.kmem.usage_in_bytes"), &format!("{kernel}\n"));
@@ -145,7 +145,7 @@ impl Tree {
         })
     }
 
-    /// One sample of a new source, which has no problem to report.
+    /// One sample of a new source, asserted to have no problem.
     pub fn sample(&self) -> Sample {
         let mut source = self.source();
         let sample = source.sample();
@@ -159,12 +159,12 @@ impl Tree {
     }
 }
 
-/// The name of the cgroup that binds.
+/// The name of the binding cgroup.
 pub fn cgroup(reading: &Reading) -> &str {
     reading.cgroup.as_deref().unwrap_or("none")
 }
 
-/// Samples often enough for everything to be looked at again; the last sample.
+/// Samples often enough for a refresh of everything; returns the last sample.
 pub fn settle(source: &mut SystemSource) -> Sample {
     (0..MANY).map(|_| source.sample()).last().unwrap()
 }

@@ -1,5 +1,5 @@
-//! What the kernel would take back from one cgroup: the files that tell, and what was made of the
-//! looks before.
+//! Memory the kernel would take back from one cgroup: the files with the figures, and the state
+//! kept between looks.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,20 +13,20 @@ use super::thrash::Thrash;
 use crate::floor::floor_bytes;
 use crate::parse::{self, MemoryStat};
 
-/// What is known from outside of the cgroup.
+/// Facts from outside of the cgroup.
 #[derive(Debug)]
 pub(in super::super) struct Around<'a> {
-    /// By any clock that does not go back.
+    /// By any clock that never goes back.
     pub(in super::super) at: Duration,
-    /// Asked for more where it matters.
+    /// Asked for further figures where needed.
     pub(in super::super) own: &'a mut Own,
-    /// Reclaimable slab of the whole machine; 0 where it is not told.
+    /// Reclaimable slab of the whole machine; 0 where unknown.
     pub(in super::super) machine_slab_bytes: u64,
-    /// Open files of our own.
+    /// Open files of this process.
     pub(in super::super) descriptors: u64,
 }
 
-/// What is charged to the level, and the nearest limit.
+/// Memory charged to the level, and the nearest limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Charged {
     pub(super) limit_bytes: u64,
@@ -71,8 +71,8 @@ impl Credit {
         }
     }
 
-    /// Bytes the kernel takes back before it kills. Where there is no `memory.stat` at all
-    /// (emulated kernels) none are known; one that cannot be read is a failure.
+    /// Returns the bytes the kernel takes back before it kills. 0 where `memory.stat` does not
+    /// exist (emulated kernels); `None` where the file cannot be read.
     pub(super) fn bytes(
         &mut self,
         look: &mut Look,

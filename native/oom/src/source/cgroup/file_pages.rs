@@ -1,30 +1,32 @@
-//! Of the file pages of a cgroup, what the kernel takes back before it kills.
+//! The share of a cgroup's file pages the kernel takes back before it kills.
 
 use crate::parse::MemoryStat;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Mapped pages are program text and libraries for the most part. They can be taken, but a node
-/// that runs without them stands still. So much of them counts as used; the VM and its libraries
-/// map some 20 MiB.
+/// Mapped pages are mostly program text and libraries. The kernel can take mapped pages, but a
+/// node without them stands still. So a reserve of mapped pages counts as used; the VM and its
+/// libraries map some 20 MiB.
 const RESERVE_SHARE: u64 = 32;
 const RESERVE_MOST_BYTES: u64 = 32 * MIB;
 
-/// Dirty pages are taken as well, after a while: at a limit of 400 MiB with 220 MiB of dirty pages
-/// and 150 MiB more taken as fast as it goes, the kernel wrote and took them in 0.3 s and killed
-/// nobody. Without that they lie there for 30 s, and a node is not in trouble because a log is
-/// written. But a disk may be slow, so that some of them count.
+/// The kernel takes dirty pages as well, after a while: at a limit of 400 MiB with 220 MiB of
+/// dirty pages and 150 MiB more taken as fast as possible, the kernel wrote and took the pages in
+/// 0.3 s and killed nobody. Without demand dirty pages lie there for 30 s, and a node is not in
+/// trouble because a log is written. But a disk may be slow, so some of the dirty pages count as
+/// used.
 const DIRTY_SHARE: u64 = 16;
 const DIRTY_MOST_BYTES: u64 = 128 * MIB;
 
-/// All file pages: active ones too, which were read more than once. Shared memory is none.
+/// Returns all file pages, active pages (read more than once) included. Shared memory does not
+/// count.
 pub(super) fn all_bytes(stat: &MemoryStat) -> u64 {
     stat.active_file_bytes
         .saturating_add(stat.inactive_file_bytes)
 }
 
-/// Those that can be taken, less what a working node needs, what a disk is busy with, and
-/// `thrashing_bytes`, which were taken lately and had to be read again.
+/// Returns the reclaimable file pages: all, less the pages a working node needs, pages a disk is
+/// busy with, and `thrashing_bytes`, pages taken lately and read again.
 pub(super) fn reclaimable_bytes(stat: &MemoryStat, limit_bytes: u64, thrashing_bytes: u64) -> u64 {
     let mapped = (limit_bytes / RESERVE_SHARE).min(RESERVE_MOST_BYTES);
     let dirty = (limit_bytes / DIRTY_SHARE).min(DIRTY_MOST_BYTES);

@@ -1,4 +1,4 @@
-//! One cgroup between the process and the mount root: its limits, and what counts against them.
+//! One cgroup between the process and the mount root: its limits and the memory charged to it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Level {
     credit: Credit,
 }
 
-/// A limit that is set, and what is charged against it.
+/// A set limit and the memory charged against it.
 #[derive(Debug)]
 struct Candidate {
     kind: Kind,
@@ -59,7 +59,7 @@ impl Level {
         self.credit.refresh();
     }
 
-    /// Offers each limit of this level that is set and could bind; says whether one does.
+    /// Offers each set limit of the level to `best`. Returns whether a limit of the level binds.
     pub(super) fn offer(
         &mut self,
         look: &mut Look,
@@ -68,8 +68,8 @@ impl Level {
     ) -> bool {
         let candidates = self.candidates(look);
         let candidates = || candidates.iter().flatten();
-        // `memory.stat` is by far the dearest file. It can only add headroom, so a level that
-        // has too much without it need not be asked.
+        // `memory.stat` is by far the dearest file and can only add headroom. A level with more
+        // headroom than the tightest even without the credit cannot bind, so the file is not read.
         if !candidates().any(|candidate| best.has_room_for(candidate.raw_distance_bytes())) {
             return false;
         }
@@ -85,8 +85,8 @@ impl Level {
         })
     }
 
-    /// The hard limit, `memory.high`, and memory with swap (v1); of equals the first binds. The
-    /// limits are read at every sample: they change while we run, and cost little.
+    /// The hard limit, `memory.high`, and memory with swap (v1). Of equal limits the first binds.
+    /// Limits are read at every sample: they can change at any time, and reading is cheap.
     fn candidates(&mut self, look: &mut Look) -> [Option<Candidate>; 3] {
         let mut found = [const { None }; 3];
         let [hard, high, with_swap] = &mut found;
@@ -117,8 +117,8 @@ impl Level {
         Some((limit, usage))
     }
 
-    /// Swap this level may use, where it says so. v1 counts memory and swap in one figure, from
-    /// which the part that is memory is taken off.
+    /// Returns the swap allowed to the level, where the kernel shows a figure. v1 counts memory
+    /// and swap in one figure, so memory is subtracted.
     pub(super) fn swap(&mut self, look: &mut Look) -> Option<Swap> {
         let (limit, usage) = self.swap_figures(look)?;
         let memory = match self.version {
@@ -134,7 +134,7 @@ impl Level {
         })
     }
 
-    /// What is charged now against a limit of this kind: one file.
+    /// Returns the bytes charged now against a limit of this kind, from one file.
     pub(super) fn usage_bytes(&mut self, look: &mut Look, kind: Kind) -> Option<u64> {
         let file = match kind {
             Kind::CgroupV1Memsw => &mut self.swap_usage,
@@ -143,7 +143,7 @@ impl Level {
         file.get(look, "a number", parse::number)
     }
 
-    /// The file of that usage, where the kernel rings at thresholds of it.
+    /// Returns the usage file of this kind of limit, where the kernel signals thresholds (v1).
     pub(super) fn usage_with_thresholds(&self, kind: Kind) -> Option<Arc<Path>> {
         match kind {
             Kind::CgroupV1 => Some(self.usage.path()),
@@ -163,7 +163,7 @@ impl Candidate {
         }
     }
 
-    /// As if nothing could be taken back.
+    /// The distance with nothing reclaimable.
     fn raw_distance_bytes(&self) -> i128 {
         distance_bytes(self.limit_bytes, self.usage_bytes)
     }

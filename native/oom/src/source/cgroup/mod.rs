@@ -1,4 +1,4 @@
-//! The cgroups above this process: which they are, and which of them binds.
+//! The cgroups above this process, and the binding level among them.
 
 mod credit;
 mod file_pages;
@@ -31,7 +31,7 @@ const MAX_LEVELS: usize = 64;
 pub(super) struct Cgroups {
     root: PathBuf,
     membership: KernelFile,
-    /// What `/proc/self/cgroup` said when the levels were found.
+    /// Content of `/proc/self/cgroup` when the levels were found.
     seen: Box<[u8]>,
     place: Option<Place>,
     /// From our own cgroup up to the mount root.
@@ -62,7 +62,7 @@ impl Cgroups {
         self.pressure.iter_mut().for_each(KernelFile::refresh);
     }
 
-    /// Whether memory is limited by v1, which does not tell what of the kernel's can be taken.
+    /// Whether memory is limited by v1, which hides reclaimable kernel memory.
     pub(super) fn hide_slab(&self) -> bool {
         let place = self.place.as_ref();
         place.is_some_and(|place| place.version == Version::V1)
@@ -78,7 +78,7 @@ impl Cgroups {
         if !look.lost {
             return reading;
         }
-        // A file went away under us: the cgroup is gone, or we are about to learn of a move.
+        // A file went away during the look: the cgroup is gone, or a move is under way.
         self.resolve(look);
         self.tightest(look, around)
     }
@@ -94,13 +94,13 @@ impl Cgroups {
         best.into_reading()
     }
 
-    /// Swap as the binding level limits it.
+    /// Returns swap as limited by the binding level.
     pub(super) fn swap(&mut self, look: &mut Look) -> Option<Swap> {
         let index = self.binding?;
         self.levels.get_mut(index)?.swap(look)
     }
 
-    /// What is charged now against the limit of this kind that `read` found to bind.
+    /// Returns the bytes charged now against the limit of this kind found binding by `read`.
     pub(super) fn usage_bytes(&mut self, look: &mut Look, kind: Kind) -> Option<u64> {
         let index = self.binding?;
         let usage = self.levels.get_mut(index)?.usage_bytes(look, kind);
@@ -111,8 +111,8 @@ impl Cgroups {
         usage
     }
 
-    /// A bell `step_bytes` above what is charged now against the limit of this kind that binds; v1
-    /// has one. Whether it is up.
+    /// Asks for a bell `step_bytes` above the usage of the binding limit of this kind (v1 only).
+    /// Returns whether the bell is up.
     pub(super) fn listen(
         &mut self,
         look: &mut Look,
@@ -124,7 +124,7 @@ impl Cgroups {
         let usage_bytes = self.usage_bytes(look, kind);
         let level = self.binding.and_then(|index| self.levels.get(index));
         let file = level.and_then(|level| level.usage_with_thresholds(kind));
-        // At the limit usage stands still, and what grows takes the place of file pages.
+        // At the limit usage stands still, and growth takes the place of file pages.
         let below = |usage: &u64| usage.saturating_add(step_bytes) < limit_bytes;
         match file.zip(usage_bytes.filter(below)) {
             Some((file, usage_bytes)) => self.threshold.set(&file, usage_bytes, step_bytes),
@@ -164,7 +164,7 @@ impl Cgroups {
         let cgroup = self.read_whole(look, "proc/self/cgroup");
         let mountinfo = self.read_whole(look, "proc/self/mountinfo");
         let [v1, v2] = place::find(&self.root, &cgroup, &mountinfo);
-        // PSI is kept by the unified hierarchy, even on hosts whose memory is still on v1.
+        // The unified hierarchy has PSI, even on hosts with memory still on v1.
         self.pressure = v2.as_ref().map(|place| {
             KernelFile::new(place.directory(place.below.len()).join("memory.pressure"))
         });
@@ -208,8 +208,8 @@ fn levels(place: &Place) -> Vec<Level> {
     levels
 }
 
-/// Before Linux 5.11 a v1 cgroup could be told not to count the groups below it; then its limit,
-/// and those above, are none of ours.
+/// Before Linux 5.11 a v1 cgroup could be told not to count the groups below. Then its limit and
+/// the limits above do not apply to this process.
 fn counts_below(directory: &Path) -> bool {
     let told = fs::read(directory.join("memory.use_hierarchy"));
     told.ok().and_then(|bytes| parse::number(&bytes)) != Some(0)

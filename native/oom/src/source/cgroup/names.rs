@@ -1,9 +1,9 @@
-//! How the two kernel interfaces call their files.
+//! File names of the two kernel interfaces.
 
 use crate::parse::{self, MemoryStat};
 use crate::reading::Kind;
 
-/// Which of the two a hierarchy speaks.
+/// The interface of a hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     V1,
@@ -19,7 +19,7 @@ pub(super) struct Names {
     /// v1 limits memory and swap together, v2 swap alone.
     pub(super) swap_limit: &'static str,
     pub(super) swap_usage: &'static str,
-    /// Where `memory.stat` says nothing of slab.
+    /// Where `memory.stat` does not show slab.
     pub(super) kernel_memory: Option<KernelMemory>,
     pub(super) stat: fn(&[u8]) -> Option<MemoryStat>,
 }

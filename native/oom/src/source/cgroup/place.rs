@@ -1,8 +1,8 @@
-//! Where in the file system our cgroup is.
+//! The place of our cgroup in the file system.
 //!
-//! The kernel says which cgroup we are in (`/proc/self/cgroup`) and what is mounted
-//! (`/proc/self/mountinfo`). Both paths are written as seen from our cgroup namespace, so a
-//! mount shows our cgroup when the root of the mount is a prefix of the path.
+//! The kernel tells our cgroup (`/proc/self/cgroup`) and the mounts (`/proc/self/mountinfo`). Both
+//! paths are written as seen from our cgroup namespace, so a mount shows our cgroup when the root
+//! of the mount is a prefix of the path.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +18,7 @@ const USUAL_PARENT: &[u8] = b"/sys/fs/cgroup";
 const CGROUP_SUPER_MAGIC: u32 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: u32 = 0x6367_7270;
 
-/// A cgroup directory: the mount it is seen through, and the names from there down.
+/// A cgroup directory: the mount showing it, and the names from there down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) version: Version,
@@ -64,9 +64,9 @@ pub(super) fn find(root: &Path, cgroup: &[u8], mountinfo: &[u8]) -> [Option<Plac
 /// How well a mount shows our cgroup; later is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
-    /// Not a prefix. It may still be what the container was given as its own.
+    /// Not a prefix. May still be the container's own cgroup.
     Foreign,
-    /// The names between the mount and us are outside of our namespace (`/..`): not to be known.
+    /// The names between the mount and us are outside of our namespace (`/..`) and unknown.
     Hidden,
     Prefix,
 }
@@ -76,7 +76,7 @@ fn best(root: &Path, version: Version, path: &[u8], mounts: &[Mount<'_>]) -> Opt
     let usable = of_version.filter_map(|mount| {
         let usual = is_below(&mount.mountpoint, USUAL_PARENT);
         let (fit, below) = fit(&mount.root, path);
-        // A foreign mount elsewhere is someone else's cgroup, shown to us for other reasons.
+        // A foreign mount elsewhere belongs to a foreign cgroup, shown for unrelated reasons.
         if fit == Fit::Foreign && !usual {
             return None;
         }
@@ -84,8 +84,8 @@ fn best(root: &Path, version: Version, path: &[u8], mounts: &[Mount<'_>]) -> Opt
         if !shows(root, &top, version) {
             return None;
         }
-        // Of several mounts the usual one, then the one that shows more ancestors. Of equals
-        // `max_by_key` takes the last, which lies on top.
+        // Of several mounts the usual mount wins, then the mount with more ancestors. Of equal
+        // mounts `max_by_key` takes the last, which lies on top.
         let rank = (fit, usual, std::cmp::Reverse(mount.root.len()));
         Some((
             rank,
@@ -106,9 +106,8 @@ fn is_version(mount: &Mount<'_>, version: Version) -> bool {
     }
 }
 
-/// Whether the mount is what one sees at its mountpoint. mountinfo also lists mounts that
-/// another one covers, and the magic number belongs to the one on top. In a fake tree there is
-/// nothing to ask.
+/// Whether the mount is visible at its mountpoint. mountinfo also lists covered mounts, and the
+/// magic number belongs to the mount on top. A fake tree has no magic number to ask for.
 fn shows(root: &Path, top: &Path, version: Version) -> bool {
     let want = match version {
         Version::V1 => CGROUP_SUPER_MAGIC,

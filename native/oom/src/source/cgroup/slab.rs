@@ -1,56 +1,55 @@
-//! Of the kernel's own memory in a v1 cgroup, what it would give back: reclaimable slab, such as
-//! the names and inodes that were looked up.
+//! Reclaimable kernel memory of a v1 cgroup: reclaimable slab, such as names and inodes of past
+//! lookups.
 //!
-//! v1 tells one figure, `memory.kmem.usage_in_bytes`: slab of both kinds, page tables, stacks,
-//! buffers of pipes and sockets. What of it can be taken is inferred, and taken back when the
-//! kernel shows that it cannot:
+//! v1 shows one figure, `memory.kmem.usage_in_bytes`: slab of both kinds, page tables, stacks,
+//! buffers of pipes and sockets. The reclaimable part is inferred, and refuted when the kernel
+//! proves unable to take the memory:
 //!
-//! 1. A working node needs some ([`needed_bytes`]); that is used.
-//! 2. The rest can be no more than the reclaimable slab of the whole machine, and what it grows by
-//!    is believed to be reclaimable as far as the machine's reclaimable slab grows along with it.
-//!    (1.5 million names that do not exist: 288 MiB here, 288 MiB there. 2,000 full pipes: 128 MiB
-//!    here, 3 MiB there.)
-//! 3. When the limit is hit, the kernel takes from slab and from file pages. A slab that can be
-//!    taken then falls after some 44 failed charges, within tens of ms. If file pages go instead,
-//!    and kernel memory stands still until few of them are left, it counts as used, until it falls
-//!    along with the machine's.
+//! 1. A working node needs some kernel memory ([`needed_bytes`]), which counts as used.
+//! 2. The rest is at most the reclaimable slab of the whole machine. Growth counts as reclaimable
+//!    as far as the machine's reclaimable slab grows along with it. (1.5 million names of missing
+//!    files: 288 MiB here, 288 MiB there. 2,000 full pipes: 128 MiB here, 3 MiB there.)
+//! 3. When the limit is hit, the kernel takes from slab and from file pages. Reclaimable slab then
+//!    falls after some 44 failed charges, within tens of ms. If file pages go instead, and kernel
+//!    memory stands still until few file pages are left, kernel memory counts as used until it
+//!    falls along with the machine's slab.
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// What any VM has, generously: 0.9 MiB without load, 1.4 MiB with 100,000 processes.
+/// Needed by any VM, generously: 0.9 MiB without load, 1.4 MiB with 100,000 processes.
 const BASE_BYTES: u64 = 4 * MIB;
 
-/// Page tables: 8 bytes for each page of 4 KiB. 600 MiB resident had 1.5 MiB of them.
+/// Page tables: 8 bytes for each page of 4 KiB. 600 MiB resident had 1.5 MiB of page tables.
 const PAGE_TABLES_SHARE: u64 = 512;
 
-/// An open file: 1.2 KiB for a pipe, 2.4 for a socket of Unix, 2.5 for one of TCP; without what
-/// lies in their buffers.
+/// An open file: 1.2 KiB for a pipe, 2.4 for a Unix socket, 2.5 for a TCP socket, without the data
+/// in the buffers.
 const DESCRIPTOR_BYTES: u64 = 2_560;
 
-/// Changes are settled in steps as large as this: the machine's figure lags by what its CPUs
-/// have not told yet (half a MiB each).
+/// Changes are settled in steps of this size: the machine's figure lags by the pages its CPUs have
+/// not reported yet (half a MiB each).
 const STEP_BYTES: u64 = 4 * MIB;
 
-/// What of a step found no partner may find it in the next.
+/// The part of a step without a partner may find a partner in the next step.
 const CARRIED_BYTES: u64 = 2 * MIB;
 
-/// A fall of kernel memory that shows that it can be taken; what is freed at once is much more.
+/// A fall of kernel memory large enough to prove reclaim; memory freed at once is much more.
 const FALL_BYTES: u64 = 256 * KIB;
 
 /// The last 64 pages below a limit are charged singly, and each counts as a failure before any
-/// page is taken. So many failures, and others have been taken for sure.
+/// page is taken. After so many failures the kernel has surely taken pages.
 const FAILURES: u64 = 256;
 
-/// File pages taken while kernel memory stood still. The kernel takes now from these, now from
-/// those: of 1 million names and 50 MiB of a file some 3 MiB of the file between two falls of the
-/// names, and once 27 MiB, when the file came to its end. At 200 MB/s of growth this is 40 ms.
+/// File pages taken while kernel memory stood still. The kernel alternates between slab and file
+/// pages: of 1 million names and 50 MiB of a file some 3 MiB of the file went between two falls of
+/// the names, and once 27 MiB, when the file came to its end. At 200 MB/s of growth this is 40 ms.
 const FILE_BYTES: u64 = 8 * MIB;
 
 /// With so much room below the limit the kernel takes nothing.
 const ROOM_BYTES: u64 = 4 * MIB;
 
-/// Kernel memory that a working node does not get back.
+/// Returns the kernel memory a working node does not get back.
 pub(super) fn needed_bytes(usage_bytes: u64, descriptors: u64) -> u64 {
     BASE_BYTES
         .saturating_add(usage_bytes / PAGE_TABLES_SHARE)
@@ -68,20 +67,20 @@ pub(super) struct Seen {
     pub(super) machine_bytes: u64,
     /// `memory.failcnt`: charges that found the limit reached.
     pub(super) failures: u64,
-    /// What is left below the limit without taking anything back.
+    /// Bytes left below the limit without any reclaim.
     pub(super) room_bytes: u64,
     /// File pages, written or not.
     pub(super) file_bytes: u64,
-    /// So few of them that the guard has to know what else there is.
+    /// With so few file pages the guard has to know the reclaimable rest.
     pub(super) few_file_bytes: u64,
 }
 
-/// What is believed of a level, from look to look.
+/// The inferred state of a level, kept between looks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Slab {
-    /// Reclaimable, as far as it is known.
+    /// Reclaimable, as far as known.
     bytes: u64,
-    /// It was shown not to be.
+    /// The kernel was unable to take the slab.
     refuted: bool,
     history: Option<History>,
 }
@@ -94,8 +93,8 @@ struct History {
     episode: Episode,
 }
 
-/// Since the limit was reached, or kernel memory fell: the failures before it, and the most there
-/// was.
+/// Since the limit was reached, or kernel memory fell: the failures before, and the highest
+/// figures since.
 #[derive(Clone, Copy, Debug)]
 struct Episode {
     failures: u64,
@@ -104,7 +103,7 @@ struct Episode {
 }
 
 impl Slab {
-    /// The reclaimable part. What is there at the first look is believed.
+    /// Returns the reclaimable part. The memory present at the first look counts as reclaimable.
     pub(super) fn bytes(&mut self, seen: &Seen) -> u64 {
         let spare = seen.kernel_bytes.saturating_sub(seen.needed_bytes);
         let most = spare.min(seen.machine_bytes);
@@ -127,8 +126,8 @@ impl Slab {
         believed.min(most)
     }
 
-    /// What kernel memory changed by goes to slab as far as the machine's slab changed along with
-    /// it. Gives what is believed now; it is settled by whole steps.
+    /// Attributes a change of kernel memory to slab as far as the machine's slab changed along
+    /// with it. Returns the bytes counted as reclaimable now; whole steps settle the figure.
     fn attribute(&mut self, history: &mut History, seen: &Seen, most: u64) -> u64 {
         let kernel = Change::new(history.kernel_bytes, seen.kernel_bytes);
         let machine = Change::new(history.machine_bytes, seen.machine_bytes);
@@ -164,7 +163,7 @@ impl Change {
         }
     }
 
-    /// The part of it that the other went along with.
+    /// The part of the change matched by `other`.
     fn along_with(self, other: Self) -> u64 {
         if self.up == other.up {
             self.bytes.min(other.bytes)
@@ -173,7 +172,7 @@ impl Change {
         }
     }
 
-    /// The figure up to which a step ending at `now` is attributed, when `part` of it was.
+    /// The figure up to which a step ending at `now` is attributed, given the attributed `part`.
     fn without(self, part: u64, now: u64) -> u64 {
         let rest = self.bytes.saturating_sub(part).min(CARRIED_BYTES);
         if self.up {
@@ -193,7 +192,7 @@ impl Episode {
         }
     }
 
-    /// Whether file pages went at the limit, and kernel memory did not.
+    /// Whether file pages went at the limit while kernel memory stood still.
     fn refutes(&mut self, seen: &Seen) -> bool {
         let fell = seen.kernel_bytes.saturating_add(FALL_BYTES) <= self.kernel_bytes;
         if fell || seen.room_bytes >= ROOM_BYTES || seen.failures < self.failures {
@@ -305,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_slab_that_falls_at_the_limit_stays_believed() {
-        // As measured: 44 failures in 4 ms, then tens of ms in which it is taken.
+        // As measured: 44 failures in 4 ms, then tens of ms of reclaim.
         let mut looks = vec![seen(100, 300)];
         looks.extend((0..44).map(|n| at_limit(100, 300, n, 0)));
         looks.extend((0..20).map(|n| at_limit(100 - n, 300 - n, 44, 0)));

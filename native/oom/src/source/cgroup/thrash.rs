@@ -1,26 +1,26 @@
-//! File pages that are taken and come back at once: who needs them cannot spare them.
+//! File pages that are taken and come back at once: pages still in use are not reclaimable.
 //!
-//! A page that was taken and is read again is a refault. Refaults alone are no trouble of ours: a
-//! backup that reads 300 MiB again and again under 200 MiB refaults 270,000 pages a second by
-//! `read`, and waits for its disk as it would anyway. Program text and mapped files show in major
-//! faults as well: the backup has 0 of them, a process that walks through a mapping larger than its
-//! cache one for each page. And that process may be another one in our cgroup, for whose sake
-//! nobody of ours has to go. So what counts is refaulted, faulted, and faulted by ourselves; the
-//! first touch of a file is a major fault and no refault.
+//! A refault is a taken page read again. Refaults alone are no trouble for the node: a backup that
+//! reads 300 MiB again and again under 200 MiB refaults 270,000 pages a second by `read`, and
+//! waits for its disk anyway. Program text and mapped files show in major faults as well: the
+//! backup has 0 major faults, a process walking through a mapping larger than its cache has a
+//! major fault for each page. And the walking process may be foreign to the node, so no worker
+//! should die for its sake. So only pages count that are refaulted, faulted, and faulted by this
+//! process. The first touch of a file is a major fault and no refault.
 
 use std::time::Duration;
 
 use crate::parse::MemoryStat;
 
-/// Pages a major fault brings in at most: the kernel reads around the one that is missing.
+/// Pages a major fault brings in at most: the kernel reads around the missing page.
 const PAGES_PER_FAULT: u64 = 16;
 
-/// Pages fade within this time, so that at a steady rate the pages of one such time are held back.
-/// A process that walked at random through 60 MiB where there was room for 44 did nothing but wait,
-/// at 4,000 refaults and 5,000 major faults a second: 16 MiB/s, so that 4 s hold back all it has.
+/// Held pages fade within this time: at a steady rate the pages of one such time are held back. A
+/// process walking at random through 60 MiB with room for 44 did nothing but wait, at 4,000
+/// refaults and 5,000 major faults a second: 16 MiB/s, so 4 s hold back all its pages.
 const FADES_IN: Duration = Duration::from_secs(4);
 
-/// What is held back of the file pages.
+/// File pages held back.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Thrash {
     before: Option<Counters>,
@@ -36,8 +36,9 @@ struct Counters {
 }
 
 impl Thrash {
-    /// Pages to hold back now. The first look has nothing to compare with, and finds none. Our own
-    /// major faults are asked for when those of the cgroup give reason to.
+    /// Returns the pages to hold back now. The first look has nothing to compare with, and returns
+    /// 0. Major faults of this process are read only when the figures of the cgroup give reason
+    /// to.
     pub(super) fn pages(
         &mut self,
         at: Duration,
@@ -60,7 +61,7 @@ impl Thrash {
             }
             let passed = passed.as_secs_f64() / FADES_IN.as_secs_f64();
             let kept = (-passed).exp();
-            // Those that came during a long look away have faded in part themselves.
+            // Pages from a long gap between looks have partly faded already.
             let came = (1.0 - kept) / passed.max(f64::EPSILON);
             self.pages = self.pages * kept + new as f64 * came.min(1.0);
         } else {
@@ -69,7 +70,7 @@ impl Thrash {
         self.pages as u64
     }
 
-    /// Those since they were last asked for; none where they are not known.
+    /// Returns the major faults since the last call; 0 where unknown.
     fn own_faults_since(&mut self, now: Option<u64>) -> u64 {
         let before = std::mem::replace(&mut self.own_major_faults, now);
         now.zip(before)
@@ -81,7 +82,7 @@ impl Thrash {
 mod tests {
     use super::*;
 
-    /// Steps of ms, refaults and major faults, which are all our own.
+    /// Steps of ms, refaults and major faults, all faulted by this process.
     fn after(steps: &[(u64, u64, u64)]) -> Vec<u64> {
         let mut thrash = Thrash::default();
         let (mut at, mut stat) = (Duration::ZERO, MemoryStat::default());
@@ -159,7 +160,7 @@ mod tests {
         pages(0, 0, Some(7));
         assert_eq!(pages(10, 5_000, Some(7)), 0);
         assert_eq!(pages(20, 10_000, None), 0);
-        // Unknown before, and after that 100 of ours.
+        // Unknown before; then 100 major faults of this process.
         assert_eq!(pages(30, 15_000, Some(100)), 0);
         assert!((1_590..=1_600).contains(&pages(40, 20_000, Some(200))));
     }

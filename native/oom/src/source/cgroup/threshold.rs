@@ -1,12 +1,12 @@
 //! A threshold of usage at which the kernel rings (`cgroup.event_control` of v1; see
 //! Documentation/admin-guide/cgroup-v1/memory.rst, section 9).
 //!
-//! The kernel compares usage with its thresholds each 128 pages that a CPU charges or gives back, and
-//! rings when one was passed, up or down. Whoever registers one waits for a grace period of RCU (5 to
-//! 16 ms here), so a thread of its own does it, and the watcher looks at its usual pace meanwhile. One
-//! that is not needed any more is forgotten by the kernel when its event is closed.
+//! The kernel compares usage with its thresholds each 128 pages a CPU charges or gives back, and
+//! signals every passed threshold, up or down. Registering a threshold waits for a grace period of
+//! RCU (5 to 16 ms here), so a separate thread registers, and the watcher looks at its usual pace
+//! meanwhile. Closing the event removes the threshold.
 //!
-//! Where the files cannot be opened or written there is none, and nothing is said of it.
+//! Where the files cannot be opened or written no threshold exists, and no problem is reported.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use crate::event::Event;
 
-/// Where it did not work it is tried again after this time: a descriptor may have been missing.
+/// Time until the next attempt after a failure: a descriptor may have been missing.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// A path and two calls.
+/// Enough for a path and two calls.
 const STACK_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
@@ -44,27 +44,27 @@ enum State {
     On(Set),
 }
 
-/// One that is registered, or about to be.
+/// A registered threshold, or a threshold being registered.
 #[derive(Debug)]
 struct Set {
     event: Arc<Event>,
-    /// The file of the usage it is about.
+    /// The usage file of the threshold.
     usage: Arc<Path>,
     at_bytes: u64,
     step_bytes: u64,
 }
 
 impl Set {
-    /// Whether usage is so far below that a threshold nearer to it would be better.
+    /// Whether usage is so far below the threshold, that a nearer threshold would be better.
     fn is_far_from(&self, usage_bytes: u64) -> bool {
         usage_bytes.saturating_add(self.step_bytes.saturating_mul(3)) < self.at_bytes
     }
 }
 
 impl Threshold {
-    /// Sees to it that there is one about this file `step_bytes` above `usage_bytes`, or at least none
-    /// much farther; says whether it is there. Usage was read after [`Threshold::settle`]: one that
-    /// was passed before the kernel knew of it does not ring on the way up.
+    /// Ensures a threshold on this file `step_bytes` above `usage_bytes`, or not much farther
+    /// away. Returns whether the threshold is registered. Read usage after [`Threshold::settle`]:
+    /// a threshold passed before its registration does not signal on the way up.
     pub(super) fn set(&mut self, usage: &Arc<Path>, usage_bytes: u64, step_bytes: u64) -> bool {
         match &self.state {
             State::On(set) if *set.usage != **usage || set.is_far_from(usage_bytes) => {}
@@ -82,14 +82,14 @@ impl Threshold {
         false
     }
 
-    /// Takes it away. One that is being registered is let go when it is.
+    /// Removes the threshold. A threshold still being registered is removed later.
     pub(super) fn clear(&mut self) {
         if let State::On(_) = self.state {
             self.state = State::Off;
         }
     }
 
-    /// Readable when usage has passed it.
+    /// A descriptor, readable once usage has passed the threshold.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
             State::On(set) => Some(set.event.fd()),
@@ -121,7 +121,7 @@ impl Threshold {
         };
     }
 
-    /// Takes the result of a registration that is through.
+    /// Takes the result of a finished registration.
     pub(super) fn settle(&mut self) {
         if matches!(&self.state, State::Registering { thread, .. } if thread.is_finished()) {
             self.join();
@@ -139,7 +139,7 @@ impl Threshold {
 }
 
 impl Drop for Threshold {
-    /// The thread must not outlive the library it runs in.
+    /// The thread must not outlive the library containing its code.
     fn drop(&mut self) {
         self.join();
     }
