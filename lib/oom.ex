@@ -251,7 +251,7 @@ defmodule OOM do
       child would be the next victim; once a second at most. `{:fraction, 0.5}` ends the newest half of
       the children of the lowest priority, `{:fraction, 0.5, :largest}` the largest half. No child is shed
       where the shed children would hold less than `min_victim_bytes` each on average.
-      Default: `nil`, one victim after another at `:critical`
+      Default: `nil`, one victim after another when memory must be freed
     * `:unit` - `true` makes a supervisor and its whole subtree a single worker, killed and brought back as
       a whole. Priorities declared inside do not count. Default: `false`
 
@@ -370,7 +370,7 @@ defmodule OOM do
 
   @doc """
   Returns the held children, as `OOM.Held`: killed because of memory, or not started at `:critical`, and not
-  yet back. The next child to come back is first, children given up are last.
+  yet back. The next child to come back is first; children given up follow those that may come back.
 
   Reads a table and asks no process. Empty where the `:oom` application does not run.
 
