@@ -62,7 +62,7 @@ defmodule OOM do
 
   Victims exit with `{:shutdown, :memory_pressure}`. Under an `OOM.Supervisor` victims are held: not
   restarted into the pressure, and not counted towards `max_restarts`. Held children come back one by one,
-  at any level, after a backoff, as soon as a child's last size fits the headroom above the floor. Errors are
+  at any level, after a backoff, as soon as a child's last size fits the headroom above twice the floor. Errors are
   logged, and set an alarm where SASL runs:
 
     * `{:oom_no_room, {supervisor, id}}` - there can be no room for the child, or there was none for the
