@@ -57,7 +57,7 @@ defmodule OOM.PolicyTest do
     test "kills for what is needed" do
       assert {{:kill, need}, _} = decide(Policy.new(false), 0)
       assert need == Policy.need_bytes(Policy.new(false), report(), 0)
-      # 22 MiB to one and a half floors, and what comes in 15 ms.
+      # 22 MiB to one and a half floors, and the growth of 15 ms.
       assert need == 22 * @mib + div(20 * @mib * 15, 1_000)
     end
 
@@ -67,7 +67,7 @@ defmodule OOM.PolicyTest do
     end
 
     test "waits while what was promised covers it" do
-      # Above the floor nothing is; below it all of the way back, less what is promised.
+      # Above the floor nothing is needed. Below the floor the need is the whole way back, less the promises.
       policy = killed(Policy.new(false), [victim(9)], 0)
       assert {:wait, _} = decide(policy, 1)
       policy = killed(Policy.new(false), [victim(8)], 0)
@@ -158,7 +158,7 @@ defmodule OOM.PolicyTest do
       throttled = Policy.throttled(Policy.new(false), true)
       rest = Policy.limits(throttled, 1, report(1, growth_bytes_per_s: nil), 1, 0)
       assert rest.grows?
-      # A surge is no growth that lasts.
+      # A surge is no lasting growth.
       surge = [growth_bytes_per_s: nil, surge_bytes_per_s: 100 * @mib]
       refute Policy.limits(Policy.new(false), 1, report(1, surge), 1, 0).grows?
     end
@@ -179,7 +179,7 @@ defmodule OOM.PolicyTest do
       policy = Policy.new(false)
       assert limits(policy, 0).late == :wait
       policy = Policy.nobody(policy, :late, report(), 0)
-      # It counts from the first time.
+      # The wait counts from the first time.
       policy = Policy.nobody(policy, :late, report(), 500)
       assert limits(policy, Limits.late_ms()).late == :wait
       assert limits(policy, Limits.late_ms() + 1).late == :pass
@@ -197,7 +197,7 @@ defmodule OOM.PolicyTest do
     test "let steady workers pay once an episode" do
       policy = Policy.new(false)
       assert is_integer(limits(policy, 0).steady_bytes)
-      # For a second of growth besides.
+      # One second of growth is added.
       assert limits(policy, 0).steady_bytes == 21 * @mib
 
       victim = victim(1, 500)
@@ -206,7 +206,7 @@ defmodule OOM.PolicyTest do
       policy = settled(policy, victim, 1)
       assert limits(policy, 100).steady_bytes == nil
 
-      # As long as something is needed it is the same episode.
+      # The episode lasts as long as there is a need.
       {{:kill, _}, policy} = decide(policy, Limits.episode_ms())
       {{:kill, _}, policy} = decide(policy, 2 * Limits.episode_ms())
       assert limits(policy, 2 * Limits.episode_ms()).steady_bytes == nil
@@ -236,7 +236,7 @@ defmodule OOM.PolicyTest do
       assert limits(policy, 1).soon_bytes == nil
       policy = settled(policy, victim, 1)
       assert limits(policy, 100).soon_bytes == 3 * @mib
-      # For one that is worth more they have paid in this episode.
+      # Steady workers have already paid for a more important worker in this episode.
       assert limits(policy, 100).steady_bytes == nil
     end
 
@@ -255,7 +255,7 @@ defmodule OOM.PolicyTest do
     end
   end
 
-  # It is gone, and a measure has shown what became of its memory.
+  # The victim is gone, and a measure has shown the fate of its memory.
   defp settled(policy, victim, now) do
     {true, policy} = Policy.gone(policy, victim.pid, now)
     Policy.measured(policy, measure(now + 50, 400), 0)
@@ -270,7 +270,7 @@ defmodule OOM.PolicyTest do
       end)
     end
 
-    # What comes meanwhile is asked for, too.
+    # The need includes growth during the reaction.
     base = 22 * @mib
     more = Policy.need_bytes(took.(1), report(), 60_000) - base
     assert_in_delta more, 20 * @mib * Limits.reaction_ms() / 1_000, 1
@@ -334,8 +334,8 @@ defmodule OOM.PolicyTest do
   defp nobody(policy, now), do: Policy.nobody(policy, :none, report(), now)
   defp given_up, do: Policy.new(false) |> nobody(0) |> nobody(Limits.nobody_ms())
 
-  # Rounds of one victim that holds 30 MiB, each seen by a measure; `allocated` gives what the VM
-  # then has, in MiB.
+  # Kills `count` victims of 30 MiB, one per round, each seen by a measure. `allocated` gives the VM's
+  # allocated memory after each round, in MiB.
   defp rounds(count, allocated) do
     start = Policy.measured(Policy.new(false), measure(0, allocated.(0)), 0)
 

@@ -48,7 +48,7 @@ defmodule OOM.PromisesTest do
       promises = told([victim(40)], 0)
       assert promised(promises, 322, 149) == 40
       assert promised(promises, 322, 150) == 0
-      # Nor after a measure that finds it still there.
+      # Nor after a measure with the victim still alive: only the 10 MiB free inside count.
       assert promises |> Promises.measured(measure(160), 10 * @mib) |> promised(322, 161) == 10
     end
 
@@ -57,7 +57,7 @@ defmodule OOM.PromisesTest do
       promises = told([spared, other], 0)
       assert promises |> Promises.taken_back(spared.pid) |> promised(322, 1) == 10
       assert promises |> Promises.taken_back(self()) |> promised(322, 1) == 50
-      # It does not leave: nobody waits for it.
+      # A spared victim does not leave, so nobody waits for its end.
       promises = promises |> Promises.taken_back(spared.pid) |> Promises.taken_back(other.pid)
       assert Promises.settled?(promises)
     end
@@ -68,7 +68,7 @@ defmodule OOM.PromisesTest do
       [gone, stays] = [victim(40), victim(10)]
       {false, promises} = Promises.gone(told([gone, stays], 0), gone.pid, 5)
       promises = Promises.measured(promises, measure(60), 25 * @mib)
-      # 25 free inside, 10 still on their way.
+      # 25 MiB are free inside, 10 MiB are still on their way.
       assert promised(promises, 322, 61) == 35
     end
 
@@ -91,8 +91,7 @@ defmodule OOM.PromisesTest do
       promises = told([victim], 0)
       assert urgent(promises, 40) == 40
       {true, promises} = Promises.gone(promises, victim.pid, 40)
-      # 40 MiB are back after 15 ms; that the working set stands where it stood tells that others
-      # took them.
+      # 40 MiB are back after 15 ms. An unchanged working set then means growth elsewhere.
       assert urgent(promises, 54) == 40
       assert urgent(promises, 55) == 0
     end
@@ -125,7 +124,7 @@ defmodule OOM.PromisesTest do
     refute Promises.settled?(promises)
     {true, promises} = Promises.gone(promises, victim.pid, 1)
     refute Promises.settled?(promises)
-    # Too early: its memory is just being freed.
+    # Too early: the victim's memory is still being freed.
     promises = Promises.measured(promises, measure(2), 0)
     refute Promises.settled?(promises)
     assert promises |> Promises.measured(measure(30), 0) |> Promises.settled?()
@@ -137,7 +136,7 @@ defmodule OOM.PromisesTest do
     promises = told([victim], 0)
     assert Promises.under_way?(promises, 10_000)
     {true, promises} = Promises.gone(promises, victim.pid, 1)
-    # 5 ms, and one for each MiB.
+    # 5 ms, and 1 ms for each MiB.
     assert Promises.under_way?(promises, 16)
     refute Promises.under_way?(promises, 17)
   end
@@ -161,8 +160,8 @@ defmodule OOM.PromisesTest do
   end
 
   describe "kills are futile" do
-    # Rounds of one victim that holds 30 MiB, each seen by a measure; `allocated` gives what the VM
-    # then has, in MiB.
+    # Kills `count` victims of 30 MiB, one per round, each seen by a measure. `allocated` gives the VM's
+    # allocated memory after each round, in MiB.
     defp rounds(count, allocated) do
       start = Promises.measured(%Promises{}, measure(0, allocated.(0)), 0)
 
@@ -177,7 +176,7 @@ defmodule OOM.PromisesTest do
     test "when one window after the other frees nothing of what was promised" do
       refute Promises.futile?(rounds(3, fn _ -> 200 end))
       assert Promises.futile?(rounds(4, fn _ -> 200 end))
-      # A tenth is something.
+      # A tenth of the promise is enough.
       assert Promises.futile?(rounds(4, &(400 - 2 * &1)))
       refute Promises.futile?(rounds(6, &(400 - 3 * &1)))
     end

@@ -74,7 +74,7 @@ defmodule OOM.SlicesTest do
       assert {_, 8, []} = choose([:a], costs(a: 1), 400, last_ms: 4)
       # In 10 ms 40 MiB were taken; 20 fit.
       assert {_, 5, []} = choose([:a], costs([{:a, 40, 10}]), 80, last_ms: 10)
-      # Never as long as that it is no throttle.
+      # A turn never gets so long that throttling ends.
       assert {_, 100, []} = choose([:a], costs(a: 0), 400, last_ms: 100)
     end
 
@@ -110,7 +110,7 @@ defmodule OOM.SlicesTest do
       own = %{a: 10 * @mib, b: 0}
       assert Slices.costs(%{}, own, 10 * @mib, 1) == costs(a: 10, b: 0)
       assert Slices.costs(%{}, own, 14 * @mib, 1) == costs(a: 12, b: 2)
-      # Memory that was there already.
+      # The memory was present already.
       assert Slices.costs(%{}, own, 0, 1) == costs(a: 10, b: 0)
     end
 

@@ -5,7 +5,7 @@ defmodule OOM.StandingTest do
 
   @mib 1_048_576
 
-  # Stands of 15 ms each, in which memory grows at this rate, until there is a verdict.
+  # Repeats stands of 15 ms with memory growing at the given rate, until there is a verdict.
   defp judged(standing, bytes_per_s, stands \\ 1_000)
   defp judged(standing, _bytes_per_s, 0), do: {:wait, standing}
 

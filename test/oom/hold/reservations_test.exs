@@ -82,7 +82,7 @@ defmodule OOM.Holds.ReservationsTest do
       refute Reservations.grows?(%{@snapshot | growth_bytes_per_s: 20})
       reserved = reserve([{:a, 300, 0}], @snapshot)
 
-      # Looked at each 100 ms, as it is.
+      # As in use: a look each 100 ms.
       at =
         Enum.reduce_while(Stream.iterate(100, &(&1 + 100)), reserved, fn now, reserved ->
           case Reservations.current(reserved, growing, now) do

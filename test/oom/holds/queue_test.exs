@@ -73,7 +73,7 @@ defmodule OOM.Holds.QueueTest do
       :rand.seed(:exsss, seed)
 
       for _ <- 1..300 do
-        # Sizes far apart, so that no class fits in part.
+        # Sizes far apart, so no class fits in part.
         holds =
           for id <- 1..:rand.uniform(30),
               do: held(id, :rand.uniform(300), Integer.pow(4, :rand.uniform(9)) - 1)
