@@ -22,7 +22,7 @@ defmodule OOM.HoldTest do
   end
 
   describe "max_kills" do
-    test "gives up at that many, and not before" do
+    test "gives up at that many kills, and not before" do
       assert [:held, :held, :given_up, :given_up] =
                Enum.scan(1..4, %{hold(:a) | max_kills: 3}, fn _, hold -> killed(hold, 7, 0) end)
                |> Enum.map(& &1.state)
@@ -61,7 +61,7 @@ defmodule OOM.HoldTest do
       again = Enum.reduce(1..2, failed, fn _, hold -> Hold.not_started(hold, :why, 0, &one/0) end)
       assert %{failed_starts: 3} = again
       assert Hold.fails?(again)
-      # One that has started begins anew, whatever it waited for in between.
+      # A started child begins anew, whatever the wait in between was for.
       assert %{failed_starts: 0, failures: 3} = Hold.released(again, 5_000)
       assert %{failed_starts: 0, no_room?: false} = Hold.pardoned(%{again | no_room?: true})
     end
@@ -102,7 +102,7 @@ defmodule OOM.HoldTest do
       assert Hold.without(hold(:a), [:a]) == nil
     end
 
-    # It came back between the look and the change.
+    # The child came back between the look and the change.
     test "is the same where it runs again" do
       running = hold(:a) |> killed(7, 0) |> Hold.released(1_000)
       assert Hold.without(running, [:a]) == running

@@ -1,5 +1,5 @@
 defmodule OOM.LevelTest do
-  # The level is one word for the whole VM.
+  # The whole VM has a single level.
   use ExUnit.Case, async: false
 
   alias OOM.Level

@@ -1,5 +1,5 @@
 defmodule OOM.OddChildrenTest do
-  # Children that are not what their specification says, or nothing one would expect.
+  # Children that contradict their specification, or do something unexpected.
   use ExUnit.Case, async: false
 
   import OOM.Test.{Eventually, HeldTree}
@@ -10,7 +10,7 @@ defmodule OOM.OddChildrenTest do
 
   @flags %{strategy: :one_for_one, intensity: 3, period: 5}
 
-  # Of a node that there is not.
+  # The pid of an unknown node.
   defp remote, do: :erlang.binary_to_term(<<131, 88, 119, 3, "a@b", 55::32, 0::32, 1::32>>)
 
   defp returns(id, result, type),
@@ -47,7 +47,7 @@ defmodule OOM.OddChildrenTest do
         end)
 
       refute log =~ "[error]"
-      # And others are found and looked at as ever.
+      # The rest are found and looked at as ever.
       assert {_, _, bytes, _, :fresh, _, _, _, _} = Workers.lookup(a)
       assert bytes > 0
     end
@@ -74,7 +74,7 @@ defmodule OOM.OddChildrenTest do
     end
   end
 
-  describe "a supervisor whose specification does not say that it is one" do
+  describe "a supervisor whose specification calls it a worker" do
     test "an OOM.Supervisor is no worker, and its options hold for what is below it" do
       {top, _} = start(:short, [])
       b = worker(:b)
@@ -116,7 +116,7 @@ defmodule OOM.OddChildrenTest do
       end
     end
 
-    test "one that is a unit is a unit" do
+    test "a supervisor specified as a unit is a unit" do
       {top, _} = start(:short, [])
       start = {Supervisor, :start_link, [[worker(:a)], [strategy: :one_for_one]]}
       spec = OOM.child_spec(%{id: :u, start: start}, unit: true)
@@ -167,7 +167,7 @@ defmodule OOM.OddChildrenTest do
     end
   end
 
-  describe "one that ends at a bad moment" do
+  describe "a child that ends at a bad moment" do
     test "a supervisor that is killed while it starts a child leaves nothing behind" do
       test = self()
       {top, _} = start(:short, [])
@@ -217,7 +217,7 @@ defmodule OOM.OddChildrenTest do
     end
   end
 
-  # An older VM copies all of a dictionary for one word of it.
+  # An older VM copies the whole dictionary to read a single key.
   test "a cache in a worker's dictionary is not copied to find out what the worker is" do
     big = fn ->
       Process.put(:cache, :lists.seq(1, 5_000_000)) && Process.flag(:trap_exit, true)

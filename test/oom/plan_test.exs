@@ -81,7 +81,7 @@ defmodule OOM.PlanTest do
 
   defp worker(rank, bytes), do: row(rank, bytes, idle())
 
-  # The plan does not ask whether a process lives; a number stands for one where many are needed.
+  # The plan does not ask whether a process lives; a number stands for a process where many are needed.
   defp row(rank, bytes, pid \\ System.unique_integer()) do
     :ok = Workers.attach(pid, rank, nil, nil, [])
     :ok = Workers.sampled(pid, bytes, 0, :fresh)

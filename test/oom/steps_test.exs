@@ -8,14 +8,14 @@ defmodule OOM.StepsTest do
   test "tells the largest, and what as many as there are schedulers take together" do
     assert Steps.largest() == {0, 0}
     schedulers = :erlang.system_info(:schedulers_online)
-    # Twice as many as run at once.
+    # Twice the number of schedulers.
     for n <- 1..(2 * schedulers), do: step(n)
     largest = 2 * schedulers * @mib
     together = Enum.sum(for n <- (schedulers + 1)..(2 * schedulers), do: n * @mib)
     assert Steps.largest() == {largest, together}
   end
 
-  test "tells the step of one" do
+  test "tells the step of a single worker" do
     pid = step(3)
     assert Steps.bytes_of(pid) == 3 * @mib
     assert Steps.bytes_of(self()) == 0
@@ -23,8 +23,8 @@ defmodule OOM.StepsTest do
     assert Steps.bytes_of(pid) == 5 * @mib
   end
 
-  # Its row would count for ever, and others die for it.
-  test "knows nothing of one that ended while a probe looked at it" do
+  # The worker's row would count for ever, and healthy workers would die for the row.
+  test "knows nothing of a worker that ended during a look" do
     pid = idle()
     :ok = Workers.declare(pid, 250)
     Workers.delete(pid)

@@ -12,7 +12,7 @@ defmodule OOM.WorkersTest do
       assert Workers.count() == 1
     end
 
-    test "what a supervisor has just started is known to be new, and nobody else" do
+    test "a child its supervisor has just started is known to be new, and nobody else" do
       before_ms = System.monotonic_time(:millisecond)
       [declared, attached, found, both] = [idle(), idle(), idle(), idle()]
       Level.next_episode()
@@ -20,7 +20,7 @@ defmodule OOM.WorkersTest do
       :ok = Workers.attach(attached, 250, self(), :id, [])
       :ok = Workers.found(found, 250, self())
 
-      # It spoke for itself while it started.
+      # The worker spoke for itself while starting.
       :ok = Workers.declare(both, 250)
       :ok = Workers.attach(both, 250, self(), :both, [])
       for pid <- [declared, found], do: assert({nil, 0} = Workers.last_look(pid))
@@ -137,7 +137,7 @@ defmodule OOM.WorkersTest do
 
       planned = for victim <- planned(), do: {victim.rank, -victim.bytes, victim.pid}
       assert {seed, planned} == {seed, Enum.sort(expected)}
-      # What was not true is dropped by the accountant, now and then.
+      # The accountant drops false keys now and then.
       Plan.sweep()
       assert {seed, for({key} <- :ets.tab2list(Plan), do: key)} == {seed, Enum.sort(expected)}
     end
@@ -178,7 +178,7 @@ defmodule OOM.WorkersTest do
     Workers.sampled(self(), bytes, 1, :fresh)
   end
 
-  # The workers in the plan, in its order, whose key is true: it is what the guard chooses from.
+  # Returns the workers in the plan, in order, where the key is true: the guard chooses from these workers.
   defp planned do
     for {{rank, minus, pid}} <- :ets.tab2list(Plan),
         {^pid, ^rank, bytes, _, state, _, _, _, _} <- [Workers.lookup(pid)],

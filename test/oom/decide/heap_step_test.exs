@@ -63,7 +63,7 @@ defmodule OOM.HeapStepTest do
     :erlang.trace(pid, true, [:garbage_collection])
     send(pid, :go)
     assert_receive {:DOWN, ^monitor, _, _, :normal}, 60_000
-    # What was traced is delivered before this.
+    # Every trace message is delivered before the confirmation.
     ref = :erlang.trace_delivered(pid)
     assert_receive {:trace_delivered, _, ^ref}, 60_000
     pid |> events([]) |> pair()

@@ -230,7 +230,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
 
   defp traps(ids), do: for(id <- ids, do: worker(id, trap_exit: true))
 
-  # A GenServer that traps exits accepts only its parent's signal. By a call of its own the worker leaves
+  # A GenServer trapping exits accepts only its parent's signal. By a call of its own the worker leaves
   # with the same reason.
   defp exit_by_memory(worker), do: GenServer.cast(worker, {:stop, {:shutdown, :memory_pressure}})
 
