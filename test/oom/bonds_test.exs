@@ -42,7 +42,7 @@ defmodule OOM.BondsTest do
 
   defp link(a, b), do: Puppet.run(a, fn -> Process.link(b) end)
   defp trap(pid), do: Puppet.run(pid, fn -> Process.flag(:trap_exit, true) end)
-  # Runs `fun`, which does not return, until the process waits in any of the functions: releases differ.
+  # Runs `fun`, which does not return, until the process waits in any of the functions.
   defp goes_into(pid, functions, fun) do
     send(pid, {:do, self(), fun})
     eventually(fn -> elem(Process.info(pid, :current_function), 1) in functions end)

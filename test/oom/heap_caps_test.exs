@@ -69,7 +69,7 @@ defmodule OOM.HeapCapsTest do
       for priority <- [:high, 750, :protected], do: uncapped(start(priority: priority))
     end
 
-    test "is not for one that says so itself" do
+    test "is not for a worker with a word of its own" do
       uncapped(start([], fn -> OOM.set_priority(:protected) end))
     end
 
@@ -109,7 +109,7 @@ defmodule OOM.HeapCapsTest do
       assert before == 2 * @gib
     end
 
-    test "is for one that has grown slowly what leaves room for it" do
+    test "leaves room for a worker that has grown slowly" do
       pid = start([], fn -> Enum.to_list(1..6_000_000) end)
       capped(pid, 2 * @gib)
       Agent.update(pid, fn list -> [0 | list] end)
@@ -169,7 +169,7 @@ defmodule OOM.HeapCapsTest do
       assert length(String.split(log, "include_shared_binaries")) == 1 + expected
     end
 
-    test "by the worker wins over what its supervisor was told" do
+    test "by the worker wins over the supervisor's" do
       own = fn -> OOM.set_priority(:low, max_heap_size: 90_000_000) end
       pid = start([max_heap_size: 80_000_000], own)
       # Served after the supervisor's messages.
@@ -211,7 +211,7 @@ defmodule OOM.HeapCapsTest do
       assert HeapCaps.limit_bytes() == @gib
     end
 
-    test "never below what a worker may need for what it holds" do
+    test "never below the room a worker may need for its memory" do
       limit(4 * @gib)
       pid = start([max_heap_size: {:percent_of_limit, 50}], fn -> Enum.to_list(1..1_000_000) end)
       capped(pid, 2 * @gib)
@@ -222,7 +222,7 @@ defmodule OOM.HeapCapsTest do
       Agent.update(pid, fn list -> :erlang.garbage_collect() && list end)
     end
 
-    test "nor for its binaries, where they count" do
+    test "nor for its binaries, where binaries count" do
       limit(4 * @gib)
       binaries = fn -> for _ <- 1..20, do: :binary.copy(<<1>>, 1_000_000) end
       size = %{size: {:percent_of_limit, 50}, include_shared_binaries: true}
@@ -253,7 +253,7 @@ defmodule OOM.HeapCapsTest do
   end
 
   describe "Limits" do
-    test "the lowest that was seen counts, as its file has it now" do
+    test "the lowest limit seen counts, as its file has the limit now" do
       read = fn
         "/a" -> {:ok, "500\n"}
         "/b" -> {:ok, "max\n"}

@@ -201,7 +201,7 @@ defmodule OOM.HeapReportsTest do
       :erlang.system_flag(:system_logger, Process.whereis(HeapReports))
     end
 
-    test "goes on to `logger` where who had it before has ended" do
+    test "goes on to `logger` where the former holder has ended" do
       before = :sys.get_state(HeapReports)
       on_exit(fn -> :sys.replace_state(HeapReports, fn _ -> before end) end)
       gone = spawn(fn -> receive(do: (:end -> :ok)) end)
@@ -214,7 +214,7 @@ defmodule OOM.HeapReportsTest do
       eventually(fn -> :sys.get_state(HeapReports).before == Process.whereis(:logger_proxy) end)
     end
 
-    test "is no bottleneck: a flood is through long before OTP's has looked at it" do
+    test "is no bottleneck: a flood is through long before OTP's logger has looked at it" do
       before = :sys.get_state(HeapReports)
       sink = spawn_link(fn -> Process.sleep(:infinity) end)
       :sys.replace_state(HeapReports, &%{&1 | before: sink})
@@ -253,7 +253,7 @@ defmodule OOM.HeapReportsTest do
       assert Victims.bytes(pid) == 16_000
     end
 
-    test "is known of a node that has a name, and of later releases" do
+    test "is known of a node with a name, and of later releases" do
       format = ~c"     Process: ~p on node ~p~n  Context: maximum heap size reached~n"
 
       # OTP 21, 25, and from 28 on with a stacktrace.
@@ -264,7 +264,7 @@ defmodule OOM.HeapReportsTest do
       end
     end
 
-    test "takes the cap for what was held where binaries counted" do
+    test "takes the cap for the size where binaries counted" do
       {:ok, pid} = Agent.start_link(fn -> 0 end)
       format = ~c"     Process: ~p~n  Context: maximum heap size reached~n"
       HeapReports.note(report(format, [pid, 1_000, 363, true, true, 0, []]))

@@ -91,7 +91,7 @@ defmodule OOM.HeapTest do
       assert Heap.bytes(5, 1) == 5
     end
 
-    test "are a share of the limit, where one is known" do
+    test "are a share of the limit, where a limit is known" do
       assert Heap.bytes({:percent_of_limit, 35}, 1_000) == 350
       assert Heap.bytes({:percent_of_limit, 0.5}, 1_000) == 5
       assert Heap.bytes({:percent_of_limit, 100}, 1_000) == 1_000

@@ -6,7 +6,7 @@ defmodule OOM.HoldTest do
   @backoff [initial_ms: 100, max_ms: 1_000]
 
   describe "killed/4" do
-    test "is due after the backoff, with what it held" do
+    test "is due after the backoff, with its size" do
       assert %{state: :held, kills: 1, bytes: 7, due_ms: 1_100} = killed(hold(:a), 7, 1_000)
     end
 
@@ -28,7 +28,7 @@ defmodule OOM.HoldTest do
                |> Enum.map(& &1.state)
     end
 
-    test "a start that fails is no kill" do
+    test "a failed start is no kill" do
       hold = %{hold(:a) | max_kills: 2} |> killed(7, 0)
       failed = Enum.reduce(1..5, hold, fn _, hold -> Hold.failed(hold, 0, &one/0) end)
       assert %{state: :held, kills: 1, failures: 5, due_ms: 1_000} = failed
@@ -47,7 +47,7 @@ defmodule OOM.HoldTest do
     assert %{held_ms: 40} = again |> Hold.released(30) |> killed(7, 40)
   end
 
-  test "failed/3 waits as long as a further kill, and needs what it needed" do
+  test "failed/3 waits as long as a further kill, and needs as much as before" do
     failed = hold(:a) |> killed(7, 0) |> Map.put(:state, :releasing) |> Hold.failed(1_000, &one/0)
     assert %{state: :held, kills: 1, failures: 1, bytes: 7, due_ms: 1_200} = failed
   end
@@ -73,7 +73,7 @@ defmodule OOM.HoldTest do
     end
   end
 
-  test "turned_away/3 waits like one that failed, is no kill, and is held since" do
+  test "turned_away/3 waits like a failed start, is no kill, and is held since" do
     away = Hold.turned_away(hold(:a), 1_000, &one/0)
     assert %{state: :held, kills: 0, failures: 1, held_ms: 1_000, due_ms: 1_100} = away
     assert %{held_ms: 1_000, failures: 2} = Hold.turned_away(away, 2_000, &one/0)

@@ -10,7 +10,7 @@ defmodule OOM.LevelTest do
     on_exit(fn -> Level.put(:normal) end)
   end
 
-  test "is what was put" do
+  test "is the level last put" do
     for level <- @levels ++ Enum.reverse(@levels) do
       :ok = Level.put(level)
       assert Level.get() == level

@@ -16,7 +16,7 @@ defmodule OOM.NotifierTest do
     end)
   end
 
-  test "a subscriber is told each change, with what is known" do
+  test "a subscriber is told each change, with a snapshot" do
     :ok = OOM.subscribe()
     change(:normal, :high)
     assert_receive {:oom, :high, %Snapshot{level: :high, limit_bytes: limit}}, 5_000

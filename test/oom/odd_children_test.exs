@@ -27,7 +27,7 @@ defmodule OOM.OddChildrenTest do
   end
 
   describe "a start that returns" do
-    test "a process of another node: it is nobody's to watch or kill" do
+    test "a process of another node: nobody watches or kills the process" do
       {top, %{a: a}} = start(:short, [:a])
 
       log =
@@ -52,7 +52,7 @@ defmodule OOM.OddChildrenTest do
       assert bytes > 0
     end
 
-    test "its own supervisor, a dead process, or one that another supervisor has" do
+    test "its own supervisor, a dead process, or a child of another supervisor" do
       {top, %{a: a}} = start(:short, [:a])
       {:ok, dead} = Agent.start(fn -> nil end)
       Agent.stop(dead)
@@ -75,7 +75,7 @@ defmodule OOM.OddChildrenTest do
   end
 
   describe "a supervisor whose specification calls it a worker" do
-    test "an OOM.Supervisor is no worker, and its options hold for what is below it" do
+    test "an OOM.Supervisor is no worker, and its options hold for everything below" do
       {top, _} = start(:short, [])
       b = worker(:b)
       init = fn -> {:ok, {@flags, [b]}} end
@@ -130,7 +130,7 @@ defmodule OOM.OddChildrenTest do
   end
 
   describe "set_priority of a supervisor" do
-    test "in its init/1 holds for what is below it" do
+    test "in its init/1 holds for everything below" do
       {top, _} = start(:short, [])
 
       for {module, id} <- [{OfSupervisor, :a}, {OfOOM, :b}] do
@@ -188,7 +188,7 @@ defmodule OOM.OddChildrenTest do
       refute :ets.member(Tree, {:starting, top})
     end
 
-    test "a worker that has ended is not asked to shrink for ever" do
+    test "an ended worker is not asked to shrink for ever" do
       pid = spawn(fn -> :ok end)
       ref = Process.monitor(pid)
       assert_receive {:DOWN, ^ref, _, _, _}
@@ -196,7 +196,7 @@ defmodule OOM.OddChildrenTest do
       refute :ets.member(Asker, pid)
     end
 
-    test "the application ends while a child starts: it runs once" do
+    test "the application ends while a child starts: the child runs once" do
       test = self()
       {top, _} = start(:short, [])
 
@@ -218,7 +218,7 @@ defmodule OOM.OddChildrenTest do
   end
 
   # An older VM copies the whole dictionary to read a single key.
-  test "a cache in a worker's dictionary is not copied to find out what the worker is" do
+  test "a cache in a worker's dictionary is not copied to find out the kind of the worker" do
     big = fn ->
       Process.put(:cache, :lists.seq(1, 5_000_000)) && Process.flag(:trap_exit, true)
     end

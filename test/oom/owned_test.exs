@@ -52,7 +52,7 @@ defmodule OOM.OwnedTest do
       eventually(fn -> Port.info(port) == nil end)
     end
 
-    test "that are sockets drop what waits with their owner, whoever ends first" do
+    test "that are sockets drop their waiting output with their owner, whoever ends first" do
       for kill <- [&Kill.run(&1, nil, 100), &ended_before_its_ports/1] do
         {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, recbuf: 4_096])
         {:ok, number} = :inet.port(listener)

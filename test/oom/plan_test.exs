@@ -26,7 +26,7 @@ defmodule OOM.PlanTest do
     assert [{-99, _}] = Plan.largest(0, 10)
   end
 
-  test "smallest/2 has those that hold nothing as far as is known" do
+  test "smallest/2 has the workers without known memory" do
     worker(250, 1)
     nothing = for _ <- 1..3, do: worker(250, 0)
     worker(500, 0)
@@ -73,7 +73,7 @@ defmodule OOM.PlanTest do
       assert :ets.tab2list(Plan) == []
     end
 
-    test "of one whose row is gone leaves none" do
+    test "of a worker whose row is gone leaves none" do
       Plan.move(self(), {250, 0}, {250, 5}, fn -> false end)
       assert :ets.tab2list(Plan) == []
     end

@@ -34,7 +34,7 @@ defmodule OOM.ProbeTest do
     assert look(pid) < @mib
   end
 
-  test "tells what a worker at it may take in one step" do
+  test "tells the largest step of a worker at the binary" do
     pid = worker(fn -> <<>> end)
     look(pid)
     Agent.update(pid, &append(&1, 500))
@@ -46,7 +46,7 @@ defmodule OOM.ProbeTest do
     assert OOM.Steps.bytes_of(pid) == 0
   end
 
-  test "tells that the next collection of a heap that grows copies what lives on it" do
+  test "tells that the next collection of a growing heap copies the live heap" do
     pid = worker(fn -> [] end)
     look(pid)
     Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
@@ -97,7 +97,7 @@ defmodule OOM.ProbeTest do
     assert grown(pid) in @mib..held
   end
 
-  test "a heap that takes more of the block that it has is shown to grow; its figure is the block" do
+  test "a heap that takes more of its block is shown to grow; its figure is the block" do
     pid = :erlang.spawn_opt(fn -> filler([]) end, min_heap_size: 1_000_000)
     on_exit(fn -> Process.exit(pid, :kill) end)
     :ok = Workers.declare(pid, 250)
@@ -109,7 +109,7 @@ defmodule OOM.ProbeTest do
     assert grown(pid) >= 100_000 * 16
   end
 
-  test "two looks that follow closely show growth, and the first of one that has started before none" do
+  test "two close looks show growth, and the first look at a worker started earlier shows none" do
     pid = worker(fn -> [] end)
     at = System.monotonic_time(:millisecond)
     {close, fresh} = {OOM.Limits.shown_ms(), OOM.Limits.fresh_ms()}
@@ -152,7 +152,7 @@ defmodule OOM.ProbeTest do
     Process.exit(busy, :kill)
   end
 
-  test "counts a mailbox on the heap twice more: for its copy, and for what comes meanwhile" do
+  test "counts a mailbox on the heap twice more: for its copy, and for messages meanwhile" do
     for {where, steps} <- [on_heap: 2, off_heap: 0] do
       pid = worker(fn -> Process.flag(:message_queue_data, where) end)
       :erlang.suspend_process(pid)
@@ -165,7 +165,7 @@ defmodule OOM.ProbeTest do
     end
   end
 
-  test "divides a shared binary among those that hold it" do
+  test "divides a shared binary among its holders" do
     shared = :binary.copy(<<1>>, 10 * @mib)
     pids = for _ <- 1..10, do: worker(fn -> <<>> end)
     for pid <- pids, do: look(pid)

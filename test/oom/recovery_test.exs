@@ -34,7 +34,7 @@ defmodule OOM.RecoveryTest do
         heir: [Tables.Heir],
         both: [Tables.Heir, Tables, Tables]
       ] do
-    test "all that is known outlives #{name}", context do
+    test "all known facts outlive #{name}", context do
       before = known(context)
 
       parts =
@@ -78,7 +78,7 @@ defmodule OOM.RecoveryTest do
     assert watcher != nil
   end
 
-  test "the guard is killed while it is critical, and then it is not: all hear of it" do
+  test "the guard is killed while critical, and then normal: all subscribers hear of it" do
     OOM.subscribe()
     OOM.Level.put(:critical)
     # As told by the guard.

@@ -19,7 +19,7 @@ defmodule OOM.ShedTest do
     assert Shed.choose([], {:fraction, 1.0, :newest}) == []
   end
 
-  test "they stay where their leaving would free nothing" do
+  test "children stay where their leaving would free nothing" do
     [a, b, c, d] = for _ <- 1..4, do: spawn(fn -> :ok end)
     # `a` was large while starting; of `c` and `d` nothing is known yet.
     workers = [{a, 20_000}, {b, 2_700}, {c, 0}, {d, 0}]
@@ -48,7 +48,7 @@ defmodule OOM.ShedTest do
     end
   end
 
-  test "it holds for the supervisors below, unless something else is said there" do
+  test "the option holds for the supervisors below, unless they have another" do
     children = [
       {DynamicSupervisor, name: __MODULE__.A},
       OOM.child_spec({DynamicSupervisor, name: __MODULE__.B}, id: :b, shed: {:fraction, 0.1}),

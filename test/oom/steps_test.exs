@@ -5,7 +5,7 @@ defmodule OOM.StepsTest do
 
   @mib 1_048_576
 
-  test "tells the largest, and what as many as there are schedulers take together" do
+  test "tells the largest step, and the sum of the largest, one for each scheduler" do
     assert Steps.largest() == {0, 0}
     schedulers = :erlang.system_info(:schedulers_online)
     # Twice the number of schedulers.
@@ -33,7 +33,7 @@ defmodule OOM.StepsTest do
     assert :ets.info(Steps, :size) == 0
   end
 
-  test "forgets what has become small, and workers that are gone" do
+  test "forgets small steps, and workers that are gone" do
     pid = step(3)
     Steps.put(pid, 1_000)
     assert Steps.bytes_of(pid) == 0
@@ -44,7 +44,7 @@ defmodule OOM.StepsTest do
     assert :ets.info(Steps, :size) == 0
   end
 
-  test "looks at a thousand: with more there are no large ones" do
+  test "looks at a thousand workers: with more there are no large steps" do
     for n <- 1..1_000, do: :ets.insert(Steps, {n, @mib})
     :ets.insert(Steps, {1_001, 99 * @mib})
     assert {@mib, _} = Steps.largest()

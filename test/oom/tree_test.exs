@@ -60,7 +60,7 @@ defmodule OOM.TreeTest do
       )
 
   describe "what is found" do
-    test "workers below plain supervisors, with what was declared above them" do
+    test "workers below plain supervisors, with the declarations above them" do
       child = OOM.child_spec(plain([worker(:a), plain([worker(:b)], [])], []), priority: :low)
       below(child)
       {a, b} = {started(:a), started(:b)}
@@ -124,7 +124,7 @@ defmodule OOM.TreeTest do
       refute Workers.member?(b)
     end
 
-    test "one that was found first is what its supervisor says of it" do
+    test "a worker found first takes its supervisor's word" do
       {_, supervisor} = below(dynamic())
       {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a))
       walk()
@@ -374,7 +374,7 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor)
     end
 
-    test "what is said of a child holds below plain supervisors, too" do
+    test "a declaration for a child holds below plain supervisors, too" do
       child = OOM.child_spec(worker(:a), max_kills: 1)
 
       for above <- [plain([child], []), dynamic()] do
@@ -590,7 +590,7 @@ defmodule OOM.TreeTest do
       end
     end
 
-    test "under an OOM.Supervisor, too, and with all that is below a supervisor" do
+    test "under an OOM.Supervisor, too, and with everything below a supervisor" do
       deep = plain([OOM.child_spec(worker(:deep), priority: :protected)], [])
       start = {OOM.Supervisor, :start_link, [[worker(:a), deep], [strategy: :one_for_all]]}
       below(%{id: :all, type: :supervisor, start: start})
@@ -655,7 +655,7 @@ defmodule OOM.TreeTest do
       assert rank(a) == 700
     end
 
-    test "nobody is picked before it is known who goes along" do
+    test "nobody is picked before the companions are known" do
       walk()
       children = [OOM.child_spec(worker(:a), priority: :low), worker(:b)]
       {_, plain} = below(plain(children, strategy: :one_for_all))
@@ -867,7 +867,7 @@ defmodule OOM.TreeTest do
       assert a in below and b in below
     end
 
-    test "who tells of itself inside is no worker" do
+    test "a process inside that declares itself is no worker" do
       test = self()
 
       init = fn ->

@@ -35,7 +35,7 @@ defmodule OOM.UsageTest do
     pid
   end
 
-  test "top/1 names the heaviest first, whoever started them" do
+  test "top/1 names the heaviest workers first, whoever started them" do
     top = tree(__MODULE__.Top)
     usages = Enum.filter(OOM.top(100), &(&1.bytes >= 9 * @mib))
     assert [30, 20, 10, 10, 10] = Enum.map(usages, &div(&1.bytes, @mib))

@@ -65,7 +65,7 @@ defmodule OOM.WorkersTest do
       assert {_, 250, 7, 123, :fresh, _, _, _, _} = Workers.lookup(self())
     end
 
-    test "moves it when it has grown" do
+    test "moves a worker that has grown" do
       for bytes <- [7, 8, 8, 3], do: :ok = sampled(bytes)
       assert [%{bytes: 3}] = planned()
       assert :ets.info(Plan, :size) == 1
@@ -77,7 +77,7 @@ defmodule OOM.WorkersTest do
       assert :ets.info(Plan, :size) == 0
     end
 
-    test "of a protected one is kept, outside the plan" do
+    test "of a protected worker is kept, outside the plan" do
       :ok = Workers.declare(self(), :protected)
       :ok = Workers.sampled(self(), 7, 1, :fresh)
       assert {_, :protected, 7, 1, :fresh, _, _, _, _} = Workers.lookup(self())
@@ -86,7 +86,7 @@ defmodule OOM.WorkersTest do
   end
 
   describe "stale/3" do
-    test "keeps the last figure and adds what may have come" do
+    test "keeps the last figure and adds possible growth" do
       :ok = sampled(7)
       :ok = Workers.stale(self(), 3, 2)
       assert [%{bytes: 10, state: :stale}] = planned()

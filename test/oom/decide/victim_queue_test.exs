@@ -380,7 +380,7 @@ defmodule OOM.VictimQueueTest do
     end
   end
 
-  test "tells what is known of each" do
+  test "tells the known figures of each" do
     [pid] = [idle()]
     supervisor = supervisor(:one_for_one)
     :ok = Workers.attach(pid, 250, supervisor, :id, [])

@@ -72,7 +72,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       eventually(fn -> not alarm?(sup, :a) end)
     end
 
-    test "is told after a crash before it was" do
+    test "is told after a crash before the telling" do
       {sup, %{a: a}} = start(:short, [limited(1)])
       :sys.suspend(Holds)
       kill(a)
@@ -153,7 +153,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       end
     end
 
-    test "tells why it did not start, and it is held again" do
+    test "tells why the child did not start, and the child is held again" do
       starts = :counters.new(1, [])
 
       start = fn ->
@@ -289,7 +289,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
           kill_of(a, 1_000_000_000_000_000)
           eventually(fn -> alarm?(sup, :a, :oom_no_room) end)
           again = started(:a)
-          # The child may not hold as much again. A known lack of room is not reported a second time.
+          # The child may not hold as much again. A known lack of room is not told again.
           assert alarm?(sup, :a, :oom_no_room)
           kill_of(again, 1_000_000_000_000_000)
           started(:a)

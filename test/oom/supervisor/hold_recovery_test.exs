@@ -15,7 +15,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   end
 
   describe "a held child comes back" do
-    test "when the process that brings it back has crashed meanwhile" do
+    test "when the returning process has crashed meanwhile" do
       {sup, %{a: a}} = start(:short, [:a])
       guard_kills()
       hold(sup, :a, a)
@@ -25,7 +25,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       assert started(:a) != a
     end
 
-    test "when that process crashes while it does so" do
+    test "when the returning process crashes during the return" do
       {start, starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:short, [worker(:a, start: start)])
@@ -210,7 +210,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       :ok = Supervisor.terminate_child(sup, :b)
       :ok = Supervisor.terminate_child(sup, :c)
       :ok = Application.stop(:oom)
-      # As the child's supervisor would, between two requests of the process that stops the application.
+      # As the supervisor would, between two requests of the process stopping the application.
       :ok = Holds.Down.hold(sup, :b, [b: true, c: true], b, [])
       started(:b)
       started(:c)
@@ -397,7 +397,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       on_exit(fn -> Level.put(:normal) end)
     end
 
-    test "is a crash like any other, unless it is known to be a victim" do
+    test "is a crash like any other, unless known to be a victim" do
       {sup, %{a: a}} = start(:long, [:a], max_restarts: 1)
       Process.exit(a, :kill)
       assert started(:a) != a
@@ -500,7 +500,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert %{kills: 1} = hold(sup, :a, a)
   end
 
-  test "the tables know nothing of tests that are over" do
+  test "the tables know nothing of finished tests" do
     eventually(fn -> Holds.count() == 0 end)
     assert OOM.Holds.Store.all() |> Enum.filter(&OOM.Hold.held?/1) == []
     assert %OOM.Config{} = Tables.config()

@@ -34,7 +34,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
 
   defp child(id, options), do: id |> worker() |> OOM.child_spec(options)
 
-  test "at its beginning: those of priority :low or less are held, and come when kills are over" do
+  test "at its beginning: children of priority :low or less are held until kills are over" do
     children = [
       :a |> child([]),
       :b |> child(priority: 251),
