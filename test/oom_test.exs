@@ -108,7 +108,7 @@ defmodule OOMTest do
       end
     end
 
-    # The VM takes neither less than a process begins with, nor what is no word.
+    # The VM accepts neither less than a process begins with, nor part of a word.
     test "takes any size" do
       check = fn ->
         assert :ok = OOM.set_priority(:low, max_heap_size: 1)
@@ -118,7 +118,7 @@ defmodule OOMTest do
         assert cap().size > 1_000_000_000
       end
 
-      # With room enough to begin with, or the first collection is its end.
+      # With room enough to begin with; otherwise the first collection ends the process.
       {_pid, ref} = :erlang.spawn_opt(check, [:monitor, min_heap_size: 100_000])
       assert_receive {:DOWN, ^ref, _, _, :normal}
     end
@@ -198,7 +198,7 @@ defmodule OOMTest do
         plain = Supervisor.child_spec(child, options)
         ours = OOM.child_spec(child, options)
         assert Map.drop(ours, [:start, :modules]) == Map.drop(plain, [:start, :modules])
-        # The default is spelt out, because the start tells it no more.
+        # The default is spelt out, because the start no longer tells the default.
         assert ours.modules == Map.get(plain, :modules, [Agent])
         assert OOM.Child.Spec.unwrap(ours).start == plain.start
       end
@@ -264,7 +264,7 @@ defmodule OOMTest do
       snapshot = OOM.snapshot()
       assert snapshot.limit_bytes > snapshot.elevated_headroom_bytes
       assert snapshot.elevated_headroom_bytes > snapshot.high_headroom_bytes
-      # By bytes high begins with critical; before it, by the time that is left.
+      # By bytes, high begins with critical; before that, by the time left.
       assert snapshot.high_headroom_bytes >= snapshot.critical_headroom_bytes
       assert snapshot.critical_headroom_bytes > 0
     end
@@ -286,7 +286,7 @@ defmodule OOMTest do
     end
   end
 
-  # A process of the test's own, whose failures are the test's.
+  # A process of the test's own, with failures that are the test's.
   defp in_process(fun), do: fun |> Task.async() |> Task.await()
 
   defp cap do

@@ -1,5 +1,5 @@
 defmodule OOM.ApplicationTest do
-  # Other VMs, started with the configuration as a release would give it.
+  # Starts VMs with the configuration a release would give.
   use ExUnit.Case, async: true
 
   @script """
@@ -13,11 +13,11 @@ defmodule OOM.ApplicationTest do
     assert start([]) =~ ~r/^started at \w+$/m
   end
 
-  test "starts with a limit above what the VM uses" do
+  test "starts with a limit above the VM's usage" do
     assert start(limit: 100_000_000_000) =~ ~r/^started at \w+$/m
   end
 
-  test "does not start with a limit below what the VM uses" do
+  test "does not start with a limit below the VM's usage" do
     assert start(limit: 1_000_000) =~
              ~r/^expected :limit to be more than the \d+ bytes this VM uses already, got: 1000000$/m
   end
@@ -28,7 +28,7 @@ defmodule OOM.ApplicationTest do
                "0 < e < h < c <= 1, got: [elevated: 0.9, high: 0.5, critical: 0.7]"
   end
 
-  test "does not start with an option that there is not" do
+  test "does not start with an unknown option" do
     assert start(limits: 1) =~ "unknown option :limits for :oom, expected one of :limit, "
   end
 
@@ -45,6 +45,6 @@ defmodule OOM.ApplicationTest do
     output
   end
 
-  # Without spaces, which would divide it.
+  # Without spaces, which would divide the argument.
   defp term(value), do: :io_lib.format("~0p", [value]) |> to_string() |> String.replace(" ", "")
 end

@@ -1,12 +1,12 @@
 defmodule OOM.AskerTest do
-  # Whom it asks is shown under a real limit, in test/real/last_word_test.exs.
+  # test/real/last_word_test.exs shows under a real limit which workers the asker asks.
   use ExUnit.Case, async: false
 
   import OOM.Test.Eventually
 
   alias OOM.{Asker, Level}
 
-  test "a worker listens by its own word, and takes it back" do
+  test "a worker listens by its own word, and takes the word back" do
     pid = start_supervised!({Agent, fn -> OOM.set_priority(:low, handle_pressure: true) end})
     assert listens?(pid)
     :ok = Agent.get(pid, fn _ -> OOM.set_priority(:low) end)
@@ -30,7 +30,7 @@ defmodule OOM.AskerTest do
     end
   end
 
-  test "one that has ended is forgotten" do
+  test "an ended worker is forgotten" do
     pid = start_supervised!({Agent, fn -> OOM.set_priority(:low, handle_pressure: true) end})
     :ok = stop_supervised(Agent)
     eventually(fn -> not listens?(pid) end)

@@ -3,7 +3,7 @@ defmodule OOM.BackoffTest do
 
   alias OOM.Backoff
 
-  # Each run has a seed of its own, told when it fails.
+  # Each run draws a new seed, told on failure.
   setup do
     seed = :rand.uniform(1_000_000_000)
     state = :rand.seed_s(:exsss, seed)
@@ -50,7 +50,7 @@ defmodule OOM.BackoffTest do
     assert Backoff.delay_ms(1, [initial_ms: 1, max_ms: 1], fn -> 0.0 end) == 1
   end
 
-  test "spreads those killed together" do
+  test "spreads children killed together" do
     backoff = [initial_ms: 10_000, max_ms: 60_000]
     delays = for _ <- 1..100, do: Backoff.delay_ms(1, backoff, &:rand.uniform/0)
     assert delays |> Enum.uniq() |> length() > 50

@@ -1,6 +1,6 @@
 defmodule OOM.BeginnersTest do
   @moduledoc false
-  # Children whose start takes long are known before it is through.
+  # Children with a long start are known before the start is through.
   use OOM.Test.TablesCase, async: false
 
   import OOM.Test.Eventually
@@ -44,7 +44,7 @@ defmodule OOM.BeginnersTest do
     pid
   end
 
-  test "one is registered in its init, below its supervisor and with the rank it will have" do
+  test "a child is registered in its init, below its supervisor and with its final rank" do
     pid = begin(priority: :low)
     assert Workers.rank(pid) == Priority.rank!(:low)
     assert {_, _, _, _, :new, supervisor, _, _, _} = Workers.lookup(pid)
@@ -54,15 +54,15 @@ defmodule OOM.BeginnersTest do
     assert Workers.rank(pid) == Priority.rank!(:low)
   end
 
-  test "a protected one is protected in its init" do
+  test "a protected child is protected in its init" do
     assert Workers.rank(begin(priority: :protected)) == :protected
   end
 
-  test "one that may take others along goes last until somebody has looked" do
+  test "a child that may take others along goes last until a look" do
     assert Workers.rank(begin([priority: :low], :one_for_all)) == 1000
   end
 
-  test "nobody else is registered by it: those that were started, and what the child has linked" do
+  test "nobody else is registered: neither started children, nor linked processes" do
     pid = begin(priority: :low)
     {_, _, _, _, _, supervisor, _, _, _} = Workers.lookup(pid)
     before = Workers.count()

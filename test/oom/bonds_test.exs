@@ -7,7 +7,7 @@ defmodule OOM.BondsTest do
   alias OOM.Bonds.Rounds
   alias OOM.{Bonds, Kill, Plan, Units, Victims, Workers}
 
-  # A process that does what it is told, one thing after the other.
+  # A process that runs the functions sent to the mailbox, in order.
   defmodule Puppet do
     @moduledoc false
     def start(parent \\ :spawn)
@@ -42,7 +42,7 @@ defmodule OOM.BondsTest do
 
   defp link(a, b), do: Puppet.run(a, fn -> Process.link(b) end)
   defp trap(pid), do: Puppet.run(pid, fn -> Process.flag(:trap_exit, true) end)
-  # In a function that does not return; in one of these, as releases differ.
+  # Runs `fun`, which does not return, until the process waits in any of the functions.
   defp goes_into(pid, functions, fun) do
     send(pid, {:do, self(), fun})
     eventually(fn -> elem(Process.info(pid, :current_function), 1) in functions end)
@@ -59,7 +59,7 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(worker(:low)) == 0
     end
 
-    test "who is linked, directly and by way of others" do
+    test "linked processes, directly and by way of others" do
       [low, high, protected] = Enum.map([:low, :high, :protected], &worker/1)
       link(low, high)
       assert Bonds.rank(low) == 750
@@ -72,17 +72,17 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(protected) == 750
     end
 
-    test "no one that traps exits, nor those behind it" do
+    test "no process that traps exits, nor processes behind it" do
       [low, high, protected] = Enum.map([:low, :high, :protected], &worker/1)
       trap(high)
       link(low, high)
       link(high, protected)
       assert Bonds.rank(low) == 0
-      # But itself: its links are followed from there.
+      # But itself: the links of the trapping process are followed from there.
       assert Bonds.rank(high) == :protected
     end
 
-    test "what it has started, which ends with its parent whether it traps exits or not" do
+    test "a spawned child, which ends with its parent even while trapping exits" do
       low = worker(:low)
 
       child =
@@ -94,12 +94,12 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(low) == 0
       OOM.set_priority(child, :high)
       assert Bonds.rank(low) == 750
-      # The parent of one that ends does not end, if it traps exits.
+      # A parent trapping exits outlives a child.
       trap(low)
       assert Bonds.rank(child) == 0
     end
 
-    test "one that nobody has registered and that has a supervisor, as that is not ours to kill" do
+    test "an unregistered process with a supervisor, which OOM may not kill" do
       low = worker(:low)
       link(low, puppet())
       assert Bonds.rank(low) == 0
@@ -108,7 +108,7 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(low) == :protected
     end
 
-    test "what is in a unit, as the unit, and for the unit itself it is a part of it" do
+    test "a process in a unit, as the unit, and for the unit itself as a part" do
       low = worker(:low)
 
       child = %{id: :in, start: {Agent, :start_link, [fn -> nil end]}}
@@ -126,14 +126,14 @@ defmodule OOM.BondsTest do
       assert {Bonds.rank(low), Bonds.rank(unit)} == {600, 250}
     end
 
-    test "who waits for it in a call, and no one that only monitors it" do
+    test "a process that waits for it in a call, and no process that only monitors it" do
       {:ok, low} = Agent.start(fn -> nil end)
       on_exit(fn -> Process.exit(low, :kill) end)
       OOM.set_priority(low, :low)
       high = worker(:high)
       Puppet.run(high, fn -> Process.monitor(low) end)
       assert Bonds.rank(low) == 0
-      # The same question to one that does not answer.
+      # The same question to a worker without an answer.
       Agent.cast(low, fn _ -> receive(do: (:go -> nil)) end)
       goes_into(high, [{:gen, :do_call, 4}], fn -> Agent.get(low, & &1, :infinity) end)
       assert Bonds.rank(low) == 750
@@ -142,7 +142,7 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(low) == 0
     end
 
-    test "who awaits it without a link, and those linked with that one" do
+    test "a process that awaits it without a link, and processes linked with that process" do
       tasks = start_supervised!(Task.Supervisor)
       [high, protected] = Enum.map([:high, :protected], &worker/1)
 
@@ -168,7 +168,7 @@ defmodule OOM.BondsTest do
       assert Bonds.rank(task.pid) == :protected
     end
 
-    test "who reads a stream of tasks, unless the tasks are not linked" do
+    test "a reader of a stream of tasks, unless the tasks are not linked" do
       tasks = start_supervised!(Task.Supervisor)
       test = self()
 
@@ -204,7 +204,7 @@ defmodule OOM.BondsTest do
     link(low, hd(chain))
     assert Bonds.rank(low) == 0
     assert Bonds.rank(Enum.at(chain, 2)) == :protected
-    # Closed to a ring.
+    # The chain closed to a ring.
     [a, b] = [worker(:low), worker(:high)]
     [c, d] = [puppet(), puppet()]
     for {x, y} <- [{a, c}, {c, b}, {b, d}, {d, a}], do: link(x, y)
@@ -218,13 +218,13 @@ defmodule OOM.BondsTest do
       link(low, high)
       Rounds.round()
       assert {rank(low), Units.own(low), Units.bond(low)} == {750, 0, 750}
-      # Its own rank is another's to say.
+      # The worker's own rank is declared elsewhere.
       OOM.set_priority(low, 5)
       assert {rank(low), Units.own(low)} == {750, 5}
       OOM.set_priority(low, 800)
       assert rank(low) == 800
       OOM.set_priority(low, 5)
-      # A walk keeps it.
+      # A walk keeps the bond.
       OOM.Tree.Census.walk()
       assert rank(low) == 750
 
@@ -247,7 +247,7 @@ defmodule OOM.BondsTest do
       assert :ets.member(Plan, {0, -1_000_000_000_000, low})
     end
 
-    test "the end of one that was raised leaves nothing" do
+    test "the end of a raised worker leaves nothing" do
       [low, high] = Enum.map([0, :high], &worker/1)
       Workers.sampled(low, 1_000_000_000_000, now(), :fresh)
       link(low, high)
@@ -268,7 +268,7 @@ defmodule OOM.BondsTest do
       :ok
     end
 
-    test "one that is bound to a protected one since the last look is spared" do
+    test "a worker bound to a protected one since the last look is spared" do
       [low, protected] = Enum.map([:low, :protected], &worker/1)
       OOM.Asker.listens(low, true)
       Workers.sampled(low, 5_000_000, now(), :fresh)
@@ -277,12 +277,12 @@ defmodule OOM.BondsTest do
       Kill.begin(low, nil, 5_000_000, now(), 100)
       assert_receive {:trace, _, :receive, {:spared, ^low, :protected}}, 5_000
 
-      # All is as it was, but for its rank.
+      # Only the rank has changed.
       assert Workers.lookup(low) == put_elem(row, 1, :protected)
       assert Units.own(low) == 250
       refute Victims.marked?(low)
       assert :ets.member(OOM.Asker, low)
-      # And it runs.
+      # The worker runs.
       assert Puppet.run(low, fn -> :runs end) == :runs
       assert Process.alive?(protected)
 
@@ -294,7 +294,7 @@ defmodule OOM.BondsTest do
       assert_receive {:DOWN, ^ref, _, _, {:shutdown, :memory_pressure}}, 5_000
     end
 
-    test "one that is bound to a more important one is killed when it is its turn" do
+    test "a worker bound to a more important one is killed when its turn comes" do
       [low, high] = Enum.map([:low, :high], &worker/1)
       link(low, high)
       Kill.begin(low, nil, 1, now(), 100)
@@ -306,7 +306,7 @@ defmodule OOM.BondsTest do
       assert_receive {:DOWN, ^ref, _, _, {:shutdown, :memory_pressure}}, 5_000
     end
 
-    test "one that is bound to nobody worth more dies, with its peers" do
+    test "a worker bound to nobody more important dies, with its peers" do
       [low, peer] = Enum.map([:low, :low], &worker/1)
       link(low, peer)
       ref = Process.monitor(peer)
@@ -338,7 +338,7 @@ defmodule OOM.BondsTest do
       refute log =~ "OOM: killed"
     end
 
-    test "one that ends meanwhile is forgotten" do
+    test "a worker that ends meanwhile is forgotten" do
       low = worker(:low)
       row = Workers.take(low)
       Process.exit(low, :kill)

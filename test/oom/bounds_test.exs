@@ -1,5 +1,5 @@
 defmodule OOM.BoundsTest do
-  # What OOM takes for itself is bounded by what there is, and nothing of it is open to outside.
+  # The number of workers and subscribers bounds OOM's own memory, and nothing of OOM is open to outside.
   # With a million workers and a hundred thousand subscribers:
   #
   #   OOM_BOUNDS_FACTOR=50 ELIXIR_ERL_OPTIONS="+fnu +P 4000000" mix test test/oom/bounds_test.exs
@@ -21,7 +21,7 @@ defmodule OOM.BoundsTest do
   defp memory(name), do: elem(Process.info(Process.whereis(name), :memory), 1)
   defp monitors(name), do: length(elem(Process.info(Process.whereis(name), :monitors), 1))
 
-  # What it keeps, not what its last message left.
+  # The memory the process keeps, without the garbage of its last message.
   defp kept(name) do
     :erlang.garbage_collect(Process.whereis(name))
     memory(name)
@@ -34,7 +34,7 @@ defmodule OOM.BoundsTest do
 
   defp wait, do: receive(do: (:stop -> :ok))
 
-  # Returns when all have run `fun`; they wait then.
+  # Returns when all processes have run `fun`; the processes then wait.
   defp spawn_all(count, fun) do
     test = self()
 
@@ -53,7 +53,7 @@ defmodule OOM.BoundsTest do
 
   defp end_all(pids), do: Enum.each(pids, &send(&1, :stop))
 
-  # Those of other tests, which are about to end, do not count.
+  # Processes of earlier tests, about to end, do not count.
   defp settled(fun) do
     eventually(fn ->
       :sys.get_state(Accountant)
@@ -86,7 +86,7 @@ defmodule OOM.BoundsTest do
     words = :ets.info(Workers, :memory) + :ets.info(Plan, :memory) + :ets.info(Asker, :memory)
     assert words * 8 < (workers + @workers) * 500 + @mib
 
-    # However many there are, the others keep what they kept.
+    # However many workers there are, the rest of OOM keeps its size.
     for {name, bytes} <- parts(), do: assert(bytes < idle[name] + 100_000, "#{name}: #{bytes}")
     Accountant.pass()
     end_all(pids)
@@ -120,7 +120,7 @@ defmodule OOM.BoundsTest do
           for {pid, _} <- pids, into: ended, do: pid
       end
 
-    # What two writers that met have left goes with a sweep, and a node at rest makes none for minutes.
+    # A sweep removes the keys left by two concurrent writers, and a node at rest makes no sweep for minutes.
     eventually(fn ->
       :ok = Accountant.pass()
       Plan.sweep()
@@ -128,7 +128,7 @@ defmodule OOM.BoundsTest do
     end)
   end
 
-  # What there is of these in any table, and whom of them the accountant monitors.
+  # Returns the rows of the processes in all tables, and the processes the accountant monitors.
   defp left(pids) do
     rows =
       for table <- [Workers, Plan, Asker, Steps, Units, HeapCaps],
@@ -151,7 +151,7 @@ defmodule OOM.BoundsTest do
     assert_receive {:DOWN, ^ref, _, _, _}
     eventually(fn -> Process.whereis(Accountant) not in [nil, before] end)
     :sys.get_state(Accountant)
-    # And a probe, or a reading of what they own.
+    # Besides the workers, a probe or a reading of owned memory may be monitored.
     assert (monitors(Accountant) - Workers.count()) in 0..16
     end_all(pids)
     eventually(fn -> not Enum.any?(pids, &Workers.member?/1) end)
@@ -180,7 +180,7 @@ defmodule OOM.BoundsTest do
       assert [{:oom, level, %OOM.Snapshot{level: level}}] = messages
     end
 
-    # Who does not read holds no more than this for each change.
+    # An unread change takes no more than 1,000 bytes in a subscriber.
     {:messages, [message]} = Process.info(hd(pids), :messages)
     assert :erts_debug.flat_size(message) * 8 < 1_000
 
@@ -224,7 +224,7 @@ defmodule OOM.BoundsTest do
   end
 
   describe "from outside of the node" do
-    # All that the library can call, whoever calls it.
+    # Returns all calls the library can make, with the calling module.
     defp calls do
       {:ok, modules} = :application.get_key(:oom, :modules)
 
@@ -239,7 +239,7 @@ defmodule OOM.BoundsTest do
       network = [:gen_tcp, :gen_udp, :gen_sctp, :socket, :ssl, :inet, :inets, :httpd, :httpc]
       nodes = [:rpc, :erpc, :net_kernel, :pg, :slave, :peer, Node, :os, System.Shell]
 
-      # Of a socket that is another's, before its owner is killed.
+      # On a socket of another process, before its owner is killed.
       allowed = [{:inet, :setopts}]
 
       for {module, m, f} <- calls(), {m, f} not in allowed do
@@ -294,7 +294,7 @@ defmodule OOM.BoundsTest do
       end
     end
 
-    # The one thing that is written: where the kernel is asked to tell when usage has grown.
+    # The only file written: cgroup.event_control, which asks the kernel to tell when usage has grown.
     defp without_event_control(code) do
       open = ~r/OpenOptions::new\(\)[^;]*\.open\(directory\.join\("cgroup\.event_control"\)\)\?;/
       code |> String.replace(~r/^use .*OpenOptions.*$/m, "") |> String.replace(open, "")

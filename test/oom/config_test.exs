@@ -34,7 +34,7 @@ defmodule OOM.ConfigTest do
     on_exhausted: [nil, {Kernel, :send, []}, &Function.identity/1]
   ]
 
-  # {option, what is expected of it, values that are not}
+  # {option, expected value, wrong values}
   @bad [
     {:limit, "a positive number of bytes",
      [0, -1, 1.5, "512M", :infinity, {:bytes, 1}, 0x8000000000000000]},
@@ -189,7 +189,7 @@ defmodule OOM.ConfigTest do
     end
   end
 
-  test "what is no keyword list is refused" do
+  test "an option list that is no keyword list is refused" do
     for options <- [%{limit: 1}, [:limit], [{"limit", 1}], nil] do
       message = "expected :oom options to be a keyword list, got: #{inspect(options)}"
       assert_raise ArgumentError, message, fn -> Config.new!(options) end
@@ -214,7 +214,7 @@ defmodule OOM.ConfigTest do
   describe "reachable!/2" do
     @describetag :tmp_dir
 
-    test "refuses a limit that is used up already", %{tmp_dir: dir} do
+    test "refuses a limit already used up", %{tmp_dir: dir} do
       status =
         status(dir, "Name:\tbeam.smp\nVmPeak:\t  200 kB\nVmRSS:\t    100 kB\nThreads:\t1\n")
 
@@ -227,7 +227,7 @@ defmodule OOM.ConfigTest do
       end
     end
 
-    test "takes one that leaves room", %{tmp_dir: dir} do
+    test "takes a limit that leaves room", %{tmp_dir: dir} do
       config = Config.new!(limit: 102_401)
       assert Config.reachable!(config, status(dir, "VmRSS:\t    100 kB\n")) == config
     end
@@ -246,7 +246,7 @@ defmodule OOM.ConfigTest do
       assert Config.reachable!(config, status(dir, "VmRSS:\t100 kB\n")) == config
     end
 
-    test "knows what this VM uses" do
+    test "knows the usage of the running VM" do
       assert_raise ArgumentError, ~r/^expected :limit to be more than the \d{8,} bytes/, fn ->
         Config.reachable!(Config.new!(limit: 1_000_000))
       end

@@ -10,7 +10,7 @@ defmodule OOM.HeapCapsTest do
   @gib 1_073_741_824
   @mib 1_048_576
 
-  # What the watcher tells is never lower; a look brings it in.
+  # The watcher never tells a lower limit. A look takes the limit in.
   defp limit(bytes) do
     limits = %{{:configured, nil} => {bytes, System.monotonic_time(:millisecond)}}
     :sys.replace_state(HeapCaps, &%{&1 | limits: limits})
@@ -50,7 +50,7 @@ defmodule OOM.HeapCapsTest do
 
   defp capped(pid, bytes), do: eventually(fn -> cap(pid) == bytes end)
 
-  # What was sent to it before has been served.
+  # Waits until the process has served all earlier messages.
   defp uncapped(pid) do
     eventually(fn -> match?([{_, _, _, nil, _}], :ets.lookup(HeapCaps, pid)) end)
     eventually(fn -> Agent.get(pid, fn _ -> cap(self()) end) == 0 end)
@@ -62,14 +62,14 @@ defmodule OOM.HeapCapsTest do
       :ok
     end
 
-    test "is for those below :high" do
+    test "is for workers below :high" do
       capped(start(priority: :low), 2 * @gib)
       capped(start([]), 2 * @gib)
       capped(start(priority: 749), 2 * @gib)
       for priority <- [:high, 750, :protected], do: uncapped(start(priority: priority))
     end
 
-    test "is not for one that says so itself" do
+    test "is not for a worker with a word of its own" do
       uncapped(start([], fn -> OOM.set_priority(:protected) end))
     end
 
@@ -84,7 +84,7 @@ defmodule OOM.HeapCapsTest do
       assert cap(pid) == 0
     end
 
-    test "is not for one that a protected one is bound to" do
+    test "is not for a worker bound to a protected one" do
       pid = start(priority: :low)
       capped(pid, 2 * @gib)
       Units.bind(pid, :protected)
@@ -109,7 +109,7 @@ defmodule OOM.HeapCapsTest do
       assert before == 2 * @gib
     end
 
-    test "is for one that has grown slowly what leaves room for it" do
+    test "leaves room for a worker that has grown slowly" do
       pid = start([], fn -> Enum.to_list(1..6_000_000) end)
       capped(pid, 2 * @gib)
       Agent.update(pid, fn list -> [0 | list] end)
@@ -119,7 +119,7 @@ defmodule OOM.HeapCapsTest do
     end
   end
 
-  describe "one that was asked for" do
+  describe "a cap that was asked for" do
     test "stays, whatever the priority" do
       for priority <- [:low, :high, :protected] do
         capped(start(priority: priority, max_heap_size: 80_000_000), 80_000_000)
@@ -131,7 +131,7 @@ defmodule OOM.HeapCapsTest do
       assert Agent.get(pid, fn _ -> cap(self()) end) == 80_000_000
     end
 
-    # OTP 25 has no such flag, and says so once.
+    # OTP 25 has no such flag, and OOM says so once.
     test "with the binaries, of a child, a supervisor, a Task, or the worker itself" do
       :sys.replace_state(HeapCaps, &%{&1 | told?: false})
       size = %{size: 80_000_000, include_shared_binaries: true}
@@ -169,10 +169,10 @@ defmodule OOM.HeapCapsTest do
       assert length(String.split(log, "include_shared_binaries")) == 1 + expected
     end
 
-    test "by the worker wins over what its supervisor was told" do
+    test "by the worker wins over the supervisor's" do
       own = fn -> OOM.set_priority(:low, max_heap_size: 90_000_000) end
       pid = start([max_heap_size: 80_000_000], own)
-      # Served after what its supervisor has sent.
+      # Served after the supervisor's messages.
       eventually(fn ->
         Process.info(pid, :message_queue_data) == {:message_queue_data, :off_heap}
       end)
@@ -205,13 +205,13 @@ defmodule OOM.HeapCapsTest do
 
       assert counts_binaries?(flag(with_binaries))
       assert cap(protected) == 0
-      # By less than a hundredth: not worth a message to everyone.
+      # By less than a hundredth: not worth a message to every worker.
       send(HeapCaps, {:limit, @gib + div(@gib, 200)})
       :sys.get_state(HeapCaps)
       assert HeapCaps.limit_bytes() == @gib
     end
 
-    test "never below what a worker may need for what it holds" do
+    test "never below the room a worker may need for its memory" do
       limit(4 * @gib)
       pid = start([max_heap_size: {:percent_of_limit, 50}], fn -> Enum.to_list(1..1_000_000) end)
       capped(pid, 2 * @gib)
@@ -222,7 +222,7 @@ defmodule OOM.HeapCapsTest do
       Agent.update(pid, fn list -> :erlang.garbage_collect() && list end)
     end
 
-    test "nor for its binaries, where they count" do
+    test "nor for its binaries, where binaries count" do
       limit(4 * @gib)
       binaries = fn -> for _ <- 1..20, do: :binary.copy(<<1>>, 1_000_000) end
       size = %{size: {:percent_of_limit, 50}, include_shared_binaries: true}
@@ -240,7 +240,7 @@ defmodule OOM.HeapCapsTest do
     end
   end
 
-  test "nothing is left of one that has ended" do
+  test "nothing is left of an ended worker" do
     pid = start([])
     eventually(fn -> :ets.member(HeapCaps, pid) end)
     Agent.stop(pid)
@@ -253,7 +253,7 @@ defmodule OOM.HeapCapsTest do
   end
 
   describe "Limits" do
-    test "the lowest that was seen counts, as its file has it now" do
+    test "the lowest limit seen counts, as its file has the limit now" do
       read = fn
         "/a" -> {:ok, "500\n"}
         "/b" -> {:ok, "max\n"}
@@ -266,9 +266,9 @@ defmodule OOM.HeapCapsTest do
 
       limits = Limits.new() |> seen.(:cgroup_v1, "/a", 1_000, 0) |> seen.(:host, "/m", 9_000, 1)
       assert Limits.lowest(limits) == 1_000
-      # It binds again, and has moved.
+      # The limit binds again, and has moved.
       assert limits |> seen.(:cgroup_v1, "/a", 4_000, 2) |> Limits.lowest() == 4_000
-      # It does not bind: its file is read after a while.
+      # The limit does not bind: its file is read after a while.
       assert limits |> seen.(:host, "/m", 9_000, 9_999) |> Limits.lowest() == 1_000
       assert limits |> seen.(:host, "/m", 9_000, 10_000) |> Limits.lowest() == 500
 
@@ -279,14 +279,14 @@ defmodule OOM.HeapCapsTest do
         assert Limits.lowest(limits) == 9_000
       end
 
-      # Those of no file stay.
+      # Limits without a file stay.
       limits = Limits.new() |> seen.(:rlimit_as, nil, 10, 0) |> seen.(:host, "/m", 9_000, 99_999)
       assert Limits.lowest(limits) == 10
     end
   end
 
   describe "Scan" do
-    test "tells the large ones once for each size, while there is time" do
+    test "tells large workers once for each size, while there is time" do
       assert {large, []} = Scan.compare(%{}, %{a: 100, b: 100}, false)
       assert Scan.pending?(large)
       assert {large, told} = Scan.compare(large, %{a: 100, b: 100}, true)
@@ -297,7 +297,8 @@ defmodule OOM.HeapCapsTest do
       assert {large, told} = Scan.compare(large, %{a: 121, b: 49}, true)
       assert Enum.sort(told) == [:a, :b]
 
-      # One that is small has the default again, whether there is time or not; one that was not told has it.
+      # A small worker has the default again, whether there is time or not; a worker never told has the
+      # default.
       assert {%{b: 49}, [:a]} = Scan.compare(large, %{b: 49}, false)
       assert Scan.compare(%{c: nil}, %{}, true) == {%{}, []}
     end

@@ -6,7 +6,7 @@ defmodule OOM.HeapReportsTest do
   alias OOM.Test.HeldTree
   alias OOM.{HeapReports, Victims}
 
-  test "a process that passes its cap is marked, with what it held" do
+  test "a process that passes its cap is marked, with its size" do
     {pid, ref} =
       spawn_monitor(fn ->
         OOM.set_priority(:low, max_heap_size: 1_000_000)
@@ -24,7 +24,7 @@ defmodule OOM.HeapReportsTest do
     Process.exit(pid, :kill)
     assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
 
-    # A report would have passed before that of a later one.
+    # An earlier report would have passed before the report of a later process.
     {other, ref} =
       spawn_monitor(fn ->
         OOM.set_priority(:low, max_heap_size: 1_000_000)
@@ -54,7 +54,7 @@ defmodule OOM.HeapReportsTest do
     assert %{active: 0} = Supervisor.count_children(sup)
   end
 
-  test "who ended by hand is restarted, and who met its cap is held, whenever the reports are read" do
+  test "a crash is restarted and a met cap is held, whenever the reports are read" do
     children =
       for id <- [:a, :b, :c],
           do: OOM.child_spec(HeldTree.worker(id), max_heap_size: 1_000_000)
@@ -84,8 +84,8 @@ defmodule OOM.HeapReportsTest do
     assert for(id <- [:a, :b, :c], HeldTree.held(sup, id), do: id) == [:a, :c]
   end
 
-  # The VM words the report otherwise there, and a release's node has a name unless it is told not to.
-  test "so it is on a node that has a name" do
+  # The VM words the report differently there, and a release's node has a name by default.
+  test "a capped worker is held on a node with a name" do
     script = """
     {:ok, _} = Application.ensure_all_started(:oom)
     worker = OOM.child_spec({Agent, fn -> 0 end}, max_heap_size: 1_000_000)
@@ -201,7 +201,7 @@ defmodule OOM.HeapReportsTest do
       :erlang.system_flag(:system_logger, Process.whereis(HeapReports))
     end
 
-    test "goes on to `logger` where who had it before has ended" do
+    test "goes on to `logger` where the former holder has ended" do
       before = :sys.get_state(HeapReports)
       on_exit(fn -> :sys.replace_state(HeapReports, fn _ -> before end) end)
       gone = spawn(fn -> receive(do: (:end -> :ok)) end)
@@ -214,7 +214,7 @@ defmodule OOM.HeapReportsTest do
       eventually(fn -> :sys.get_state(HeapReports).before == Process.whereis(:logger_proxy) end)
     end
 
-    test "is no bottleneck: a flood is through long before OTP's has looked at it" do
+    test "is no bottleneck: a flood is through long before OTP's logger has looked at it" do
       before = :sys.get_state(HeapReports)
       sink = spawn_link(fn -> Process.sleep(:infinity) end)
       :sys.replace_state(HeapReports, &%{&1 | before: sink})
@@ -253,7 +253,7 @@ defmodule OOM.HeapReportsTest do
       assert Victims.bytes(pid) == 16_000
     end
 
-    test "is known of a node that has a name, and of later releases" do
+    test "is known of a node with a name, and of later releases" do
       format = ~c"     Process: ~p on node ~p~n  Context: maximum heap size reached~n"
 
       # OTP 21, 25, and from 28 on with a stacktrace.
@@ -264,7 +264,7 @@ defmodule OOM.HeapReportsTest do
       end
     end
 
-    test "takes the cap for what was held where binaries counted" do
+    test "takes the cap for the size where binaries counted" do
       {:ok, pid} = Agent.start_link(fn -> 0 end)
       format = ~c"     Process: ~p~n  Context: maximum heap size reached~n"
       HeapReports.note(report(format, [pid, 1_000, 363, true, true, 0, []]))
@@ -275,7 +275,7 @@ defmodule OOM.HeapReportsTest do
   defp report(format, args),
     do: {:log, :error, format, args, %{error_logger: %{emulator: true}}}
 
-  # One that has met its cap, once its report has come.
+  # Returns a process ended by its cap, once the report has come.
   defp capped do
     {pid, ref} =
       spawn_monitor(fn ->

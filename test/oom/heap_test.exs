@@ -91,7 +91,7 @@ defmodule OOM.HeapTest do
       assert Heap.bytes(5, 1) == 5
     end
 
-    test "are a share of the limit, where one is known" do
+    test "are a share of the limit, where a limit is known" do
       assert Heap.bytes({:percent_of_limit, 35}, 1_000) == 350
       assert Heap.bytes({:percent_of_limit, 0.5}, 1_000) == 5
       assert Heap.bytes({:percent_of_limit, 100}, 1_000) == 1_000
@@ -131,7 +131,7 @@ defmodule OOM.HeapTest do
       refute_received _
     end
 
-    test "a process that hibernates, and it hibernates again" do
+    test "a process that hibernates, and hibernates again" do
       {:ok, pid} = Hibernates.start_link(self())
       hibernates = fn -> hibernates?(Process.info(pid, :current_function)) end
       eventually(hibernates)
@@ -139,7 +139,7 @@ defmodule OOM.HeapTest do
       eventually(hibernates)
     end
 
-    test "a process in handle_continue, as soon as it is through" do
+    test "a process in handle_continue, as soon as the callback is through" do
       {:ok, pid} = Continues.start_link(self())
       assert_receive {:continuing, ^pid}, 5_000
       assert Heap.cap(pid, @bytes)
@@ -193,7 +193,7 @@ defmodule OOM.HeapTest do
     for message <- sent, do: assert(:erts_debug.flat_size(message) < 1_000)
   end
 
-  test "a capped process dies where it would pass the cap" do
+  test "a capped process dies when it would pass the cap" do
     {:ok, pid} = Agent.start(fn -> [] end)
     ref = Process.monitor(pid)
     assert Heap.cap(pid, 1_000_000)
@@ -250,27 +250,27 @@ defmodule OOM.HeapTest do
       start([Supervisor.child_spec({Task, tell}, id: :fun)], oom: [max_heap_size: @bytes])
       assert_receive {:cap, @words}, 5_000
 
-      # Permanent, it would be restarted until its supervisor gives up.
+      # A permanent task would be restarted until its supervisor gives up.
       start = {Task, :start_link, [Kernel, :apply, [tell, []]]}
       mfa = %{id: :mfa, start: start, restart: :temporary}
       start([mfa], oom: [max_heap_size: @bytes])
       assert_receive {:cap, @words}, 5_000
     end
 
-    test "a plain process gets no message that it does not know" do
+    test "a plain process gets no unknown message" do
       test = self()
       start = fn -> {:ok, spawn_link(fn -> receive(do: (m -> send(test, {:got, m}))) end)} end
       child = %{id: :plain, start: {Kernel, :apply, [start, []]}}
       agent = Supervisor.child_spec({Agent, fn -> 1 end}, id: :agent)
 
       pids = start([child, agent], oom: [max_heap_size: @bytes])
-      # The one that was started after it has been reached.
+      # The child started after `plain` has been reached.
       assert_cap(pids.agent)
       send(pids.plain, :mine)
       assert_receive {:got, :mine}, 5_000
     end
 
-    test "the supervisor hears nothing of it" do
+    test "the supervisor hears nothing of the cap" do
       children = for n <- 1..10, do: Supervisor.child_spec({Agent, fn -> n end}, id: n)
 
       {:ok, sup} =
@@ -299,7 +299,7 @@ defmodule OOM.HeapTest do
   defp assert_capped(pid) do
     assert Heap.cap(pid, @bytes)
     assert_cap(pid)
-    # What `sys` answers would have been sent before this.
+    # An answer of `sys` would have been sent before.
     :sys.get_state(pid)
     refute_received _
   end
@@ -316,7 +316,7 @@ defmodule OOM.HeapTest do
   defp hibernates?({_, {:gen_server, :loop_hibernate, _}}), do: true
   defp hibernates?(_), do: false
 
-  # What it has sent until now.
+  # Returns the messages sent by the process so far.
   defp sent(pid) do
     :erlang.trace(pid, false, [:send])
     ref = :erlang.trace_delivered(pid)

@@ -6,7 +6,7 @@ defmodule OOM.HoldTest do
   @backoff [initial_ms: 100, max_ms: 1_000]
 
   describe "killed/4" do
-    test "is due after the backoff, with what it held" do
+    test "is due after the backoff, with its size" do
       assert %{state: :held, kills: 1, bytes: 7, due_ms: 1_100} = killed(hold(:a), 7, 1_000)
     end
 
@@ -22,13 +22,13 @@ defmodule OOM.HoldTest do
   end
 
   describe "max_kills" do
-    test "gives up at that many, and not before" do
+    test "gives up at that many kills, and not before" do
       assert [:held, :held, :given_up, :given_up] =
                Enum.scan(1..4, %{hold(:a) | max_kills: 3}, fn _, hold -> killed(hold, 7, 0) end)
                |> Enum.map(& &1.state)
     end
 
-    test "a start that fails is no kill" do
+    test "a failed start is no kill" do
       hold = %{hold(:a) | max_kills: 2} |> killed(7, 0)
       failed = Enum.reduce(1..5, hold, fn _, hold -> Hold.failed(hold, 0, &one/0) end)
       assert %{state: :held, kills: 1, failures: 5, due_ms: 1_000} = failed
@@ -47,7 +47,7 @@ defmodule OOM.HoldTest do
     assert %{held_ms: 40} = again |> Hold.released(30) |> killed(7, 40)
   end
 
-  test "failed/3 waits as long as a further kill, and needs what it needed" do
+  test "failed/3 waits as long as a further kill, and needs as much as before" do
     failed = hold(:a) |> killed(7, 0) |> Map.put(:state, :releasing) |> Hold.failed(1_000, &one/0)
     assert %{state: :held, kills: 1, failures: 1, bytes: 7, due_ms: 1_200} = failed
   end
@@ -61,7 +61,7 @@ defmodule OOM.HoldTest do
       again = Enum.reduce(1..2, failed, fn _, hold -> Hold.not_started(hold, :why, 0, &one/0) end)
       assert %{failed_starts: 3} = again
       assert Hold.fails?(again)
-      # One that has started begins anew, whatever it waited for in between.
+      # A started child begins anew, whatever the wait in between was for.
       assert %{failed_starts: 0, failures: 3} = Hold.released(again, 5_000)
       assert %{failed_starts: 0, no_room?: false} = Hold.pardoned(%{again | no_room?: true})
     end
@@ -73,7 +73,7 @@ defmodule OOM.HoldTest do
     end
   end
 
-  test "turned_away/3 waits like one that failed, is no kill, and is held since" do
+  test "turned_away/3 waits like a failed start, is no kill, and is held since" do
     away = Hold.turned_away(hold(:a), 1_000, &one/0)
     assert %{state: :held, kills: 0, failures: 1, held_ms: 1_000, due_ms: 1_100} = away
     assert %{held_ms: 1_000, failures: 2} = Hold.turned_away(away, 2_000, &one/0)
@@ -102,7 +102,7 @@ defmodule OOM.HoldTest do
       assert Hold.without(hold(:a), [:a]) == nil
     end
 
-    # It came back between the look and the change.
+    # The child came back between the look and the change.
     test "is the same where it runs again" do
       running = hold(:a) |> killed(7, 0) |> Hold.released(1_000)
       assert Hold.without(running, [:a]) == running

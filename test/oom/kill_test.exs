@@ -35,8 +35,8 @@ defmodule OOM.KillTest do
     %{id: :plain, type: :supervisor, start: start}
   end
 
-  # It would be a crash with a report of its state, or at least an error in the log.
-  test "one that traps exits leaves in order, by the order of its supervisor" do
+  # Otherwise the log would have a crash with a report of the state, or at least an error.
+  test "a worker that traps exits leaves in order, by the order of its supervisor" do
     for child <- [strict(), plain()] do
       {top, _} = start(:short, [])
       {:ok, _} = Supervisor.start_child(top, child)
@@ -57,7 +57,7 @@ defmodule OOM.KillTest do
     end
   end
 
-  test "one that traps exits and has no supervisor is told, and ended after the grace" do
+  test "a worker that traps exits and has no supervisor is told, and ended after the grace" do
     test = self()
 
     pid =

@@ -1,5 +1,5 @@
 defmodule OOM.LevelTest do
-  # The level is one word for the whole VM.
+  # The whole VM has a single level.
   use ExUnit.Case, async: false
 
   alias OOM.Level
@@ -10,7 +10,7 @@ defmodule OOM.LevelTest do
     on_exit(fn -> Level.put(:normal) end)
   end
 
-  test "is what was put" do
+  test "is the level last put" do
     for level <- @levels ++ Enum.reverse(@levels) do
       :ok = Level.put(level)
       assert Level.get() == level

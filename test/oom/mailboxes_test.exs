@@ -8,7 +8,7 @@ defmodule OOM.MailboxesTest do
     assert Mailboxes.bytes(nil, 50_000) == nil
   end
 
-  test "messages weigh what they weighed, until there are twice as many or half" do
+  test "messages keep their known weight, until there are twice as many or half" do
     assert Mailboxes.bytes({5_000, 5_000_000}, 10_000) == 10_000_000
     assert Mailboxes.bytes({5_000, 5_000_000}, 10_001) == nil
     assert Mailboxes.bytes({10_000, 10_000_000}, 5_000) == 5_000_000

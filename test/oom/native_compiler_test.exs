@@ -1,6 +1,6 @@
 defmodule OOM.NativeCompilerTest do
-  # native/compiler.exs in projects of its own, with a cargo that does what the test says. The
-  # library this test runs with is what that cargo "builds".
+  # Runs native/compiler.exs in projects of its own, with a fake cargo. The library of this test run is the
+  # library that the fake cargo "builds".
   use ExUnit.Case, async: true
 
   @moduletag :tmp_dir
@@ -58,8 +58,8 @@ defmodule OOM.NativeCompilerTest do
     System.cmd(System.find_executable("mix"), args, env: env, cd: cd, stderr_to_stdout: true)
   end
 
-  # Runs the compiler alone, at the top level: what it said, its status and its diagnostics. These come
-  # by a file: what it says is stdout and stderr, which keep no order among them.
+  # Runs the compiler alone, at the top level. Returns the output, the status and the diagnostics. The
+  # diagnostics come by a file: the output is stdout and stderr without an order.
   defp compile(context, opts \\ []) do
     result = Path.join(context.dir, "result")
 
@@ -101,7 +101,7 @@ defmodule OOM.NativeCompilerTest do
     assert IO.read(old, :line) == "mapped by a running VM"
   end
 
-  test "a link that leads nowhere makes way for a directory", context do
+  test "a dangling link makes way for a directory", context do
     building_cargo(context.bin)
     priv = Path.dirname(installed(context))
     File.mkdir_p!(Path.dirname(priv))
@@ -122,14 +122,14 @@ defmodule OOM.NativeCompilerTest do
              compile(context, env: [{"OOM_NATIVE_PATH", "/nowhere.so"}])
   end
 
-  test "without cargo it says what to install", context do
+  test "without cargo the message says what to install", context do
     manifest = Path.join(@root, "Cargo.toml")
     assert {said, :error, [{:error, ^manifest, 0, said}]} = compile(context)
     assert said =~ "cargo was not found"
     assert said =~ "https://rustup.rs"
   end
 
-  test "with a cargo that is too old it says which is needed", context do
+  test "with an old cargo the message says which version is needed", context do
     cargo(context.bin, """
     [ "$1" = "--version" ] && echo "cargo 1.60.0 (abc 2022-01-01)" && exit
     echo "error: failed to parse lock file"; exit 101
@@ -164,7 +164,7 @@ defmodule OOM.NativeCompilerTest do
            ]
   end
 
-  test "a failure that names no place is told as it is", context do
+  test "a failure without a place is told as it is", context do
     cargo(context.bin, """
     [ "$1" = "--version" ] && echo "cargo 1.99.0 (abc 2030-01-01)" && exit
     echo "error: failed to download from the registry"; exit 101

@@ -3,8 +3,8 @@ defmodule OOM.NativeTest do
 
   alias OOM.Native
 
-  # An empty root has no source; a limit and what the test feeds are all there is. An hour
-  # between samples leaves the sampling to the test.
+  # An empty root has no source: the limit and the usage come from the test. An hour between samples leaves
+  # the sampling to the test.
   @moduletag :tmp_dir
   @hour 3_600_000
   @limit 1_000_000_000
@@ -27,7 +27,7 @@ defmodule OOM.NativeTest do
     watcher
   end
 
-  # Until the thread has taken a sample that began after this call did.
+  # Waits until the thread has taken a sample begun after the call.
   defp sample(watcher) do
     taken = Native.watcher_report(watcher).samples
     Native.watcher_sample(watcher)
@@ -139,7 +139,7 @@ defmodule OOM.NativeTest do
       refute Native.watcher_alive(watcher)
       assert Native.watcher_stop(watcher) == :ok
 
-      # What is left answers still.
+      # The stopped watcher still answers.
       assert %{samples: 1} = Native.watcher_report(watcher)
       assert Native.watcher_sample(watcher) == :ok
       assert Native.watcher_feed(watcher, 1) == :ok
@@ -147,7 +147,7 @@ defmodule OOM.NativeTest do
     end
 
     test "stop takes no longer than a wake-up, whatever the interval", %{config: config} do
-      # The best of a few: on a busy machine one may have waited for a CPU.
+      # The best of a few: on a busy machine a stop may have waited for a CPU.
       times =
         for _ <- 1..5 do
           watcher = start!(config)
@@ -166,7 +166,7 @@ defmodule OOM.NativeTest do
       await(fn -> not Native.watcher_alive(watcher) end)
     end
 
-    test "an owner that is dead already is refused", %{config: config} do
+    test "a dead owner is refused", %{config: config} do
       {owner, ref} = spawn_monitor(fn -> :ok end)
       assert_receive {:DOWN, ^ref, _, _, _}
 

@@ -112,8 +112,8 @@ defmodule OOM.NativeUnloadTest do
     assert output =~ "came so far"
   end
 
-  # As a release upgrade does it, twice, so that no version of the start is left: with the thread
-  # running, and without a process that had to be killed for it.
+  # As a release upgrade does, twice, so that no version of the start is left: with the thread running, and
+  # without killing a process for the upgrade.
   test "every other module is loaded anew and the old one purged, and the guard still guards" do
     script = """
     Logger.configure(level: :none)
@@ -151,7 +151,7 @@ defmodule OOM.NativeUnloadTest do
     assert vm(script) == {"came so far\n", 0}
   end
 
-  test "without the library the module says what is missing" do
+  test "without the library the module names the missing file" do
     script = """
     false = Native.loaded?()
     IO.puts(Native.load_error())

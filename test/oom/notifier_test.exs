@@ -1,5 +1,5 @@
 defmodule OOM.NotifierTest do
-  # Every subscriber of the VM hears what is told here.
+  # Every subscriber of the VM hears the changes of these tests.
   use ExUnit.Case, async: false
 
   import OOM.Test.Eventually
@@ -7,7 +7,7 @@ defmodule OOM.NotifierTest do
   alias OOM.{Notifier, Snapshot}
 
   setup do
-    # Whatever others have told.
+    # Earlier tests may have told a change.
     change(:high, :normal)
 
     on_exit(fn ->
@@ -16,7 +16,7 @@ defmodule OOM.NotifierTest do
     end)
   end
 
-  test "a subscriber is told each change, with what is known" do
+  test "a subscriber is told each change, with a snapshot" do
     :ok = OOM.subscribe()
     change(:normal, :high)
     assert_receive {:oom, :high, %Snapshot{level: :high, limit_bytes: limit}}, 5_000
@@ -39,7 +39,7 @@ defmodule OOM.NotifierTest do
     refute_received {:oom, _, _}
   end
 
-  test "unsubscribing ends it, and needs no subscription" do
+  test "unsubscribing ends the messages, and needs no subscription" do
     :ok = OOM.unsubscribe()
     :ok = OOM.subscribe()
     :ok = OOM.unsubscribe()
@@ -66,7 +66,7 @@ defmodule OOM.NotifierTest do
     eventually(fn -> not is_map_key(:sys.get_state(Notifier), pid) end)
   end
 
-  test "one who unsubscribes is not watched any more" do
+  test "a process that unsubscribes is not watched any more" do
     :ok = OOM.subscribe()
     :ok = OOM.unsubscribe()
     monitors = Process.info(Process.whereis(Notifier), :monitors) |> elem(1)
@@ -90,7 +90,7 @@ defmodule OOM.NotifierTest do
     for pid <- pids, do: assert_receive({:told, ^pid, :elevated}, 5_000)
   end
 
-  test "what has not changed is told nobody" do
+  test "an unchanged level is told to nobody" do
     :ok = OOM.subscribe()
     change(:high, :normal)
     settled()
@@ -108,7 +108,7 @@ defmodule OOM.NotifierTest do
     refute_received {:oom, _, _}
     refute is_map_key(:sys.get_state(Notifier), gone)
 
-    # As the guard does, whose word nobody hears then.
+    # As the guard does. Nobody hears the notifier then.
     OOM.Level.put(:high)
     crash()
     assert_receive {:oom, :high, %Snapshot{level: :high}}, 5_000
@@ -135,6 +135,6 @@ defmodule OOM.NotifierTest do
     Notifier.level(from, %{report | level: to})
   end
 
-  # All that was told before has been sent.
+  # Waits until all earlier changes have been sent.
   defp settled, do: :sys.get_state(Notifier)
 end

@@ -1,5 +1,5 @@
 defmodule OOM.OddChildrenTest do
-  # Children that are not what their specification says, or nothing one would expect.
+  # Children that contradict their specification, or do something unexpected.
   use ExUnit.Case, async: false
 
   import OOM.Test.{Eventually, HeldTree}
@@ -10,7 +10,7 @@ defmodule OOM.OddChildrenTest do
 
   @flags %{strategy: :one_for_one, intensity: 3, period: 5}
 
-  # Of a node that there is not.
+  # The pid of an unknown node.
   defp remote, do: :erlang.binary_to_term(<<131, 88, 119, 3, "a@b", 55::32, 0::32, 1::32>>)
 
   defp returns(id, result, type),
@@ -27,7 +27,7 @@ defmodule OOM.OddChildrenTest do
   end
 
   describe "a start that returns" do
-    test "a process of another node: it is nobody's to watch or kill" do
+    test "a process of another node: nobody watches or kills the process" do
       {top, %{a: a}} = start(:short, [:a])
 
       log =
@@ -47,12 +47,12 @@ defmodule OOM.OddChildrenTest do
         end)
 
       refute log =~ "[error]"
-      # And others are found and looked at as ever.
+      # The rest are found and looked at as ever.
       assert {_, _, bytes, _, :fresh, _, _, _, _} = Workers.lookup(a)
       assert bytes > 0
     end
 
-    test "its own supervisor, a dead process, or one that another supervisor has" do
+    test "its own supervisor, a dead process, or a child of another supervisor" do
       {top, %{a: a}} = start(:short, [:a])
       {:ok, dead} = Agent.start(fn -> nil end)
       Agent.stop(dead)
@@ -74,8 +74,8 @@ defmodule OOM.OddChildrenTest do
     end
   end
 
-  describe "a supervisor whose specification does not say that it is one" do
-    test "an OOM.Supervisor is no worker, and its options hold for what is below it" do
+  describe "a supervisor whose specification calls it a worker" do
+    test "an OOM.Supervisor is no worker, and its options hold for everything below" do
       {top, _} = start(:short, [])
       b = worker(:b)
       init = fn -> {:ok, {@flags, [b]}} end
@@ -116,7 +116,7 @@ defmodule OOM.OddChildrenTest do
       end
     end
 
-    test "one that is a unit is a unit" do
+    test "a supervisor specified as a unit is a unit" do
       {top, _} = start(:short, [])
       start = {Supervisor, :start_link, [[worker(:a)], [strategy: :one_for_one]]}
       spec = OOM.child_spec(%{id: :u, start: start}, unit: true)
@@ -130,7 +130,7 @@ defmodule OOM.OddChildrenTest do
   end
 
   describe "set_priority of a supervisor" do
-    test "in its init/1 holds for what is below it" do
+    test "in its init/1 holds for everything below" do
       {top, _} = start(:short, [])
 
       for {module, id} <- [{OfSupervisor, :a}, {OfOOM, :b}] do
@@ -167,7 +167,7 @@ defmodule OOM.OddChildrenTest do
     end
   end
 
-  describe "one that ends at a bad moment" do
+  describe "a child that ends at a bad moment" do
     test "a supervisor that is killed while it starts a child leaves nothing behind" do
       test = self()
       {top, _} = start(:short, [])
@@ -188,7 +188,7 @@ defmodule OOM.OddChildrenTest do
       refute :ets.member(Tree, {:starting, top})
     end
 
-    test "a worker that has ended is not asked to shrink for ever" do
+    test "an ended worker is not asked to shrink for ever" do
       pid = spawn(fn -> :ok end)
       ref = Process.monitor(pid)
       assert_receive {:DOWN, ^ref, _, _, _}
@@ -196,7 +196,7 @@ defmodule OOM.OddChildrenTest do
       refute :ets.member(Asker, pid)
     end
 
-    test "the application ends while a child starts: it runs once" do
+    test "the application ends while a child starts: the child runs once" do
       test = self()
       {top, _} = start(:short, [])
 
@@ -217,8 +217,8 @@ defmodule OOM.OddChildrenTest do
     end
   end
 
-  # An older VM copies all of a dictionary for one word of it.
-  test "a cache in a worker's dictionary is not copied to find out what the worker is" do
+  # An older VM copies the whole dictionary to read a single key.
+  test "a cache in a worker's dictionary is not copied to find out the kind of the worker" do
     big = fn ->
       Process.put(:cache, :lists.seq(1, 5_000_000)) && Process.flag(:trap_exit, true)
     end

@@ -30,7 +30,7 @@ defmodule OOM.OwnedTest do
 
   describe "ports" do
     test "with output that waits count for their owner, and are killed with it" do
-      # One that traps exits does not end before its port is killed.
+      # A worker trapping exits does not end before the kill of its port.
       pid =
         worker(fn ->
           Process.flag(:trap_exit, true)
@@ -47,12 +47,12 @@ defmodule OOM.OwnedTest do
 
       assert Owned.ports(pid) == [port]
 
-      # The port would wait for its output to be written.
+      # Without a kill the port would wait until its output is written.
       Kill.run(pid, nil, 100)
       eventually(fn -> Port.info(port) == nil end)
     end
 
-    test "that are sockets drop what waits with their owner, whoever ends first" do
+    test "that are sockets drop their waiting output with their owner, whoever ends first" do
       for kill <- [&Kill.run(&1, nil, 100), &ended_before_its_ports/1] do
         {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, recbuf: 4_096])
         {:ok, number} = :inet.port(listener)
@@ -90,7 +90,7 @@ defmodule OOM.OwnedTest do
 
       eventually(fn ->
         Owned.read(:children)
-        # 201 lists of 1,000 elements, and one process without.
+        # 201 lists of 1,000 elements, and a process without a list.
         Owned.bytes(pid) > 201 * 16_000 and Owned.bytes(pid) < 201 * 60_000
       end)
     end
@@ -104,7 +104,7 @@ defmodule OOM.OwnedTest do
       assert Owned.bytes(child) == 0
     end
 
-    test "of others count for nobody" do
+    test "of a process that is no worker count for nobody" do
       pid = worker(fn -> nil end)
       spawn_link(&hold/0)
       Owned.read(:children)
@@ -132,7 +132,7 @@ defmodule OOM.OwnedTest do
     pid
   end
 
-  # What is left of a kill where the worker is quicker.
+  # The rest of a kill where the worker ends first.
   defp ended_before_its_ports(pid) do
     :ok = Owned.Ports.drop_at_end(Owned.ports(pid))
     ref = Process.monitor(pid)
@@ -140,11 +140,11 @@ defmodule OOM.OwnedTest do
     assert_receive {:DOWN, ^ref, _, _, _}
   end
 
-  # To one that reads nothing.
+  # To a peer that reads nothing.
   defp unread_socket(number) do
     options = [:binary, active: false, sndbuf: 4_096]
     {:ok, socket} = :gen_tcp.connect(~c"127.0.0.1", number, options)
-    # What the kernel's buffers hold does not wait.
+    # Data in the kernel's buffers does not wait.
     :ok = :gen_tcp.send(socket, :binary.copy(<<1>>, 16_000_000))
     socket
   end
@@ -159,7 +159,7 @@ defmodule OOM.OwnedTest do
         busy_limits_msgq: :disabled
       ])
 
-    # What fits into the pipe (64 KiB) does not wait.
+    # Data in the pipe (64 KiB) does not wait.
     Port.command(port, :binary.copy(<<1>>, 1_000_000 + 65_536))
     port
   end

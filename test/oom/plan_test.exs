@@ -26,7 +26,7 @@ defmodule OOM.PlanTest do
     assert [{-99, _}] = Plan.largest(0, 10)
   end
 
-  test "smallest/2 has those that hold nothing as far as is known" do
+  test "smallest/2 has the workers without known memory" do
     worker(250, 1)
     nothing = for _ <- 1..3, do: worker(250, 0)
     worker(500, 0)
@@ -73,7 +73,7 @@ defmodule OOM.PlanTest do
       assert :ets.tab2list(Plan) == []
     end
 
-    test "of one whose row is gone leaves none" do
+    test "of a worker whose row is gone leaves none" do
       Plan.move(self(), {250, 0}, {250, 5}, fn -> false end)
       assert :ets.tab2list(Plan) == []
     end
@@ -81,7 +81,7 @@ defmodule OOM.PlanTest do
 
   defp worker(rank, bytes), do: row(rank, bytes, idle())
 
-  # The plan does not ask whether a process lives; a number stands for one where many are needed.
+  # The plan does not ask whether a process lives; a number stands for a process where many are needed.
   defp row(rank, bytes, pid \\ System.unique_integer()) do
     :ok = Workers.attach(pid, rank, nil, nil, [])
     :ok = Workers.sampled(pid, bytes, 0, :fresh)

@@ -11,13 +11,13 @@ defmodule OOM.PressureTest do
   }
 
   describe "need_bytes/1" do
-    test "is what is missing to be well away" do
+    test "is the bytes missing to be well away" do
       assert Pressure.need_bytes(@snapshot) == 100
       assert Pressure.need_bytes(%{@snapshot | slack_bytes: 30}) == 70
       assert Pressure.need_bytes(%{@snapshot | headroom_bytes: 601}) == -1
     end
 
-    test "and what will have grown until the level is critical" do
+    test "and the growth until the level is critical" do
       # 100 bytes at 200 a second: half a second.
       assert Pressure.need_bytes(%{@snapshot | growth_bytes_per_s: 200}) == 200
       # Slow growth counts for a second.

@@ -11,7 +11,7 @@ defmodule OOM.PriorityTest do
     for n <- [0, 1, 250, 999, 1000], do: assert(Priority.rank!(n) == n)
   end
 
-  test "anything else raises and says what was expected" do
+  test "anything else raises and names the expected values" do
     for bad <- [-1, 1001, 1.0, :lowest, nil, "low", {:low, 1}, [], self()] do
       message =
         "expected priority to be :low, :normal, :high, :protected or an integer from 0 to 1000, " <>
@@ -22,7 +22,7 @@ defmodule OOM.PriorityTest do
     end
   end
 
-  test "a rank with a name is told by it" do
+  test "a rank with a name is told by the name" do
     for name <- [:low, :normal, :high, :protected] do
       assert name |> Priority.rank!() |> Priority.name() == name
     end

@@ -34,30 +34,30 @@ defmodule OOM.ProbeTest do
     assert look(pid) < @mib
   end
 
-  test "tells what a worker at it may take in one step" do
+  test "tells the largest step of a worker at the binary" do
     pid = worker(fn -> <<>> end)
     look(pid)
     Agent.update(pid, &append(&1, 500))
     look(pid)
     assert OOM.Steps.bytes_of(pid) >= 30 * @mib
-    # It works on, and the binary stays as it is.
+    # The worker works on, and the binary stays the same.
     work(pid)
     look(pid)
     assert OOM.Steps.bytes_of(pid) == 0
   end
 
-  test "tells that the next collection of a heap that grows copies what lives on it" do
+  test "tells that the next collection of a growing heap copies the live heap" do
     pid = worker(fn -> [] end)
     look(pid)
     Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
     look(pid)
     assert OOM.Steps.bytes_of(pid) == next_collection(pid)
-    # It grows no more.
+    # The heap grows no more.
     look(pid)
     assert OOM.Steps.bytes_of(pid) == 0
   end
 
-  test "tells the same of one that was made to stand still: it goes on where it was" do
+  test "tells the same of a suspended worker: it goes on where it was" do
     pid = worker(fn -> [] end)
     look(pid)
     Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
@@ -68,10 +68,10 @@ defmodule OOM.ProbeTest do
     :erlang.resume_process(pid)
   end
 
-  test "tells the same of one that has grown before it was made to stand still" do
+  test "tells the same of a worker that has grown before it was suspended" do
     pid = worker(fn -> [] end)
     look(pid)
-    # It rests.
+    # The worker rests.
     look(pid)
     assert OOM.Steps.bytes_of(pid) == 0
     Agent.update(pid, &[Enum.to_list(1..500_000) | &1])
@@ -88,16 +88,16 @@ defmodule OOM.ProbeTest do
     bytes
   end
 
-  test "the first look shows all that one holds as growth, if it has started in this episode" do
+  test "the first look shows the whole size as growth for a worker started in this episode" do
     pid = worker(fn -> :binary.copy(<<1>>, @mib) end)
     :ok = Workers.attach(pid, 500, self(), :id, [])
     held = look(pid)
     assert shown?(pid)
-    # But for what is left of its block.
+    # All but the free rest of the block.
     assert grown(pid) in @mib..held
   end
 
-  test "a heap that takes more of the block that it has is shown to grow; its figure is the block" do
+  test "a heap that takes more of its block is shown to grow; its figure is the block" do
     pid = :erlang.spawn_opt(fn -> filler([]) end, min_heap_size: 1_000_000)
     on_exit(fn -> Process.exit(pid, :kill) end)
     :ok = Workers.declare(pid, 250)
@@ -109,7 +109,7 @@ defmodule OOM.ProbeTest do
     assert grown(pid) >= 100_000 * 16
   end
 
-  test "two looks that follow closely show growth, and the first of one that has started before none" do
+  test "two close looks show growth, and the first look at a worker started earlier shows none" do
     pid = worker(fn -> [] end)
     at = System.monotonic_time(:millisecond)
     {close, fresh} = {OOM.Limits.shown_ms(), OOM.Limits.fresh_ms()}
@@ -125,14 +125,14 @@ defmodule OOM.ProbeTest do
     assert more >= @mib
     OOM.Level.next_episode()
     refute shown?(pid)
-    # What was found long after the last look may have been there before anything grew.
+    # Memory found long after the last look may be older than the growth.
     Agent.update(pid, fn held -> [held, :binary.copy(<<1>>, @mib)] end)
     look(pid, at + close + fresh + 1)
     refute shown?(pid)
     assert grown(pid) == 0
   end
 
-  test "tells one that waits for a message, and of one that stands still what it did before" do
+  test "tells a worker that waits for a message, and of a suspended one what it did before" do
     pid = worker(fn -> nil end)
     look(pid)
     assert waits?(pid)
@@ -152,7 +152,7 @@ defmodule OOM.ProbeTest do
     Process.exit(busy, :kill)
   end
 
-  test "counts a mailbox on the heap twice more: for its copy, and for what comes meanwhile" do
+  test "counts a mailbox on the heap twice more: for its copy, and for messages meanwhile" do
     for {where, steps} <- [on_heap: 2, off_heap: 0] do
       pid = worker(fn -> Process.flag(:message_queue_data, where) end)
       :erlang.suspend_process(pid)
@@ -165,13 +165,13 @@ defmodule OOM.ProbeTest do
     end
   end
 
-  test "divides a shared binary among those that hold it" do
+  test "divides a shared binary among its holders" do
     shared = :binary.copy(<<1>>, 10 * @mib)
     pids = for _ <- 1..10, do: worker(fn -> <<>> end)
     for pid <- pids, do: look(pid)
 
     for pid <- pids do
-      # As an appended one would be: unknown to the virtual heap.
+      # As with an appended binary: unknown to the virtual heap.
       Agent.update(pid, fn _ -> shared end)
       work(pid)
     end
@@ -180,24 +180,24 @@ defmodule OOM.ProbeTest do
     for pid <- pids, do: assert(look(pid) < 11 * @mib)
   end
 
-  test "tells one that works hard from one that rests" do
+  test "tells a worker that works hard from a worker that rests" do
     pid = worker(fn -> nil end)
     look(pid)
     Agent.update(pid, fn _ -> Enum.each(1..100_000, &Integer.to_string/1) end)
     :erlang.garbage_collect(pid)
     look(pid)
     assert {_, _, _, _, :busy, _, _, _, _} = Workers.lookup(pid)
-    # It rests, but may have been made to.
+    # The worker rests, but may have been suspended.
     look(pid)
     assert {_, _, _, _, :busy, _, _, _, {reductions, at_ms, found}} = Workers.lookup(pid)
-    # As if it were half a second later.
+    # As if half a second had passed.
     past = %{found | hard_ms: found.hard_ms - 500}
     Workers.worked(pid, {reductions, at_ms - 500, past})
     look(pid)
     assert {_, _, _, _, :fresh, _, _, _, _} = Workers.lookup(pid)
   end
 
-  test "of one that has ended tells nothing" do
+  test "of an ended worker tells nothing" do
     pid = worker(fn -> nil end)
     stop_supervised!(pid_id(pid))
     assert bytes(pid) == nil

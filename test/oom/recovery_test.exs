@@ -1,5 +1,5 @@
 defmodule OOM.RecoveryTest do
-  # What is left of what was known when a process of the application is killed from outside.
+  # The knowledge left when a process of the application is killed from outside.
   use ExUnit.Case, async: false
 
   import OOM.Test.{Eventually, HeldTree}
@@ -9,7 +9,7 @@ defmodule OOM.RecoveryTest do
 
   @tables [Workers, Plan, OOM.Asker, OOM.Victims, Tree, OOM.Units, OOM.Holds, OOM.State]
 
-  # A worker with a word, one below a plain supervisor, and one that is held.
+  # A worker that listens, a worker below a plain supervisor, and a held worker.
   setup do
     listener = worker(:a, init: fn _ -> OOM.set_priority(:low, handle_pressure: true) end)
 
@@ -34,7 +34,7 @@ defmodule OOM.RecoveryTest do
         heir: [Tables.Heir],
         both: [Tables.Heir, Tables, Tables]
       ] do
-    test "all that is known outlives #{name}", context do
+    test "all known facts outlive #{name}", context do
       before = known(context)
 
       parts =
@@ -47,7 +47,7 @@ defmodule OOM.RecoveryTest do
       assert supervisor == context.supervisor
       assert {_, :oom, _, _, _} = Tree.lookup(context.top)
 
-      # Nobody else has noticed, and the tables are there for the next time.
+      # No process but the killed ones has noticed, and the tables are ready for the next time.
       for part <- parts, do: assert(Process.alive?(part))
       for table <- @tables, do: assert(:ets.info(table, :owner) == Process.whereis(Tables))
       for table <- @tables, do: assert(:ets.info(table, :heir) == Process.whereis(Tables.Heir))
@@ -58,8 +58,8 @@ defmodule OOM.RecoveryTest do
     end
   end
 
-  test "who starts while nobody owns the tables is registered", %{top: top} do
-    # Its supervisor does not come to start it again.
+  test "a worker that starts while nobody owns the tables is registered", %{top: top} do
+    # The suspended supervisor does not restart the tables' owner.
     :sys.suspend(OOM.Application)
     Process.exit(Process.whereis(Tables), :kill)
     eventually(fn -> :ets.info(Workers, :owner) == Process.whereis(Tables.Heir) end)
@@ -78,10 +78,10 @@ defmodule OOM.RecoveryTest do
     assert watcher != nil
   end
 
-  test "the guard is killed while it is critical, and then it is not: all hear of it" do
+  test "the guard is killed while critical, and then normal: all subscribers hear of it" do
     OOM.subscribe()
     OOM.Level.put(:critical)
-    # As the guard told it.
+    # As told by the guard.
     report = OOM.Native.watcher_report(eventually(&Tables.watcher/0))
     OOM.Notifier.level(:normal, %{report | level: :critical})
     assert_receive {:oom, :critical, _}, 5_000
@@ -99,7 +99,7 @@ defmodule OOM.RecoveryTest do
     OOM.unsubscribe()
   end
 
-  test "those who gather figures are killed while it is critical, and go on as fast" do
+  test "accountant and census are killed while the level is critical, and go on as fast" do
     OOM.Level.put(:critical)
     for part <- [OOM.Accountant, Census], do: crash(part)
     for part <- [OOM.Accountant, Census], do: assert(:sys.get_state(part).level == :critical)
@@ -126,7 +126,7 @@ defmodule OOM.RecoveryTest do
     assert_receive {:DOWN, ^ref, _, _, :killed}
     eventually(fn -> Process.whereis(name) not in [nil, before] end)
     :sys.get_state(name)
-    # The heir's word to the tables is through, too.
+    # The heir's message to the tables is handled, too.
     :sys.get_state(Tables)
   end
 end

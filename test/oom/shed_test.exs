@@ -1,5 +1,5 @@
 defmodule OOM.ShedTest do
-  # Whom it takes is pure; that it does is shown under a real limit, in test/real/shed_test.exs.
+  # The choice of children is pure. test/real/shed_test.exs shows the shedding under a real limit.
   use ExUnit.Case, async: true
 
   alias OOM.{Config, Shed, Tree}
@@ -19,15 +19,15 @@ defmodule OOM.ShedTest do
     assert Shed.choose([], {:fraction, 1.0, :newest}) == []
   end
 
-  test "they stay where their leaving would free nothing" do
+  test "children stay where their leaving would free nothing" do
     [a, b, c, d] = for _ <- 1..4, do: spawn(fn -> :ok end)
-    # One was large while it started; of those after it nothing is known yet.
+    # `a` was large while starting; of `c` and `d` nothing is known yet.
     workers = [{a, 20_000}, {b, 2_700}, {c, 0}, {d, 0}]
     refute workers |> Shed.choose({:fraction, 0.5, :newest}) |> Shed.worth?(16_384)
     refute workers |> Shed.choose({:fraction, 1.0, :newest}) |> Shed.worth?(16_384)
     refute Shed.worth?([], 16_384)
 
-    # One newcomer among them does not keep the others.
+    # A single newcomer does not keep the larger children.
     workers = [{a, 50_000}, {b, 50_000}, {c, 50_000}, {d, 0}]
     assert workers |> Shed.choose({:fraction, 0.5, :newest}) |> Shed.worth?(16_384)
   end
@@ -48,7 +48,7 @@ defmodule OOM.ShedTest do
     end
   end
 
-  test "it holds for the supervisors below, unless something else is said there" do
+  test "the option holds for the supervisors below, unless they have another" do
     children = [
       {DynamicSupervisor, name: __MODULE__.A},
       OOM.child_spec({DynamicSupervisor, name: __MODULE__.B}, id: :b, shed: {:fraction, 0.1}),

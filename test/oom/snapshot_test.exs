@@ -25,11 +25,11 @@ defmodule OOM.SnapshotTest do
     assert %Snapshot{source: :none, limit_bytes: nil} = Snapshot.from_report(report([]))
   end
 
-  test "a field that there is not is an error and not dropped" do
+  test "an unknown field is an error and not dropped" do
     assert_raise KeyError, fn -> Snapshot.from_report(Map.put(report([]), :limit, 1)) end
   end
 
-  test "is without what the guard adds to a report for its decision" do
+  test "is without the fields the guard adds to a report for its decision" do
     for standing <- [nil, 0, 5] do
       report = Map.put(report(level: :critical), :standing_bytes_per_s, standing)
       assert %Snapshot{level: :critical} = Snapshot.from_report(report)

@@ -5,7 +5,7 @@ defmodule OOM.StillnessTest do
 
   defp at(bytes), do: %{limit_bytes: 1_000, working_set_bytes: bytes}
 
-  # The pauses after looks at these working sets.
+  # Returns the pauses after looks at the given working sets.
   defp pauses(sets, least \\ 100, most \\ 1_000) do
     {pauses, _} =
       Enum.map_reduce(sets, Stillness.new(least), fn set, still ->
@@ -30,7 +30,7 @@ defmodule OOM.StillnessTest do
     assert pauses([at(500), at(504), at(508), at(512), at(516)]) == [100, 200, 400, 100, 200]
   end
 
-  test "what is not known may have moved" do
+  test "an unknown working set may have moved" do
     nothing = %{limit_bytes: nil, working_set_bytes: nil}
     assert pauses([nothing, nothing, nothing]) == [100, 100, 100]
     assert Stillness.moved?(Stillness.new(1), at(500))

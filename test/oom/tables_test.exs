@@ -20,7 +20,7 @@ defmodule OOM.TablesTest do
     assert OOM.snapshot() == %OOM.Snapshot{}
   end
 
-  test "gone in part while the application is stopped, they fail nobody who needs them" do
+  test "gone in part while the application is stopped, the tables fail no caller" do
     gone = fn -> :ets.lookup(:a_table_that_is_gone, 1) end
     assert_raise ArgumentError, fn -> Tables.while_there(gone) end
     Tables.put_stopping()

@@ -1,5 +1,5 @@
 defmodule OOM.TreeTest do
-  # The application's own parts run; the guard has nothing to do, and the tests kill as it does.
+  # The application's own parts run; the guard is idle, and the tests kill as the guard does.
   use ExUnit.Case, async: false
 
   import OOM.Test.{Eventually, HeldTree}
@@ -28,7 +28,7 @@ defmodule OOM.TreeTest do
 
   defp dynamic, do: {DynamicSupervisor, strategy: :one_for_one, max_restarts: 0}
 
-  # As the guard does, and in its order.
+  # Ends a worker as the guard does, in the same order.
   defp end_one(pid) do
     row = Workers.lookup(pid)
     assert row != nil
@@ -45,7 +45,7 @@ defmodule OOM.TreeTest do
   defp walk, do: Census.walk()
   defp again(id, not_pid), do: fn -> (pid = started(id)) != not_pid && pid end
 
-  # Everything a supervisor knows of its children, but for pids.
+  # Returns everything a supervisor knows of its children, but for pids.
   defp shape(supervisor) do
     for {id, pid, type, modules} <- Supervisor.which_children(supervisor),
         do: {id, is_pid(pid), type, modules}
@@ -60,7 +60,7 @@ defmodule OOM.TreeTest do
       )
 
   describe "what is found" do
-    test "workers below plain supervisors, with what was declared above them" do
+    test "workers below plain supervisors, with the declarations above them" do
       child = OOM.child_spec(plain([worker(:a), plain([worker(:b)], [])], []), priority: :low)
       below(child)
       {a, b} = {started(:a), started(:b)}
@@ -91,8 +91,8 @@ defmodule OOM.TreeTest do
       assert {rank(started(:a)), rank(started(:b))} == {250, 700}
     end
 
-    # Nobody is starting it then, so that nobody says it again.
-    test "what was declared for an OOM.Supervisor outlives a change of its code" do
+    # Nobody starts the supervisor then, so nobody declares the priority again.
+    test "the declaration for an OOM.Supervisor outlives a change of its code" do
       nested = {OOM.Test.Trees.OfOOM, :start_link, [fn -> {:ok, {flags(), []}} end]}
       unit = %{id: :unit, type: :supervisor, start: nested}
 
@@ -124,7 +124,7 @@ defmodule OOM.TreeTest do
       refute Workers.member?(b)
     end
 
-    test "one that was found first is what its supervisor says of it" do
+    test "a worker found first takes its supervisor's word" do
       {_, supervisor} = below(dynamic())
       {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a))
       walk()
@@ -142,7 +142,7 @@ defmodule OOM.TreeTest do
       assert rank(a) == 500
     end
 
-    test "what a worker has started is the worker's, and nothing outside is found" do
+    test "a process started by a worker is the worker's, and nothing outside is found" do
       {_, supervisor} = below(dynamic())
       {:ok, a} = DynamicSupervisor.start_child(supervisor, {Agent, fn -> spawn(&idle/0) end})
       outside = ExUnit.Callbacks.start_supervised!({DynamicSupervisor, strategy: :one_for_one})
@@ -159,7 +159,7 @@ defmodule OOM.TreeTest do
       end
     end
 
-    test "those that have ended are forgotten" do
+    test "ended workers are forgotten" do
       {top, supervisor} = below(plain([worker(:a)], []))
       a = started(:a)
       walk()
@@ -261,7 +261,7 @@ defmodule OOM.TreeTest do
       eventually(fn -> Task.Supervisor.children(supervisor) == [b] end)
     end
 
-    test "a Registry is not killed: all who registered would end with it" do
+    test "a Registry is not killed: all registered processes would end with it" do
       name = :"registry_#{System.unique_integer([:positive])}"
       registry = {Registry, keys: :unique, name: name, partitions: 2}
       {_, supervisor} = below(OOM.child_spec(registry, priority: :low))
@@ -276,8 +276,8 @@ defmodule OOM.TreeTest do
       assert Agent.stop(user) == :ok
     end
 
-    # `Task.Supervisor.async/2` links them: the end of the task is the end of who awaits it.
-    test "a task is worth as much as who awaits it and would end with it" do
+    # `Task.Supervisor.async/2` links the task and its caller: the end of the task ends the caller.
+    test "a task is worth as much as a caller that awaits the task and would end with it" do
       {_, tasks} = below(OOM.child_spec({Task.Supervisor, max_restarts: 0}, priority: :low))
       awaits = fn -> Task.Supervisor.async(tasks, &idle/0).pid end
 
@@ -293,7 +293,8 @@ defmodule OOM.TreeTest do
       high = caller.(:high, :high, awaits)
       lowest = caller.(:lowest, 0, awaits)
 
-      # Who traps exits lives on, and so does who only monitors it, or nobody waits at all.
+      # A caller that traps exits lives on, and so does a caller that only monitors the task; or nobody waits
+      # at all.
       {_, traps} = caller.(:traps, :high, fn -> {Process.flag(:trap_exit, true), awaits.()} end)
       nolink = fn -> Task.Supervisor.async_nolink(tasks, &idle/0).pid end
       nolink = caller.(:nolink, :protected, nolink)
@@ -310,7 +311,7 @@ defmodule OOM.TreeTest do
       caller.(:nested, 800, fn -> Task.Supervisor.async(tasks, nested).pid end)
       assert_receive {:nested, nested}
 
-      # Awaited by one who is not OOM's to kill.
+      # Awaited by a process OOM may not kill.
       outside = start_supervised!({Agent, fn -> nil end})
       foreign = Agent.get(outside, fn _ -> awaits.() end)
 
@@ -364,7 +365,7 @@ defmodule OOM.TreeTest do
       assert Supervisor.which_children(supervisor) == before
     end
 
-    test "below a supervisor that nobody has looked at yet" do
+    test "below a supervisor not looked at yet" do
       walk()
       {_, supervisor} = below(plain([OOM.child_spec(worker(:a), priority: :low)], []))
       a = started(:a)
@@ -373,7 +374,7 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor)
     end
 
-    test "what is said of a child holds below plain supervisors, too" do
+    test "a declaration for a child holds below plain supervisors, too" do
       child = OOM.child_spec(worker(:a), max_kills: 1)
 
       for above <- [plain([child], []), dynamic()] do
@@ -386,7 +387,7 @@ defmodule OOM.TreeTest do
       end
     end
 
-    test "a plain supervisor keeps nothing of children that have ended" do
+    test "a plain supervisor keeps nothing of ended children" do
       {_, supervisor} = below(dynamic())
       entries = fn -> supervisor |> Process.info(:dictionary) |> elem(1) |> length() end
 
@@ -402,7 +403,7 @@ defmodule OOM.TreeTest do
       assert List.last(counts) == first
     end
 
-    test "one that takes long to leave is not started again before it has" do
+    test "a child that takes long to leave is not started again before its end" do
       test = self()
 
       linger = fn ->
@@ -423,14 +424,14 @@ defmodule OOM.TreeTest do
       Victims.mark(pid, System.monotonic_time(:millisecond), 1)
       Workers.delete(pid)
       spawn(Kill, :run, [pid, elem(row, 5), 60_000])
-      # On its way back, and still there.
+      # On its way back, with the old process still alive.
       eventually(fn -> match?([%{state: :releasing}], held_under(supervisor)) end)
       refute_received {:started, :slow, _}
       send(pid, :go)
       eventually(again(:slow, pid))
     end
 
-    test "one that traps exits hears it from its supervisor, and leaves in order" do
+    test "a child that traps exits gets the exit from its supervisor, and leaves in order" do
       {_, supervisor} = below(dynamic())
       {:ok, a} = DynamicSupervisor.start_child(supervisor, worker(:a, []) |> trapping())
       ^a = started(:a)
@@ -440,7 +441,7 @@ defmodule OOM.TreeTest do
       eventually(again(:a, a))
     end
 
-    test "one that registered by itself is killed with consent, too" do
+    test "a child registered by itself is killed with consent, too" do
       test = self()
 
       init = fn ->
@@ -457,11 +458,11 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor)
     end
 
-    test "below no OOM.Supervisor: one that registered is held and back, the others are not ours" do
+    test "below no OOM.Supervisor: a registered worker is held and back, others are not ours" do
       for register <- [:itself, :by_its_specification] do
         low = [init: fn _ -> OOM.set_priority(:low) end]
         a = if register == :itself, do: worker(:a, low), else: OOM.child_spec(worker(:a), [])
-        # Not taken for one that this test has started below something of ours.
+        # The supervisor must not count as started by the test below something of ours.
         options = [strategy: :one_for_one, max_restarts: 0]
         {:ok, supervisor} = Supervisor.start_link([a, worker(:b)], options)
         [a, b] = [started(:a), started(:b)]
@@ -518,9 +519,9 @@ defmodule OOM.TreeTest do
           end
         end)
 
-      # Elixir 1.15 and later log progress reports, too: those name supervisors and are no errors.
+      # Elixir 1.15 and later log progress reports, too: such reports name supervisors and are no errors.
       refute log =~ "memory_pressure"
-      # What an earlier test has given up may still be told here.
+      # A child given up in an earlier test may still be told here.
       assert [] == for(line <- errors(log), not (line =~ "is given up"), do: line)
     end
   end
@@ -539,7 +540,7 @@ defmodule OOM.TreeTest do
       assert {Units.own(a), Units.own(b)} == {100, 700}
 
       OOM.set_priority(b, :protected)
-      # Before the next walk, the plan asks by itself.
+      # Before the next walk, the plan itself asks.
       assert Units.spared?(supervisor, a)
       walk()
       assert rank(a) == :protected
@@ -549,7 +550,7 @@ defmodule OOM.TreeTest do
       assert {rank(a), rank(b)} == {250, 250}
     end
 
-    test "rest_for_one: by those that were started after it" do
+    test "rest_for_one: as much as the children started after it" do
       children =
         for {id, priority} <- [a: 100, b: 700, c: 300],
             do: OOM.child_spec(worker(id), priority: priority)
@@ -562,8 +563,8 @@ defmodule OOM.TreeTest do
       end
     end
 
-    # Nobody has looked yet with whom it goes.
-    test "under an OOM.Supervisor one that has just been started goes last" do
+    # Nobody has looked yet at the children that would go along.
+    test "under an OOM.Supervisor a child just started goes last" do
       for strategy <- [:one_for_all, :rest_for_one] do
         children = [
           OOM.child_spec(worker(:a), priority: 100),
@@ -575,7 +576,7 @@ defmodule OOM.TreeTest do
         walk()
         assert rank(pids.a) == :protected
 
-        # A new one is as unknown as the first.
+        # A new child is as unknown as the first.
         GenServer.cast(pids.a, {:stop, :crash})
         {a, b} = {started(:a), started(:b)}
         :sys.get_state(top)
@@ -589,7 +590,7 @@ defmodule OOM.TreeTest do
       end
     end
 
-    test "under an OOM.Supervisor, too, and with all that is below a supervisor" do
+    test "under an OOM.Supervisor, too, and with everything below a supervisor" do
       deep = plain([OOM.child_spec(worker(:deep), priority: :protected)], [])
       start = {OOM.Supervisor, :start_link, [[worker(:a), deep], [strategy: :one_for_all]]}
       below(%{id: :all, type: :supervisor, start: start})
@@ -599,7 +600,7 @@ defmodule OOM.TreeTest do
       assert rank(a) == :protected
     end
 
-    test "a temporary significant child is worth all it ends, one that can be held itself" do
+    test "a temporary significant child is worth all it ends, a transient one has its own rank" do
       children = [
         worker(:a, restart: :temporary, significant: true),
         worker(:b, restart: :transient, significant: true),
@@ -617,7 +618,7 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor) and Process.alive?(c)
     end
 
-    test "a temporary child takes nobody along, and is worth what it is" do
+    test "a temporary child takes nobody along, and has its own rank" do
       children = [
         OOM.child_spec(worker(:a, restart: :temporary), priority: :low),
         OOM.child_spec(worker(:b), priority: :protected)
@@ -631,7 +632,7 @@ defmodule OOM.TreeTest do
       eventually(fn -> match?([{:b, ^b, _, _}], Supervisor.which_children(supervisor)) end)
     end
 
-    test "floors follow a child that told of itself and came back" do
+    test "floors follow a child that declared itself and came back" do
       test = self()
 
       child = fn id, priority ->
@@ -654,7 +655,7 @@ defmodule OOM.TreeTest do
       assert rank(a) == 700
     end
 
-    test "nobody is picked before it is known who goes along" do
+    test "nobody is picked before the companions are known" do
       walk()
       children = [OOM.child_spec(worker(:a), priority: :low), worker(:b)]
       {_, plain} = below(plain(children, strategy: :one_for_all))
@@ -674,7 +675,7 @@ defmodule OOM.TreeTest do
       {a, _} = {started(:a), started(:b)}
       :ok = :sys.suspend(supervisor)
       test = self()
-      # Suspended it would answer; in a call of its own it does not.
+      # A suspended supervisor would answer; a supervisor in a call of its own does not.
       spawn(fn ->
         :sys.replace_state(
           supervisor,
@@ -734,8 +735,8 @@ defmodule OOM.TreeTest do
       end
     end
 
-    # What comes in between would end its significant child for it, and it would live on, marked.
-    test "does, whoever else of it is killed before it hears of that" do
+    # A kill in between would end the significant child, and the supervisor would live on, marked.
+    test "does, whichever child is killed before the supervisor hears of that" do
       significant = worker(:a, restart: :temporary, significant: true)
       flags = %{strategy: :one_for_all, intensity: 0, period: 1, auto_shutdown: :any_significant}
       start = {:supervisor, :start_link, [OOM.Test.Template, {flags, [significant, worker(:b)]}]}
@@ -759,7 +760,7 @@ defmodule OOM.TreeTest do
 
       send(supervisor, :go)
       assert_receive {:DOWN, ^ref, _, _, :shutdown}
-      # It is held as a whole, and back.
+      # The supervisor is held as a whole, and back.
       assert is_pid(started(:a)) and is_pid(started(:b))
       assert [{:ends, new, _, _}] = Supervisor.which_children(top)
       assert new != supervisor
@@ -842,7 +843,7 @@ defmodule OOM.TreeTest do
 
       assert OOM.release({supervisor, :a}) == :ok
       a2 = started(:a)
-      # Now nobody else is to come back.
+      # Now no further child is to come back.
       ref = Process.monitor(supervisor)
       GenServer.stop(a2)
       assert_receive {:DOWN, ^ref, _, _, :shutdown}, 10_000
@@ -866,7 +867,7 @@ defmodule OOM.TreeTest do
       assert a in below and b in below
     end
 
-    test "who tells of itself inside is no worker" do
+    test "a process inside that declares itself is no worker" do
       test = self()
 
       init = fn ->
@@ -913,7 +914,7 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor)
     end
 
-    test "goes by force where it does not leave" do
+    test "goes by force where the unit does not leave" do
       {top, unit} = below(unit([worker(:a) |> trapping()]))
       a = started(:a)
       walk()
@@ -928,7 +929,7 @@ defmodule OOM.TreeTest do
       assert Process.alive?(top)
     end
 
-    test "is refused where it is no boolean" do
+    test "is refused where the value is no boolean" do
       assert_raise ArgumentError, ~r/expected :unit to be true or false, got: 1/, fn ->
         OOM.child_spec(worker(:a), unit: 1)
       end
@@ -948,7 +949,7 @@ defmodule OOM.TreeTest do
     end
   end
 
-  # As ranch has one: a special process that spawns connections and forgets those that end.
+  # As in ranch: a special process that spawns connections and forgets ended connections.
   defmodule Conns do
     def start, do: :proc_lib.start_link(__MODULE__, :init, [self()])
 
@@ -987,7 +988,7 @@ defmodule OOM.TreeTest do
     end
   end
 
-  # Tells that it has begun, and goes on when it is told to.
+  # Tells the test of the begin, and goes on when told.
   defp served(test, answer) do
     send(test, :busy)
     receive(do: (:go -> answer))

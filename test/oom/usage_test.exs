@@ -1,5 +1,5 @@
 defmodule OOM.UsageTest do
-  # The application's own parts run, and their figures are what is told.
+  # The application's own parts run, and the tests check the figures told.
   use ExUnit.Case, async: false
 
   alias OOM.{Accountant, Branch, Usage}
@@ -23,7 +23,7 @@ defmodule OOM.UsageTest do
 
     {:ok, top} = OOM.Supervisor.start_link(children, strategy: :one_for_one, name: name)
     for _ <- 1..3, do: DynamicSupervisor.start_child(Module.concat(name, Below), hold(10))
-    # Nobody knows of this one.
+    # The census does not know this worker.
     {:ok, _} = DynamicSupervisor.start_child(dynamic, hold(50))
     :ok = Census.walk()
     :ok = Accountant.pass()
@@ -35,7 +35,7 @@ defmodule OOM.UsageTest do
     pid
   end
 
-  test "top/1 names the heaviest first, whoever started them" do
+  test "top/1 names the heaviest workers first, whoever started them" do
     top = tree(__MODULE__.Top)
     usages = Enum.filter(OOM.top(100), &(&1.bytes >= 9 * @mib))
     assert [30, 20, 10, 10, 10] = Enum.map(usages, &div(&1.bytes, @mib))
@@ -51,7 +51,7 @@ defmodule OOM.UsageTest do
     assert [a] == OOM.top(1) |> Enum.map(&%{&1 | age_ms: a.age_ms})
   end
 
-  test "what a worker owns is told apart" do
+  test "memory a worker owns is told apart" do
     fill = fn ->
       table = :ets.new(:owned, [])
       for n <- 1..20_000, do: :ets.insert(table, {n, {n, n}})
@@ -61,7 +61,7 @@ defmodule OOM.UsageTest do
 
     children = [Supervisor.child_spec({Agent, fill}, id: :owner)]
     {:ok, _} = OOM.Supervisor.start_link(children, strategy: :one_for_one)
-    # A pass reads it only as often as it may.
+    # A pass reads each kind only as often as allowed.
     for kind <- OOM.Owned.kinds(), do: OOM.Owned.read(kind)
     :ok = Accountant.pass()
     assert %Usage{} = usage = Enum.find(OOM.top(1_000), &(&1.id == :owner))
@@ -73,7 +73,7 @@ defmodule OOM.UsageTest do
              usage.own_bytes + usage.tables_bytes + usage.ports_bytes + usage.children_bytes
   end
 
-  test "tree/1 has each subtree with all that is below it" do
+  test "tree/1 has each subtree with everything below" do
     top = tree(__MODULE__.Tree)
     assert %Branch{} = branch = Enum.find(OOM.tree(2), &(&1.pid == top))
     assert %{name: __MODULE__.Tree, kind: :oom, priority: :normal, workers_count: 5} = branch
@@ -82,25 +82,25 @@ defmodule OOM.UsageTest do
     assert [below] = branch.branches
     assert %{name: __MODULE__.Tree.Below, kind: :supervisor, priority: :high} = below
     assert %{workers_count: 3, branches: [], held: []} = below
-    # No more than were asked for.
+    # No more than asked for.
     assert length(below.workers) == 2
     assert div(below.bytes, @mib) == 30
   end
 
-  test "tree/1 shows what is held" do
+  test "tree/1 shows held children" do
     top = tree(__MODULE__.Held)
     a = pid(top, :a)
     ref = Process.monitor(a)
     OOM.Kill.begin(a, top, 30 * @mib, System.monotonic_time(:millisecond), 1_000)
     assert_receive {:DOWN, ^ref, _, _, {:shutdown, :memory_pressure}}
-    # Its supervisor has seen it by now.
+    # The supervisor has seen the exit by now.
     Supervisor.count_children(top)
     branch = Enum.find(OOM.tree(), &(&1.pid == top))
     assert [%OOM.Held{id: :a, bytes: 31_457_280}] = branch.held
     assert branch.workers_count == 4
   end
 
-  test "those whose supervisors are not known stand at the end" do
+  test "workers without a known supervisor stand at the end" do
     OOM.set_priority(:low)
     on_exit(fn -> OOM.Workers.delete(self()) end)
     assert %Branch{pid: nil, kind: nil, workers: workers} = List.last(OOM.tree(1_000))

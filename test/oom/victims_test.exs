@@ -3,7 +3,7 @@ defmodule OOM.VictimsTest do
 
   alias OOM.Victims
 
-  test "a marked process is known, with what it held" do
+  test "a marked process is known, with its size" do
     refute Victims.marked?(self())
     assert Victims.bytes(self()) == 0
     Victims.mark(self(), 0, 7)
@@ -17,7 +17,7 @@ defmodule OOM.VictimsTest do
     assert Victims.bytes(self()) == 9
   end
 
-  test "sweep/1 drops what is a minute old" do
+  test "sweep/1 drops marks a minute old" do
     [old, new] = [idle(), idle()]
     Victims.mark(old, 0, 1)
     Victims.mark(new, 2, 1)

@@ -12,7 +12,7 @@ defmodule OOM.WorkersTest do
       assert Workers.count() == 1
     end
 
-    test "what a supervisor has just started is known to be new, and nobody else" do
+    test "a child its supervisor has just started is known to be new, and nobody else" do
       before_ms = System.monotonic_time(:millisecond)
       [declared, attached, found, both] = [idle(), idle(), idle(), idle()]
       Level.next_episode()
@@ -20,7 +20,7 @@ defmodule OOM.WorkersTest do
       :ok = Workers.attach(attached, 250, self(), :id, [])
       :ok = Workers.found(found, 250, self())
 
-      # It spoke for itself while it started.
+      # The worker spoke for itself while starting.
       :ok = Workers.declare(both, 250)
       :ok = Workers.attach(both, 250, self(), :both, [])
       for pid <- [declared, found], do: assert({nil, 0} = Workers.last_look(pid))
@@ -65,7 +65,7 @@ defmodule OOM.WorkersTest do
       assert {_, 250, 7, 123, :fresh, _, _, _, _} = Workers.lookup(self())
     end
 
-    test "moves it when it has grown" do
+    test "moves a worker that has grown" do
       for bytes <- [7, 8, 8, 3], do: :ok = sampled(bytes)
       assert [%{bytes: 3}] = planned()
       assert :ets.info(Plan, :size) == 1
@@ -77,7 +77,7 @@ defmodule OOM.WorkersTest do
       assert :ets.info(Plan, :size) == 0
     end
 
-    test "of a protected one is kept, outside the plan" do
+    test "of a protected worker is kept, outside the plan" do
       :ok = Workers.declare(self(), :protected)
       :ok = Workers.sampled(self(), 7, 1, :fresh)
       assert {_, :protected, 7, 1, :fresh, _, _, _, _} = Workers.lookup(self())
@@ -86,7 +86,7 @@ defmodule OOM.WorkersTest do
   end
 
   describe "stale/3" do
-    test "keeps the last figure and adds what may have come" do
+    test "keeps the last figure and adds possible growth" do
       :ok = sampled(7)
       :ok = Workers.stale(self(), 3, 2)
       assert [%{bytes: 10, state: :stale}] = planned()
@@ -137,7 +137,7 @@ defmodule OOM.WorkersTest do
 
       planned = for victim <- planned(), do: {victim.rank, -victim.bytes, victim.pid}
       assert {seed, planned} == {seed, Enum.sort(expected)}
-      # What was not true is dropped by the accountant, now and then.
+      # The accountant drops false keys now and then.
       Plan.sweep()
       assert {seed, for({key} <- :ets.tab2list(Plan), do: key)} == {seed, Enum.sort(expected)}
     end
@@ -178,7 +178,7 @@ defmodule OOM.WorkersTest do
     Workers.sampled(self(), bytes, 1, :fresh)
   end
 
-  # The workers in the plan, in its order, whose key is true: it is what the guard chooses from.
+  # Returns the workers in the plan, in order, where the key is true: the guard chooses from these workers.
   defp planned do
     for {{rank, minus, pid}} <- :ets.tab2list(Plan),
         {^pid, ^rank, bytes, _, state, _, _, _, _} <- [Workers.lookup(pid)],

@@ -13,7 +13,7 @@ defmodule OOM.Real.BinaryCapsTest do
   @mib 1_048_576
   @cap %{size: 80 * @mib, include_shared_binaries: true}
 
-  test "a worker that is capped with its binaries lives below that, on every release" do
+  test "a worker capped with its binaries lives below the cap, on every release" do
     vm = LimitedVM.start!(512 * @mib, [])
     pid = LimitedVM.call(vm, Heaps, :start, [[priority: :low, max_heap_size: @cap]])
     :ok = LimitedVM.call(vm, Heaps, :await_cap, [80 * @mib])
@@ -23,7 +23,7 @@ defmodule OOM.Real.BinaryCapsTest do
 
   # No earlier OTP counts binaries.
   if String.to_integer(System.otp_release()) >= 26 do
-    test "what takes binaries within one timeslice is ended by it, which no signal does" do
+    test "a burst of binaries within one timeslice is ended by the cap, as no signal could" do
       vm = LimitedVM.start!(512 * @mib, [])
       LimitedVM.call(vm, Heaps, :start, [[priority: :low, max_heap_size: @cap]])
       :ok = LimitedVM.call(vm, Heaps, :await_cap, [80 * @mib])

@@ -73,7 +73,7 @@ defmodule OOM.Real.HealthyTest do
     end
   end
 
-  describe "what the kernel takes back by itself" do
+  describe "memory the kernel takes back by itself" do
     # Limits so near that the node would be critical if read files counted, beside about 120 MiB
     # used.
     setup %{limit: mib} do
@@ -88,7 +88,7 @@ defmodule OOM.Real.HealthyTest do
 
     @tag :short
     @tag limit: 400
-    test "is no pressure: a file that somebody reads again and again", context do
+    test "is no pressure: a file read again and again", context do
       %{vm: vm, path: file} = context
       # Written elsewhere, and not in the cache: pages belong to the group that brought them in.
       forget = "dd if=#{file} iflag=nocache count=0 status=none"
@@ -102,7 +102,7 @@ defmodule OOM.Real.HealthyTest do
 
     @tag :short
     @tag limit: 200
-    test "is no pressure: names that somebody looks up and that are not there", context do
+    test "is no pressure: lookups of missing names", context do
       %{vm: vm, path: names} = context
       File.mkdir!(names)
       # A new name for each, or the name is in the cache already; 192 bytes each.
@@ -114,7 +114,7 @@ defmodule OOM.Real.HealthyTest do
     end
   end
 
-  test "after the leak of one nothing is missing: it alone was killed, and is back" do
+  test "after the leak of one worker nothing is missing: only the leak was killed, and is back" do
     vm = LimitedVM.start!(@limit, backoff: [initial_ms: 200, max_ms: 1_000])
 
     workers = [
@@ -138,7 +138,7 @@ defmodule OOM.Real.HealthyTest do
     unharmed(vm)
   end
 
-  test "a protected worker that grows a heap of 144 MB by small steps is capped by nothing" do
+  test "a protected worker that grows a heap of 144 MB by small steps meets no cap" do
     vm = LimitedVM.start!(@limit, max_kills: 3)
     pid = LimitedVM.call(vm, Heaps, :start, [[priority: :protected]])
     :ok = LimitedVM.call(vm, Heaps, :grow, [30])
@@ -146,7 +146,7 @@ defmodule OOM.Real.HealthyTest do
     unharmed(vm)
   end
 
-  test "a worker that has more room since the limit was raised may use it" do
+  test "a worker with more room since the limit was raised may use the room" do
     vm = LimitedVM.start!(@limit, [])
     pid = LimitedVM.call(vm, Heaps, :start, [[]])
     Cgroup.limit!(vm.cgroup, 4096 * @mib)
@@ -156,7 +156,7 @@ defmodule OOM.Real.HealthyTest do
     unharmed(vm)
   end
 
-  test "thousands of workers about which nothing is known yet are killed for nobody" do
+  test "thousands of unknown workers are killed for nobody" do
     vm = LimitedVM.start!(@limit, [])
     count = Patience.share(10_000)
     base = {Base, {:binaries, 200 * @mib}, priority: :protected}

@@ -13,7 +13,7 @@ defmodule OOM.Real.HeapCapsTest do
   @mib 1_048_576
   @limit 512 * @mib
 
-  test "a protected worker grows a heap of 72 MB, which the old default did not let it" do
+  test "a protected worker grows a heap of 72 MB, above the old default cap" do
     vm = LimitedVM.start!(@limit, max_heap_size: {:percent_of_limit, 35})
     pid = LimitedVM.call(vm, Heaps, :start, [[priority: :protected]])
     :ok = LimitedVM.call(vm, Heaps, :await_cap, [0])

@@ -49,7 +49,7 @@ defmodule OOM.Real.LastWordTest do
     LimitedVM.call(vm, Workload, :grow_until, args)
   end
 
-  test "one that drops its cache when it is asked is not killed, nor is anyone else" do
+  test "a worker that drops its cache when asked is not killed, nor is any neighbour" do
     {vm, supervisor} = start(shrinks: true)
     assert {:done, _} = grow(vm, supervisor, {:asked, :cache})
     LimitedVM.call(vm, Workload, :await, [[:level], [:normal]])
@@ -66,7 +66,7 @@ defmodule OOM.Real.LastWordTest do
     assert LimitedVM.call(vm, GenServer, :call, [cache, :state]) == 0
   end
 
-  test "one that does not is killed" do
+  test "a worker that keeps its cache is killed" do
     {vm, supervisor} = start(shrinks: false)
     assert {:done, events} = grow(vm, supervisor, {:ended, :cache, 1})
     assert [_ | _] = for({:asked, {:cache, 1}, _, _} <- events, do: :asked)

@@ -50,7 +50,7 @@ defmodule OOM.Real.LimitsTest do
              LimitedVM.call(vm, OOM, :snapshot, [])
   end
 
-  test "under a limit that the VM alone fills, idle workers are left alone, and it is said" do
+  test "under a limit filled by the VM alone, idle workers are left alone, and the log says so" do
     vm = LimitedVM.start!(1024 * @mib, nil)
 
     # Some MiB more than the VM uses, taken by a protected worker: the killable workers hold

@@ -30,7 +30,7 @@ defmodule OOM.Real.PressureTest do
   defp ended(events), do: for({:ended, {group, _}, reason, _} <- events, do: {group, reason})
 
   describe "a leak in 100 workers under 256 MiB" do
-    test "kills the VM that has no guard" do
+    test "kills the VM without a guard" do
       vm = LimitedVM.start!(@limit, nil)
       ref = Process.monitor(vm.peer)
       # Four times the limit; the call ends with the VM.
@@ -78,7 +78,7 @@ defmodule OOM.Real.PressureTest do
       assert Cgroup.oom_kills(vm.cgroup) == 0
     end
 
-    test "ends no :normal worker while a :low one holds anything" do
+    test "ends no :normal worker while a :low worker holds anything" do
       # Not back within the test: a living worker was not killed.
       config = [backoff: [initial_ms: 600_000, max_ms: 600_000]]
 
@@ -113,7 +113,7 @@ defmodule OOM.Real.PressureTest do
 
     # Each in a separate VM, side by side: the VMs sleep nearly all the time.
     for {rate, every_ms} <- ["2.5": 40, "5": 20, "10": 10] do
-      test "of #{rate} MB/s is the end of the worker that has it, :low or :normal, and not of the VM" do
+      test "of #{rate} MB/s ends the leaking worker, :low or :normal, and not the VM" do
         vms = for class <- [:low, :normal], do: {class, LimitedVM.start!(@limit, @config)}
 
         leaks =
@@ -217,7 +217,7 @@ defmodule OOM.Real.PressureTest do
       assert Cgroup.oom_kills(vm.cgroup) == 0
     end
 
-    test "of its max_heap_size is held like any other" do
+    test "of its max_heap_size is held like any victim" do
       # A cap met long before the node has anything to fear.
       cap = [priority: :low, max_heap_size: 16 * @mib]
       {vm, supervisor} = start(workers(:low, 2, cap))

@@ -48,7 +48,7 @@ defmodule OOM.Real.RestTest do
     assert {events(vm), threads(vm)} == {before.events + 1, before.threads}
   end
 
-  test "hears one in another cgroup it was moved to", %{vm: vm, before: before} do
+  test "hears a process in another cgroup after a move", %{vm: vm, before: before} do
     listening(vm, before)
     other = Cgroup.create!(200 * @mib)
     on_exit(fn -> Cgroup.destroy(other) end)

@@ -29,7 +29,7 @@ defmodule OOM.Real.ReturnTest do
     {vm, LimitedVM.call(vm, Workload, :start, [workers, [max_restarts: 1]])}
   end
 
-  test "five that held 30 MiB each are back beside 200 MiB, and none dies for that" do
+  test "five workers of 30 MiB each are back beside 200 MiB, and none dies for that" do
     workers = [base(200) | for(i <- 1..5, do: {{:low, i}, [priority: :low, mib: 30]})]
     {vm, supervisor} = start(@config ++ @hasty, workers)
     killed = pids(vm, supervisor, :low)
@@ -42,7 +42,7 @@ defmodule OOM.Real.ReturnTest do
     assert Cgroup.oom_kills(vm.cgroup) == 0
   end
 
-  test "one that does not fit waits, and is back when others have left room" do
+  test "a worker that does not fit waits, and is back when there is room" do
     {vm, supervisor} = start(@config ++ @patient, [base(300), {{:low, 1}, priority: :low}])
     [pid] = pids(vm, supervisor, :low)
     kill(vm, supervisor, pid, 200 * @mib)
@@ -58,7 +58,7 @@ defmodule OOM.Real.ReturnTest do
     assert LimitedVM.call(vm, OOM, :level, []) == :high
   end
 
-  test "a leak is back although what it held is more than there is room for, and is told of" do
+  test "a leak larger than the room is back all the same, and is reported" do
     leak = {{:low, 1}, [priority: :low]}
     {vm, supervisor} = start(@config ++ @hasty, [base(150), leak])
     {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:sasl])
@@ -74,7 +74,7 @@ defmodule OOM.Real.ReturnTest do
     assert Cgroup.oom_kills(vm.cgroup) == 0
   end
 
-  test "a protected child that is killed by hand is back at once, at whatever level" do
+  test "a protected child killed by hand is back at once, at any level" do
     {vm, supervisor} =
       start(@config ++ @hasty, [base(200), {{:precious, 1}, priority: :protected}])
 

@@ -40,7 +40,7 @@ defmodule OOM.Real.ShedTest do
     assert Cgroup.oom_kills(vm.cgroup) == 0
   end
 
-  test "those that hold nothing stay, however old their figures are" do
+  test "children without memory stay, however old their figures are" do
     # High from the start, and never critical.
     config = [watermarks: [elevated: 0.01, high: 0.02, critical: 0.9]]
     vm = LimitedVM.start!(1024 * @mib, config)

@@ -49,7 +49,7 @@ defmodule OOM.Real.StepsTest do
   @longest_ms 60
 
   for {kind, mib_per_s} <- [table: 5, table: 20, table: 50, program: 20, program: 50] do
-    test "a #{kind} of nobody's that grows by #{mib_per_s} MiB a second kills nobody, and nobody stands for it" do
+    test "a #{kind} without owner, growing by #{mib_per_s} MiB a second, kills and suspends nobody" do
       vm = LimitedVM.start!(@limit, [])
       idle = call(vm, :start_idle, [50, 405 * @mib])
       stood = call(vm, :fill, [unquote(kind), unquote(mib_per_s), 12 * @mib, idle])
@@ -60,7 +60,7 @@ defmodule OOM.Real.StepsTest do
     end
   end
 
-  test "a child that loads in its init until nothing is left is ended there and held, and nobody else" do
+  test "a child that loads in its init until nothing is left is ended and held, and nobody else" do
     vm = LimitedVM.start!(@limit, backoff: [initial_ms: 1_000_000_000, max_ms: 1_000_000_000])
     idle = call(vm, :start_loader, [])
     assert length(idle) == 20

@@ -42,7 +42,7 @@ defmodule OOM.Real.TreeTest do
     end
   end
 
-  test "spawned: killed, and its supervisor knows of nobody" do
+  test "spawned: killed, without the knowledge of its supervisor" do
     assert %{other?: true, same?: true} = run(:spawned, false)
   end
 

@@ -17,7 +17,7 @@ defmodule OOM.Real.UsedTest do
   # The fluctuation of a VM at rest, its libraries' pages, and the kernel's advance charges.
   @noise 16 * @mib
 
-  test "the pages of a file are not used, however often it was read" do
+  test "the pages of a file are not used, however often the file was read" do
     vm = LimitedVM.start!(@limit, [])
     # On a disk, because /tmp may be memory.
     file = path("/var/tmp")
@@ -35,7 +35,7 @@ defmodule OOM.Real.UsedTest do
     assert later.level == :normal
   end
 
-  test "pages of a file that were not written yet are used in part" do
+  test "unwritten pages of a file are used in part" do
     vm = LimitedVM.start!(@limit, [])
     before = snapshot(vm)
     inside(vm.cgroup, "head -c #{100 * @mib} /dev/zero > #{path("/var/tmp")}")
@@ -45,7 +45,7 @@ defmodule OOM.Real.UsedTest do
     assert later.working_set_bytes - before.working_set_bytes < 32 * @mib + @noise
   end
 
-  test "names that were looked up and are not there are not used" do
+  test "cached lookups of missing names do not count as used" do
     vm = LimitedVM.start!(@limit, [])
     before = snapshot(vm)
     # A new name for each, or the name is in the cache already; 192 bytes each.
@@ -60,7 +60,7 @@ defmodule OOM.Real.UsedTest do
   end
 
   @tag :short
-  test "files in memory are used, and no longer when they are gone" do
+  test "files in memory are used, until they are deleted" do
     vm = LimitedVM.start!(@limit, [])
     file = path("/dev/shm")
     before = snapshot(vm)
@@ -73,7 +73,7 @@ defmodule OOM.Real.UsedTest do
     assert abs(snapshot(vm).working_set_bytes - before.working_set_bytes) < @noise
   end
 
-  test "buffers of sockets, which the kernel cannot take back, are used" do
+  test "socket buffers, which the kernel cannot take back, are used" do
     vm = LimitedVM.start!(@limit, [])
     before = snapshot(vm)
     port = buffers(vm.cgroup, 400)

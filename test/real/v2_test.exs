@@ -38,7 +38,7 @@ defmodule OOM.Real.V2Test do
     say("unguarded", vm.cgroup, 0)
   end
 
-  test "memory.max: one that may not kill its workers is killed, too" do
+  test "memory.max: a VM that may not kill its workers is killed, too" do
     vm = LimitedVM.start!(@limit, [kill: false] ++ @config)
     ref = Process.monitor(vm.peer)
     {supervisor, _} = start(vm)
@@ -48,7 +48,7 @@ defmodule OOM.Real.V2Test do
   end
 
   @tag :short
-  test "memory.max: a guarded one is not" do
+  test "memory.max: a guarded VM is not killed" do
     vm = LimitedVM.start!(@limit, @config)
     assert %{source: :cgroup_v2, limit_bytes: @limit} = snapshot(vm, vm.cgroup, "memory.max")
     survives(vm, "memory.max")
@@ -71,7 +71,7 @@ defmodule OOM.Real.V2Test do
     survives(vm, "memory.high alone")
   end
 
-  test "an ancestor's limit, which a neighbour shares" do
+  test "an ancestor's limit, shared with a neighbour" do
     pod = group(@limit)
     [own, neighbour] = for limit <- ["max", 1024 * @mib], do: below(pod, limit)
     vm = LimitedVM.start!(own, @config)
@@ -86,7 +86,7 @@ defmodule OOM.Real.V2Test do
     assert Cgroup.oom_kills(pod) == 0
   end
 
-  test "an ancestor's limit: an unguarded VM below it is killed" do
+  test "an ancestor's limit: an unguarded VM below is killed" do
     pod = group(@limit)
     vm = LimitedVM.start!(below(pod, "max"), nil)
     ref = Process.monitor(vm.peer)
@@ -194,7 +194,7 @@ defmodule OOM.Real.V2Test do
     assert snapshot(vm, group, "memory.max").limit_bytes == @limit
   end
 
-  test "files that were read are no pressure" do
+  test "read files are no pressure" do
     vm = LimitedVM.start!(@limit, @config)
     # On a disk, because /tmp may be memory.
     file = "/var/tmp/oom_test_#{System.pid()}"

@@ -16,7 +16,7 @@ defmodule OOM.Accountant.PaceTest do
       assert pauses == Enum.sort(pauses, :desc)
     end
 
-    # A share of the CPU that is bounded in calm time.
+    # In calm times the share of CPU is bounded.
     assert Pace.pause_ms(:normal, 10_000) == 500_000
     assert Pace.pause_ms(:normal, 1) == 5_000
     assert Pace.pause_ms(:critical, 1) == 10

@@ -3,7 +3,7 @@ defmodule OOM.RecentKillsTest do
 
   alias OOM.{Kill, RecentKills, Workers}
 
-  test "tells whether one of a rank or a higher one was killed within the last second" do
+  test "tells whether a kill of a rank or a higher rank happened within the last second" do
     refute RecentKills.any?(0, 0)
     RecentKills.note(250, 5_000)
     for rank <- [0, 249, 250], do: assert(RecentKills.any?(rank, 6_000))
@@ -26,7 +26,7 @@ defmodule OOM.RecentKillsTest do
     Kill.begin(pid, nil, 7, 5_000, 1_000)
     assert RecentKills.any?(321, 5_000)
     refute RecentKills.any?(322, 5_000)
-    # One that nobody knows is not of any rank.
+    # An unknown process has no rank.
     Kill.begin(idle(), nil, 7, 50_000, 1_000)
     refute RecentKills.any?(0, 50_000)
   end

@@ -7,7 +7,7 @@ defmodule OOM.SweepTest do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # Nothing else ends it than the schedulers' turns.
+  # Only the schedulers' turns end the sweep.
   defp wait_until_over(sweep) do
     if Sweep.over?(sweep) do
       :ok

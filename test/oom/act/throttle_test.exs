@@ -1,7 +1,8 @@
 defmodule OOM.ThrottleTest do
   @moduledoc false
-  # The throttle on real processes, with a limit that is made up: usage is what the test, or a worker of it,
-  # feeds the watcher with. What is asked is whether somebody stands still or runs, never for how long.
+  # Runs the throttle on real processes with a made-up limit: the test, or a worker of the test, feeds the
+  # watcher with the usage. The tests ask whether a process is suspended or runs, and never set an upper
+  # bound on the time.
   use OOM.Test.TablesCase, async: false
 
   import OOM.Test.Eventually
@@ -11,7 +12,7 @@ defmodule OOM.ThrottleTest do
   @moduletag :tmp_dir
   @mib 1_048_576
   @limit 512 * @mib
-  # All of it is below the floor, so that whatever grows is not calm, and there is much to grow by.
+  # All usage is below the floor, so no growth counts as calm, and there is much room to grow.
   @watermarks {0.01, 0.02, 0.03}
   @used div(@limit, 10)
 
@@ -22,7 +23,7 @@ defmodule OOM.ThrottleTest do
         root: tmp_dir,
         watermarks: context[:watermarks] || @watermarks,
         tte_ms: nil,
-        # The thread samples what it is fed with at once.
+        # The thread samples each fed value at once.
         min_interval_ms: 1,
         max_interval_ms: 1
       })
@@ -41,14 +42,14 @@ defmodule OOM.ThrottleTest do
       %{grower: grower, throttle: start(watcher)}
     end
 
-    test "it stands still, and runs, and stands still again", %{
+    test "a grower is suspended, runs, and is suspended again", %{
       grower: grower,
       throttle: throttle
     } do
       for _ <- 1..3 do
         eventually(fn -> suspended?(grower.pid) end)
         ran = runs(grower)
-        # However long it takes: it is let run, and never for good.
+        # However long the suspension lasts, the throttle lets the grower run, and never for good.
         eventually(fn -> runs(grower) > ran end)
       end
 
@@ -56,18 +57,18 @@ defmodule OOM.ThrottleTest do
       assert Process.alive?(throttle.pid)
     end
 
-    test "one that waits for messages is let go, and answers", %{grower: grower} do
+    test "a worker that waits for messages is resumed, and answers", %{grower: grower} do
       idle = worker(500)
       eventually(fn -> let_go?(idle, grower.pid) end)
       assert Agent.get(idle, & &1) == nil
     end
 
-    test "one that works and does not grow is let go", %{grower: grower} do
+    test "a worker that works without growing is resumed", %{grower: grower} do
       busy = spinner(500)
       eventually(fn -> let_go?(busy, grower.pid) end)
     end
 
-    test "of every class those that may be killed stand still, and nobody else", context do
+    test "killable workers of every class are suspended, and nobody else", context do
       others = for rank <- [0, 250, 750, 1000], do: grower(context.watcher, rank)
       protected = spinner(:protected)
       # An infrastructure process is no worker.
@@ -78,7 +79,7 @@ defmodule OOM.ThrottleTest do
       assert watch.() == []
     end
 
-    test "a supervisor never stands still, whatever its children do", %{grower: grower} do
+    test "a supervisor is never suspended, whatever its children do", %{grower: grower} do
       supervisor = start_supervised!({DynamicSupervisor, strategy: :one_for_one}, id: :dynamic)
       {:ok, child} = DynamicSupervisor.start_child(supervisor, {Agent, fn -> nil end})
       :ok = Workers.attach(child, 500, supervisor, nil, [])
@@ -87,17 +88,17 @@ defmodule OOM.ThrottleTest do
       assert watch.() == []
     end
 
-    test "one that becomes protected is let go", %{grower: grower} = context do
+    test "a worker that becomes protected is resumed", %{grower: grower} = context do
       other = grower(context.watcher)
       eventually(fn -> suspended?(other.pid) end)
       :ok = Workers.declare(other.pid, :protected)
       eventually(fn -> let_go?(other.pid, grower.pid) end)
     end
 
-    test "a victim goes on, so that it can act on its exit signal", context do
+    test "a victim is resumed, so that it can act on its exit signal", context do
       victim = grower(context.watcher, 500, trap_exit: true)
       eventually(fn -> suspended?(victim.pid) end)
-      # The guard has taken it out of the plan.
+      # The guard has taken the victim out of the plan.
       Workers.take(victim.pid)
       ref = Process.monitor(victim.pid)
       Process.exit(victim.pid, {:shutdown, :memory_pressure})
@@ -106,7 +107,7 @@ defmodule OOM.ThrottleTest do
       assert Process.alive?(context.throttle.pid)
     end
 
-    test "one that is bound to one that may be killed goes on to run as others do", context do
+    test "a worker bound to a killable worker gets turns like any worker", context do
       bound = grower(context.watcher, 250)
       :ok = Units.bind(bound.pid, 750)
       assert Workers.rank(bound.pid) == 750
@@ -114,16 +115,16 @@ defmodule OOM.ThrottleTest do
       for _ <- 1..3, do: let_turn(bound)
     end
 
-    test "one that stands still dies of a kill", %{grower: grower, throttle: throttle} do
+    test "a suspended worker dies of a kill", %{grower: grower, throttle: throttle} do
       ref = Process.monitor(grower.pid)
       eventually(fn -> suspended?(grower.pid) end)
       Process.exit(grower.pid, :kill)
       assert_receive {:DOWN, ^ref, _, _, :killed}
-      # Nor does the throttle fail for it: nothing grows any more, and it ends.
+      # The throttle does not fail either: nothing grows any more, and the throttle ends.
       assert_ends(throttle, :normal)
     end
 
-    test "all go on when it is killed", %{grower: grower, throttle: throttle} do
+    test "all run again when the throttle is killed", %{grower: grower, throttle: throttle} do
       eventually(fn -> suspended?(grower.pid) end)
       Process.exit(throttle.pid, :kill)
       assert_ends(throttle, :killed)
@@ -133,19 +134,20 @@ defmodule OOM.ThrottleTest do
     end
   end
 
-  # A protected one would end with it, so that nothing but this keeps it from taking the node along.
-  test "one that grows and cannot be ended stands at the floor, for longer than a turn",
+  # A protected process would end with this worker, so only the throttle keeps the worker from exhausting the
+  # node.
+  test "a worker that grows and cannot be ended is suspended at the floor for longer than a turn",
        %{watcher: watcher} do
     bound = grower(watcher, 250)
     :ok = Units.bind(bound.pid, :protected)
     assert Workers.rank(bound.pid) == :protected
     throttle = start(watcher)
-    # Whoever gets his turn runs each 50 ms.
+    # A worker that gets turns runs each 50 ms.
     eventually(fn -> stands_for?(bound, 200) end)
     assert stands_for?(bound, 300)
     assert suspended?(bound.pid)
     assert Process.alive?(throttle.pid)
-    # Nobody else can let it go.
+    # Only the end of the throttle can resume the worker.
     Process.exit(throttle.pid, :kill)
     ran = runs(bound)
     eventually(fn -> runs(bound) > ran end)
@@ -171,16 +173,17 @@ defmodule OOM.ThrottleTest do
     refute suspended?(grower.pid)
   end
 
-  test "it ends by itself when nothing grows, and nobody stands still", %{watcher: watcher} do
+  test "the throttle ends when nothing grows, and nobody is suspended", %{watcher: watcher} do
     workers = [worker(250), worker(500), spinner(500)]
     throttle = start(watcher)
     assert_ends(throttle, :normal)
     refute Enum.any?(workers, &suspended?/1)
   end
 
-  # What it was seen to grow by has long faded, for it waits; and it would take its next step at once.
+  # The growth seen has long faded while the sleeper waits. Once resumed, the sleeper takes its next step at
+  # once.
   @tag watermarks: {0.5, 0.6, 0.9}
-  test "one that sleeps between its steps and cannot be ended stands at the floor, until there is room",
+  test "a sleeping grower that cannot be ended is suspended at the floor until there is room",
        %{watcher: {watcher_ref, used} = watcher} do
     floor = div(@limit, 10)
 
@@ -192,7 +195,7 @@ defmodule OOM.ThrottleTest do
     use.(@limit - floor)
     bound = sleeper(watcher, 250)
     :ok = Units.bind(bound.pid, :protected)
-    # Between two steps nothing else shows that memory grows.
+    # Between two steps only the drift shows growth.
     eventually(fn -> Native.watcher_report(watcher_ref).drift_bytes_per_s > 1_000_000 end)
 
     eventually(fn ->
@@ -201,7 +204,7 @@ defmodule OOM.ThrottleTest do
     end)
 
     assert suspended?(bound.pid)
-    # A little above the floor is no room: its next step would be below it again.
+    # Slightly above the floor is no room: the next step would pass the floor again.
     use.(@limit - floor - div(floor, 16))
     assert stands_for?(bound, Limits.grown_ms())
     ran = runs(bound)
@@ -210,7 +213,7 @@ defmodule OOM.ThrottleTest do
     eventually(fn -> runs(bound) > ran end)
   end
 
-  test "one that grows slowly and cannot be ended stands at the floor beside one that grows fast",
+  test "a slow grower that cannot be ended is suspended at the floor beside a fast one",
        %{watcher: watcher} do
     bound = sleeper(watcher, 250)
     :ok = Units.bind(bound.pid, :protected)
@@ -222,11 +225,11 @@ defmodule OOM.ThrottleTest do
     assert Process.alive?(throttle.pid)
   end
 
-  # By nobody who is known, so slowly that one stand does not show it, or as fast as can be; and for longer
-  # than the test waits.
+  # No known worker causes the growth. A single stand does not show the slow rate; the fast rate is as fast
+  # as can be. Both last longer than the test waits.
   for rate <- [20_000_000, 2_000_000_000] do
     @tag limit_bytes: 128 * 1_024 * @mib, rate: rate
-    test "it ends where memory grows by #{rate} bytes/s while all stand: that is nobody's it could slow",
+    test "the throttle ends where memory grows by #{rate} bytes/s while all are suspended",
          context do
       %{watcher: {watcher_ref, _} = watcher, limit_bytes: limit, rate: rate} = context
       workers = [worker(250), spinner(500)]
@@ -239,7 +242,7 @@ defmodule OOM.ThrottleTest do
         Process.sleep(1)
       end)
 
-      # Until then it shows nothing that would keep a throttle from ending.
+      # Before the drift shows, nothing keeps a throttle from ending.
       eventually(fn -> Native.watcher_report(watcher_ref).drift_bytes_per_s > 1_000_000 end)
       throttle = start(watcher)
       assert_ends(throttle, {:shutdown, :foreign})
@@ -253,8 +256,8 @@ defmodule OOM.ThrottleTest do
 
   defp start({watcher, _used}), do: Throttle.start(watcher)
 
-  # The guard begins again where one has ended and memory grows: a worker that gets no turn on a busy machine
-  # takes no steps for a while.
+  # The guard starts a new throttle when the last has ended and memory grows: a worker without a turn on a
+  # busy machine takes no steps for a while.
   defp throttle(watcher) do
     throttle = Process.get(:throttle)
 
@@ -276,7 +279,7 @@ defmodule OOM.ThrottleTest do
     runs(grower) == ran
   end
 
-  # It runs while the other one stands still: for a while, and not because of the order of a stand.
+  # The worker runs while `other` is suspended: for a while, and not because of the order of a stand.
   defp let_go?(pid, other) do
     Enum.all?(1..3, fn _ ->
       Process.sleep(1)
@@ -284,14 +287,14 @@ defmodule OOM.ThrottleTest do
     end)
   end
 
-  # The grower has run, and stands still again.
+  # Waits until the grower has run and is suspended again.
   defp let_turn(grower) do
     ran = runs(grower)
     eventually(fn -> runs(grower) > ran end)
     eventually(fn -> suspended?(grower.pid) end)
   end
 
-  # Looks at them until it is asked whom it has seen standing still.
+  # Looks at the processes until asked for the pids seen suspended.
   defp seen_suspended(pids) do
     watcher = Task.async(fn -> look(pids, MapSet.new()) end)
 
@@ -348,7 +351,7 @@ defmodule OOM.ThrottleTest do
     pid
   end
 
-  # Grows whenever it runs, slowly, and tells the watcher of it.
+  # Grows slowly whenever it runs, and tells the watcher.
   defp grower(watcher, rank \\ 500, options \\ []) do
     runs = :counters.new(1, [])
 
@@ -364,7 +367,7 @@ defmodule OOM.ThrottleTest do
     %{pid: pid, runs: runs}
   end
 
-  # Takes 128 KiB whenever it has slept for 20 ms, and has done so for a while.
+  # Takes 128 KiB after each sleep of 20 ms, and has done so for a while.
   defp sleeper({ref, used}, rank) do
     runs = :counters.new(1, [])
 

@@ -6,8 +6,8 @@ defmodule OOM.EvidenceTest do
   @mib 1_048_576
   @episode 7
 
-  # Looks at a worker in turn, each `{bytes, ms since the last one}`, or with whether it could have
-  # grown since, all of one episode.
+  # Looks at a worker repeatedly, each time with `{bytes, ms since the last look}`, or also with whether the
+  # worker could have grown since. All looks are in one episode.
   defp looks([{first, _} | others]) do
     start = {Evidence.look(nil, first, @episode), first}
 
@@ -25,41 +25,41 @@ defmodule OOM.EvidenceTest do
       assert %{grown: 0, shown?: false, episode: @episode} = looks([{500 * @mib, 0}])
     end
 
-    test "two that follow each other closely show growth, or that there is none" do
+    test "two close looks show growth, or no growth" do
       assert %{grown: 2_097_152, shown?: true} = looks([{@mib, 0}, {3 * @mib, 500}])
       assert %{grown: 0, shown?: true} = looks([{@mib, 0}, {@mib, 50}])
       assert %{grown: 0, shown?: true} = looks([{@mib, 0}, {0, 50}])
     end
 
-    test "two that are far apart show nothing: it may have come before anything grew" do
+    test "two looks far apart show nothing: the memory may have come before the growth" do
       assert %{grown: 0, shown?: false} = looks([{0, 0}, {500 * @mib, 501}])
-      # The next one does.
+      # The next look shows growth.
       assert %{grown: @mib, shown?: true} = looks([{0, 0}, {500 * @mib, 501}, {501 * @mib, 50}])
     end
 
-    test "growth adds up while it is seen, and fades" do
-      # 40 ms are an eighth of what it fades in.
+    test "growth adds up while seen, and fades" do
+      # 40 ms are an eighth of the fading time.
       assert looks([{0, 0}, {@mib, 40}, {2 * @mib, 40}]).grown in div(3 * @mib, 2)..(2 * @mib)
       fades = Limits.grown_ms()
       assert_in_delta looks([{0, 0}, {@mib, 40}, {@mib, fades}]).grown, @mib / 2.72, 0.01 * @mib
       assert looks([{0, 0}, {@mib, 40}, {@mib, 20 * fades}]).grown == 0
     end
 
-    test "growth of one that stands still does not fade: it could not go on" do
+    test "growth of a suspended worker does not fade: the worker could not go on" do
       assert looks([{0, 0}, {@mib, 40}, {@mib, 60_000, false}]).grown == @mib
       assert looks([{0, 0}, {@mib, 40}, {3 * @mib, 60_000, false}]).grown == 3 * @mib
-      # It counts again from when it may run.
+      # Fading starts again once the worker may run.
       assert looks([{0, 0}, {@mib, 40}, {@mib, 600, false}, {@mib, 60_000}]).grown == 0
     end
 
-    test "what is given back is no growth, and never less than none" do
+    test "memory given back is no growth, and growth is never negative" do
       assert %{grown: 0, shown?: true} = looks([{0, 0}, {@mib, 40}, {0, 40}])
-      # A worker that swings between the same two sizes is not shown to grow more and more.
+      # A worker that swings between the same two sizes does not appear to grow more and more.
       swings = for n <- 1..50, do: {rem(n, 2) * @mib, 40}
       assert looks([{0, 0} | swings]).grown <= @mib
     end
 
-    test "growth of another episode fades as it does in this one, whether it could have gone on or not" do
+    test "growth of another episode fades, whether the worker could go on or not" do
       old = %{grown: 500 * @mib, shown?: true, episode: @episode - 1}
       look = &Evidence.look({old, 500 * @mib, &1, &2}, &3, @episode)
 
@@ -79,8 +79,8 @@ defmodule OOM.EvidenceTest do
       assert %{grown: 0, shown?: false} = grow.(60_000)
     end
 
-    # Between two steps it waits for a timer, like one that has nothing to do.
-    test "one that takes a step of 1 MiB each half second is shown to grow all the time" do
+    # Between two steps the worker waits for a timer, like an idle worker.
+    test "a worker with steps of 1 MiB each half second is shown to grow all the time" do
       looks = for n <- 1..200, do: {div(n, 25) * @mib, 20}
 
       for count <- 30..200 do
@@ -89,12 +89,12 @@ defmodule OOM.EvidenceTest do
     end
   end
 
-  describe "one that has just started" do
+  describe "a worker that has just started" do
     defp first_look(bytes, since_ms, episode) do
       Evidence.look({Evidence.born(@episode), 0, since_ms, true}, bytes, episode)
     end
 
-    test "has taken all that it holds at its first look" do
+    test "has taken its whole size at its first look" do
       for since_ms <- [1, 500] do
         assert %{grown: 5_242_880, shown?: true} = first_look(5 * @mib, since_ms, @episode)
       end
@@ -115,18 +115,18 @@ defmodule OOM.EvidenceTest do
       assert started.(500).grown < Limits.grown_bytes()
       assert %{grown: 0, shown?: false} = started.(Limits.fresh_ms() + 1)
 
-      # By the next look, and where there is none.
+      # Growth fades by the next look, and also without a look.
       at = fn bytes, ms -> Evidence.look({started.(0), 5 * @mib, ms, true}, bytes, @episode) end
       assert_in_delta at.(5 * @mib, Limits.started_ms()).grown, 5 * @mib / 2.72, 10_000
       row = row({1, 1_000, %{evidence: at.(5 * @mib, 0)}})
       later = 1_000 + Limits.started_ms()
       assert_in_delta Evidence.grown_bytes(row, later), 5 * @mib / 2.72, 10_000
-      # One that takes more after all is like any other.
+      # A worker that takes more after all counts like any worker.
       assert at.(6 * @mib, 0).grown == 6 * @mib
       refute is_map_key(at.(6 * @mib, 0), :started?)
     end
 
-    test "goes on to grow from there, and it fades as it does for others" do
+    test "grows on from there, and its growth fades as usual" do
       first = first_look(5 * @mib, 1, @episode)
       at = fn bytes, since -> Evidence.look({first, 5 * @mib, since, true}, bytes, @episode) end
       assert_in_delta at.(8 * @mib, 1).grown, 8 * @mib, 0.02 * @mib
@@ -142,7 +142,7 @@ defmodule OOM.EvidenceTest do
   describe "a worker's row" do
     defp row(work), do: {self(), 250, 0, 0, :fresh, nil, nil, [], work}
 
-    test "tells what it was shown to have grown by" do
+    test "tells the growth shown" do
       row = row({1, 1, %{evidence: %{grown: 5, shown?: true, episode: @episode}}})
       assert Evidence.grown_bytes(row) == 5
       assert Evidence.shown?(row, @episode)
@@ -160,7 +160,7 @@ defmodule OOM.EvidenceTest do
                       @mib / 2.72,
                       10_000
 
-      # One that was looked at again may be in a collection.
+      # A worker looked at again may be in a collection.
       assert_in_delta Evidence.grown_bytes(row({1, 1_000, %{evidence: again}}), later),
                       @mib,
                       10_000
@@ -187,37 +187,37 @@ defmodule OOM.EvidenceTest do
       Evidence.suspect?(row({1, 1, %{evidence: evidence}}))
     end
 
-    test "is one that holds more than at the look before, however long ago that was" do
+    test "is a worker larger than at the look before, however long ago" do
       assert suspect?(65_536, 60_000)
       refute suspect?(65_535, 60_000)
       refute suspect?(-@mib, 60_000)
     end
 
-    test "is one that holds a little more than a moment ago" do
+    test "is a worker slightly larger than a moment ago" do
       assert suspect?(65_535, 1)
       refute suspect?(1, 1)
       refute suspect?(0, 0)
     end
 
-    test "is one that was never looked at, or once" do
+    test "is a worker never looked at, or looked at once" do
       assert suspect?(nil, 0)
       assert Evidence.suspect?(row(nil))
       assert Evidence.suspect?(row({:born, 0, @episode}))
     end
   end
 
-  test "a grower has grown by what matters, and by a part of what the fastest has" do
+  test "a grower has grown by a relevant size, and by a part of the fastest growth" do
     refute Evidence.grower?(65_535, 65_535)
     assert Evidence.grower?(65_536, 65_536)
     assert Evidence.grower?(@mib, 8 * @mib)
     refute Evidence.grower?(@mib - 1, 8 * @mib)
   end
 
-  test "a rank is a cause by its part of all growth, and of what memory has grown by lately" do
+  test "a rank is a cause by its part of all growth, and of recent memory growth" do
     assert Evidence.cause?(10, 80, 40)
     refute Evidence.cause?(10, 81, 40)
     refute Evidence.cause?(10, 80, 41)
-    # By what nobody is known to have grown there is no cause.
+    # Without known growth there is no cause.
     refute Evidence.cause?(0, 100, 1)
     refute Evidence.cause?(0, 0, 1)
   end

@@ -1,10 +1,10 @@
 defmodule OOM.HeapStepTest do
-  # The VM's own account of its collections is what the prediction is compared with.
+  # Compares the prediction with the VM's own account of its collections.
   use ExUnit.Case, async: true
 
   alias OOM.HeapStep
 
-  # A collection begins with a word or two that the caller asks room for.
+  # A collection begins with a word or two requested by the caller.
   @asked_bytes 4_096
 
   for kind <- [:list, :map, :dictionary, :binaries, :garbage] do
@@ -52,8 +52,8 @@ defmodule OOM.HeapStepTest do
     end)
   end
 
-  # What the process looked like before each of its collections, and what the collection was. The VM says that a
-  # minor one begins before it knows that a major one is due, and ends that at once.
+  # Returns the process info before each collection, and the kind of the collection. The VM reports a minor
+  # collection before noticing that a major collection is due, and then ends the minor one at once.
   defp collections(work) do
     {pid, monitor} =
       spawn_monitor(fn ->
@@ -63,7 +63,7 @@ defmodule OOM.HeapStepTest do
     :erlang.trace(pid, true, [:garbage_collection])
     send(pid, :go)
     assert_receive {:DOWN, ^monitor, _, _, :normal}, 60_000
-    # What was traced is delivered before this.
+    # Every trace message is delivered before the confirmation.
     ref = :erlang.trace_delivered(pid)
     assert_receive {:trace_delivered, _, ^ref}, 60_000
     pid |> events([]) |> pair()

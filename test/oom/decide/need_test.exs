@@ -38,19 +38,19 @@ defmodule OOM.NeedTest do
       assert need(report(0)) == @target
     end
 
-    test "is one that shrinks, or grows so slowly that there is time for everything" do
+    test "is also a node that shrinks, or grows so slowly that there is time for everything" do
       for growth <- [-500_000_000, 0, 1_999_999],
           do: assert(need(report(20 * @mib, growth_bytes_per_s: growth)) <= 0)
     end
   end
 
   describe "growth" do
-    test "needs something at the floor: the way back, and what comes until it takes effect" do
+    test "needs at the floor the way back, and the growth until a decision takes effect" do
       report = report(27 * @mib, growth_bytes_per_s: 10_000_000)
       assert need(report) == 15 * @mib + 150_000
     end
 
-    test "needs something before the floor, where it will be passed before a decision takes effect" do
+    test "needs something before the floor, where growth outruns a decision" do
       # 15 ms of 400 MiB/s are 6 MiB.
       growing = &report(&1, growth_bytes_per_s: 400 * @mib)
       assert need(growing.(@floor + 6 * @mib)) <= 0
@@ -64,14 +64,14 @@ defmodule OOM.NeedTest do
       assert need(surge.(14 * @mib - 1)) == @target - 14 * @mib + 1
     end
 
-    test "is brought back to the target, or further where more is coming than that" do
+    test "is brought back to the target, or further where more growth is coming" do
       report = report(@floor, growth_bytes_per_s: 10_000 * @mib)
       assert need(report) == @target - @floor + 150 * @mib
     end
   end
 
   describe "while the throttle is at work" do
-    test "what counts is the growth of whole turns, or what went on while all stood still" do
+    test "growth counts over whole turns, or while all workers stood still" do
       bursts = [growth_bytes_per_s: 1_000 * @mib, standing_bytes_per_s: 0]
       assert need(report(@floor + 1, bursts)) <= 0
       trend = Keyword.put(bursts, :trend_bytes_per_s, 400 * @mib)
@@ -99,7 +99,7 @@ defmodule OOM.NeedTest do
     end
   end
 
-  describe "what is promised" do
+  describe "promised memory" do
     setup do
       victim = %{pid: self(), rank: 250, bytes: 10 * @mib}
       %{promises: Promises.told(%Promises{}, [victim], report(0), 0)}
@@ -109,7 +109,7 @@ defmodule OOM.NeedTest do
       assert need(report(0), 0, promises) == @target - 10 * @mib
     end
 
-    test "is not counted on near the end, once it should be there", %{promises: promises} do
+    test "is not counted on near the end, once overdue", %{promises: promises} do
       # No time is left.
       urgent = report(0, growth_bytes_per_s: 1, working_set_bytes: 512 * @mib)
       at = fn now -> Need.bytes(urgent, promises, @reaction_ms, 0, now) end
@@ -130,7 +130,7 @@ defmodule OOM.NeedTest do
     assert Need.steady_bytes(throttled, 5) == 8
   end
 
-  test "those below :normal pay for a moment of it" do
+  test "workers below :normal pay for a moment of growth" do
     report = report(0, growth_bytes_per_s: 1_000)
     assert Need.soon_bytes(report, 5) == 5 + Limits.soon_ms()
     assert Need.soon_bytes(report(0), 5) == 5
@@ -143,7 +143,7 @@ defmodule OOM.NeedTest do
   end
 
   describe "recent_bytes/1" do
-    test "is what memory has grown by while growth is remembered" do
+    test "is the growth of memory while growth is remembered" do
       report = report(0, growth_bytes_per_s: 100_000_000)
       assert Need.recent_bytes(report) == 100_000 * Limits.grown_ms()
     end
@@ -157,7 +157,7 @@ defmodule OOM.NeedTest do
       assert Need.recent_bytes(report) == 100_000 * Limits.grown_ms()
     end
 
-    test "is never less than what a node that just works grows by" do
+    test "is never less than the growth of a node that just works" do
       for growth <- [nil, -100_000_000, 0, 1_000_000],
           do:
             assert(
@@ -169,7 +169,7 @@ defmodule OOM.NeedTest do
     end
   end
 
-  test "lasts?/1 counts what lasts, and no surge" do
+  test "lasts?/1 counts lasting growth, and no surge" do
     refute Need.lasts?(report(0, growth_bytes_per_s: 1_999_999, surge_bytes_per_s: 2_000_000_000))
     refute Need.lasts?(report(0))
     assert Need.lasts?(report(0, growth_bytes_per_s: 2_000_000))
@@ -187,7 +187,7 @@ defmodule OOM.NeedTest do
     refute Need.lasts?(standing)
   end
 
-  test "grows?/1 counts what lasts, and a surge" do
+  test "grows?/1 counts lasting growth, and a surge" do
     refute Need.grows?(report(0, growth_bytes_per_s: 1_999_999, surge_bytes_per_s: 1_999_999))
     assert Need.grows?(report(0, growth_bytes_per_s: 2_000_000))
     assert Need.grows?(report(0, surge_bytes_per_s: 2_000_000))

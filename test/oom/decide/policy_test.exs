@@ -54,10 +54,10 @@ defmodule OOM.PolicyTest do
   defp limits(policy, now), do: Policy.limits(policy, @mib, report(), 1, now)
 
   describe "decide/3" do
-    test "kills for what is needed" do
+    test "kills for the need" do
       assert {{:kill, need}, _} = decide(Policy.new(false), 0)
       assert need == Policy.need_bytes(Policy.new(false), report(), 0)
-      # 22 MiB to one and a half floors, and what comes in 15 ms.
+      # 22 MiB to one and a half floors, and the growth of 15 ms.
       assert need == 22 * @mib + div(20 * @mib * 15, 1_000)
     end
 
@@ -66,8 +66,8 @@ defmodule OOM.PolicyTest do
       assert {:wait, _} = decide(Policy.new(true), report(20, growth_bytes_per_s: nil), 0)
     end
 
-    test "waits while what was promised covers it" do
-      # Above the floor nothing is; below it all of the way back, less what is promised.
+    test "waits while the promises cover the need" do
+      # Above the floor nothing is needed. Below the floor the need is the whole way back, less the promises.
       policy = killed(Policy.new(false), [victim(9)], 0)
       assert {:wait, _} = decide(policy, 1)
       policy = killed(Policy.new(false), [victim(8)], 0)
@@ -75,7 +75,7 @@ defmodule OOM.PolicyTest do
       assert_in_delta need, 14 * @mib, @mib
     end
 
-    test "needs what one that is spared has promised" do
+    test "needs the promise of a spared victim" do
       victim = victim(23)
       policy = killed(Policy.new(false), [victim], 0)
       assert {{:kill, _}, _} = policy |> Policy.taken_back(victim.pid) |> decide(1)
@@ -100,7 +100,7 @@ defmodule OOM.PolicyTest do
       assert {:trim, _} = decide(policy, Limits.trim_every_ms())
     end
 
-    test "never happens where it is off" do
+    test "never happens where trims are off" do
       assert {{:kill, _}, _} = decide(Policy.new(false), 0)
     end
   end
@@ -117,7 +117,7 @@ defmodule OOM.PolicyTest do
       refute throttle?(time_to_exhaustion_ms: nil)
     end
 
-    test "where steps that may be taken at the same time do not fit, and something grows" do
+    test "where simultaneous steps do not fit, and something grows" do
       fits = Policy.steps(Policy.new(false), {100 * @mib, 172 * @mib})
       refute throttle?(fits, [])
       crowded = Policy.steps(fits, {100 * @mib, 172 * @mib + 1})
@@ -125,7 +125,7 @@ defmodule OOM.PolicyTest do
       refute throttle?(crowded, growth_bytes_per_s: nil)
     end
 
-    test "where killing was given up as well: who stands still takes nothing" do
+    test "where killing was given up as well: a suspended worker takes nothing" do
       assert throttle?(given_up(), time_to_exhaustion_ms: 1)
     end
   end
@@ -149,7 +149,7 @@ defmodule OOM.PolicyTest do
   end
 
   describe "limits/5" do
-    test "ask for two looks and for figures of this moment while memory grows" do
+    test "ask for two looks and for present figures while memory grows" do
       assert %{grows?: true, fresh_ms: fresh} = limits(Policy.new(false), 0)
       assert fresh == Limits.fresh_ms()
       rest = Policy.limits(Policy.new(false), 1, report(1, growth_bytes_per_s: nil), 1, 0)
@@ -158,28 +158,28 @@ defmodule OOM.PolicyTest do
       throttled = Policy.throttled(Policy.new(false), true)
       rest = Policy.limits(throttled, 1, report(1, growth_bytes_per_s: nil), 1, 0)
       assert rest.grows?
-      # A surge is no growth that lasts.
+      # A surge is no lasting growth.
       surge = [growth_bytes_per_s: nil, surge_bytes_per_s: 100 * @mib]
       refute Policy.limits(Policy.new(false), 1, report(1, surge), 1, 0).grows?
     end
 
-    test "tell what memory has grown by lately" do
+    test "tell the recent growth of memory" do
       assert limits(Policy.new(false), 0).recent_bytes == 6 * @mib
       rest = Policy.limits(Policy.new(false), 1, report(1, growth_bytes_per_s: nil), 1, 0)
       assert rest.recent_bytes == Limits.recent_bytes()
     end
 
-    test "let those below :normal pay only with less than three quarters of the floor left" do
+    test "let workers below :normal pay only with less than three quarters of the floor left" do
       soon = &Policy.limits(Policy.new(false), @mib, report(&1), 1, 0).soon_bytes
       assert soon.(21) == nil
       assert soon.(20) == 3 * @mib
     end
 
-    test "wait for figures that are late, and then pass them by" do
+    test "wait for late figures, and then pass them by" do
       policy = Policy.new(false)
       assert limits(policy, 0).late == :wait
       policy = Policy.nobody(policy, :late, report(), 0)
-      # It counts from the first time.
+      # The wait counts from the first time.
       policy = Policy.nobody(policy, :late, report(), 500)
       assert limits(policy, Limits.late_ms()).late == :wait
       assert limits(policy, Limits.late_ms() + 1).late == :pass
@@ -197,7 +197,7 @@ defmodule OOM.PolicyTest do
     test "let steady workers pay once an episode" do
       policy = Policy.new(false)
       assert is_integer(limits(policy, 0).steady_bytes)
-      # For a second of growth besides.
+      # One second of growth is added.
       assert limits(policy, 0).steady_bytes == 21 * @mib
 
       victim = victim(1, 500)
@@ -206,7 +206,7 @@ defmodule OOM.PolicyTest do
       policy = settled(policy, victim, 1)
       assert limits(policy, 100).steady_bytes == nil
 
-      # As long as something is needed it is the same episode.
+      # The episode lasts as long as there is a need.
       {{:kill, _}, policy} = decide(policy, Limits.episode_ms())
       {{:kill, _}, policy} = decide(policy, 2 * Limits.episode_ms())
       assert limits(policy, 2 * Limits.episode_ms()).steady_bytes == nil
@@ -214,7 +214,7 @@ defmodule OOM.PolicyTest do
       assert is_integer(limits(policy, 3 * Limits.episode_ms() + 1).steady_bytes)
     end
 
-    test "know what the victims of this shortage had grown by, and forget it as growth fades" do
+    test "know the growth of this shortage's victims, and forget it as growth fades" do
       assert limits(Policy.new(false), 0).ended.total_bytes == 0
       policy = killed(Policy.new(false), [victim(9, 250, 8), victim(9, 250, 4)], 0)
       assert %{total_bytes: total, fastest_bytes: fastest} = limits(policy, 0).ended
@@ -230,17 +230,17 @@ defmodule OOM.PolicyTest do
       assert limits(policy, 10_000).ended.total_bytes == 0
     end
 
-    test "let those below :normal pay each time" do
+    test "let workers below :normal pay each time" do
       victim = victim(1, 499)
       policy = killed(Policy.new(false), [victim], :steady, 0)
       assert limits(policy, 1).soon_bytes == nil
       policy = settled(policy, victim, 1)
       assert limits(policy, 100).soon_bytes == 3 * @mib
-      # For one that is worth more they have paid in this episode.
+      # Steady workers have already paid for a more important worker in this episode.
       assert limits(policy, 100).steady_bytes == nil
     end
 
-    test "let none of them pay before it is known what the last kills gave back" do
+    test "let no steady worker pay before the yield of the last kills is known" do
       victim = victim(1)
       policy = killed(Policy.new(false), [victim], 0)
       assert limits(policy, 1).steady_bytes == nil
@@ -255,13 +255,13 @@ defmodule OOM.PolicyTest do
     end
   end
 
-  # It is gone, and a measure has shown what became of its memory.
+  # The victim is gone, and a measure has shown the fate of its memory.
   defp settled(policy, victim, now) do
     {true, policy} = Policy.gone(policy, victim.pid, now)
     Policy.measured(policy, measure(now + 50, 400), 0)
   end
 
-  test "a reaction takes what it took lately, within bounds" do
+  test "a reaction takes as long as lately, within bounds" do
     took = fn ms ->
       Enum.reduce(1..10, Policy.new(false), fn _, policy ->
         victim = victim(1)
@@ -270,7 +270,7 @@ defmodule OOM.PolicyTest do
       end)
     end
 
-    # What comes meanwhile is asked for, too.
+    # The need includes growth during the reaction.
     base = 22 * @mib
     more = Policy.need_bytes(took.(1), report(), 60_000) - base
     assert_in_delta more, 20 * @mib * Limits.reaction_ms() / 1_000, 1
@@ -291,7 +291,7 @@ defmodule OOM.PolicyTest do
       assert {:wait, _} = decide(policy, Limits.nobody_ms() + 1)
     end
 
-    test "not where that was some time ago, and nothing was needed in between" do
+    test "not after some time in which nothing was needed" do
       policy = nobody(Policy.new(false), 0)
       {:wait, policy} = decide(policy, report(100), 1)
       refute policy |> nobody(Limits.nobody_ms()) |> Policy.exhausted?()
@@ -307,12 +307,12 @@ defmodule OOM.PolicyTest do
       refute policy |> nobody(10_000) |> Policy.exhausted?()
     end
 
-    test "when one window after the other frees nothing of what the victims are said to hold" do
+    test "when one window after another frees nothing of the victims' memory" do
       assert {:wait, policy} = decide(rounds(4, fn _ -> 200 end), 10_000)
       assert Policy.exhausted?(policy)
     end
 
-    test "not when it frees" do
+    test "not when the kills free memory" do
       {decision, policy} = decide(rounds(6, &(200 - 30 * &1)), 10_000)
       assert {:kill, _} = decision
       refute Policy.exhausted?(policy)
@@ -334,8 +334,8 @@ defmodule OOM.PolicyTest do
   defp nobody(policy, now), do: Policy.nobody(policy, :none, report(), now)
   defp given_up, do: Policy.new(false) |> nobody(0) |> nobody(Limits.nobody_ms())
 
-  # Rounds of one victim that holds 30 MiB, each seen by a measure; `allocated` gives what the VM
-  # then has, in MiB.
+  # Kills `count` victims of 30 MiB, one per round, each seen by a measure. `allocated` gives the VM's
+  # allocated memory after each round, in MiB.
   defp rounds(count, allocated) do
     start = Policy.measured(Policy.new(false), measure(0, allocated.(0)), 0)
 

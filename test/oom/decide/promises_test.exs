@@ -26,15 +26,15 @@ defmodule OOM.PromisesTest do
     }
   end
 
-  describe "what victims hold" do
-    test "is promised from the moment they are told to leave" do
+  describe "the memory of victims" do
+    test "is promised from the moment victims are told to leave" do
       assert promised(%Promises{}, 322, 0) == 0
       promises = told([victim(40), victim(10)], 0)
       assert promised(promises, 322, 0) == 50
       assert promises |> told([victim(5)], 1) |> promised(322, 1) == 55
     end
 
-    test "is less by what went back to the system, which is headroom by then" do
+    test "is less by the bytes already back in the system, which are headroom by then" do
       promises = told([victim(40)], 0)
       for back <- [0, 10, 40], do: assert(promised(promises, 322 - back, 60) == 40 - back)
       assert promised(promises, 200, 60) == 0
@@ -44,35 +44,35 @@ defmodule OOM.PromisesTest do
       assert [victim(60)] |> told(0) |> promised(332, 60) == 50
     end
 
-    test "is not promised for long where one does not leave" do
+    test "is not promised for long where a victim does not leave" do
       promises = told([victim(40)], 0)
       assert promised(promises, 322, 149) == 40
       assert promised(promises, 322, 150) == 0
-      # Nor after a measure that finds it still there.
+      # Nor after a measure with the victim still alive: only the 10 MiB free inside count.
       assert promises |> Promises.measured(measure(160), 10 * @mib) |> promised(322, 161) == 10
     end
 
-    test "is taken back for one that is spared" do
+    test "is taken back for a spared victim" do
       [spared, other] = [victim(40), victim(10)]
       promises = told([spared, other], 0)
       assert promises |> Promises.taken_back(spared.pid) |> promised(322, 1) == 10
       assert promises |> Promises.taken_back(self()) |> promised(322, 1) == 50
-      # It does not leave: nobody waits for it.
+      # A spared victim does not leave, so nobody waits for its end.
       promises = promises |> Promises.taken_back(spared.pid) |> Promises.taken_back(other.pid)
       assert Promises.settled?(promises)
     end
   end
 
   describe "a measure of the VM" do
-    test "takes the place of what those that are gone have promised" do
+    test "takes the place of promises of victims that are gone" do
       [gone, stays] = [victim(40), victim(10)]
       {false, promises} = Promises.gone(told([gone, stays], 0), gone.pid, 5)
       promises = Promises.measured(promises, measure(60), 25 * @mib)
-      # 25 free inside, 10 still on their way.
+      # 25 MiB are free inside, 10 MiB are still on their way.
       assert promised(promises, 322, 61) == 35
     end
 
-    test "does not for one that had only just gone" do
+    test "does not for a victim that had only just gone" do
       just = victim(40)
       {true, promises} = Promises.gone(told([just], 0), just.pid, 49)
       assert promises |> Promises.measured(measure(50), 0) |> promised(322, 60) == 40
@@ -86,18 +86,17 @@ defmodule OOM.PromisesTest do
   end
 
   describe "near the end" do
-    test "what the victims gave back is not counted on any more" do
+    test "memory the victims gave back is not counted on any more" do
       victim = victim(40)
       promises = told([victim], 0)
       assert urgent(promises, 40) == 40
       {true, promises} = Promises.gone(promises, victim.pid, 40)
-      # 40 MiB are back after 15 ms; that the working set stands where it stood tells that others
-      # took them.
+      # 40 MiB are back after 15 ms. An unchanged working set then means growth elsewhere.
       assert urgent(promises, 54) == 40
       assert urgent(promises, 55) == 0
     end
 
-    test "nor is one that does not leave soon" do
+    test "nor is a victim that does not leave soon" do
       promises = told([victim(40)], 0)
       assert urgent(promises, 49) == 40
       assert urgent(promises, 50) == 0
@@ -105,7 +104,7 @@ defmodule OOM.PromisesTest do
   end
 
   describe "gone/3" do
-    test "tells of the last one, and how long it took" do
+    test "gone/3" do
       [one, other] = [victim(1), victim(1)]
       promises = told([one, other], 0)
       assert {false, promises} = Promises.gone(promises, one.pid, 3)
@@ -113,37 +112,37 @@ defmodule OOM.PromisesTest do
       assert promises.left_ms == 7
     end
 
-    test "of one that was not told to leave tells nothing" do
+    test "of a process not told to leave tells nothing" do
       assert Promises.gone(%Promises{}, self(), 3) == {false, %Promises{}}
     end
   end
 
-  test "it is settled when all are gone and a measure has shown what became of it" do
+  test "a kill is settled when all victims are gone and a measure has shown the result" do
     victim = victim(10)
     assert Promises.settled?(%Promises{})
     promises = told([victim], 0)
     refute Promises.settled?(promises)
     {true, promises} = Promises.gone(promises, victim.pid, 1)
     refute Promises.settled?(promises)
-    # Too early: its memory is just being freed.
+    # Too early: the victim's memory is still being freed.
     promises = Promises.measured(promises, measure(2), 0)
     refute Promises.settled?(promises)
     assert promises |> Promises.measured(measure(30), 0) |> Promises.settled?()
   end
 
-  test "it is under way while victims are there, or their memory is being freed" do
+  test "a kill is under way while victims live, or their memory is being freed" do
     victim = victim(10)
     refute Promises.under_way?(%Promises{}, 0)
     promises = told([victim], 0)
     assert Promises.under_way?(promises, 10_000)
     {true, promises} = Promises.gone(promises, victim.pid, 1)
-    # 5 ms, and one for each MiB.
+    # 5 ms, and 1 ms for each MiB.
     assert Promises.under_way?(promises, 16)
     refute Promises.under_way?(promises, 17)
   end
 
   describe "ceiling/2" do
-    test "keeps higher ranks out until it is known what the kills gave back" do
+    test "keeps higher ranks out until the yield of the kills is known" do
       victim = victim(10, 250)
       assert Promises.ceiling(%Promises{}, 0) == 1000
       promises = told([victim], 0)
@@ -161,8 +160,8 @@ defmodule OOM.PromisesTest do
   end
 
   describe "kills are futile" do
-    # Rounds of one victim that holds 30 MiB, each seen by a measure; `allocated` gives what the VM
-    # then has, in MiB.
+    # Kills `count` victims of 30 MiB, one per round, each seen by a measure. `allocated` gives the VM's
+    # allocated memory after each round, in MiB.
     defp rounds(count, allocated) do
       start = Promises.measured(%Promises{}, measure(0, allocated.(0)), 0)
 
@@ -174,15 +173,15 @@ defmodule OOM.PromisesTest do
       end)
     end
 
-    test "when one window after the other frees nothing of what was promised" do
+    test "when one window after another frees nothing of the promise" do
       refute Promises.futile?(rounds(3, fn _ -> 200 end))
       assert Promises.futile?(rounds(4, fn _ -> 200 end))
-      # A tenth is something.
+      # A tenth of the promise is enough.
       assert Promises.futile?(rounds(4, &(400 - 2 * &1)))
       refute Promises.futile?(rounds(6, &(400 - 3 * &1)))
     end
 
-    test "not when others grow meanwhile, as then nobody can tell" do
+    test "not when workers grow meanwhile, as then nobody can tell" do
       refute Promises.futile?(rounds(6, &(200 + 30 * &1)))
     end
 
@@ -193,7 +192,7 @@ defmodule OOM.PromisesTest do
       refute Promises.futile?(promises)
     end
 
-    test "until that is forgiven, for so many windows" do
+    test "until forgiven, for so many windows" do
       promises = rounds(4, fn _ -> 200 end)
       refute promises |> Promises.forgiven() |> Promises.futile?()
       refute promises |> Promises.forgiven(3) |> Promises.futile?()
@@ -202,7 +201,7 @@ defmodule OOM.PromisesTest do
   end
 
   describe "a sweep" do
-    test "is held for victims that are about to leave, until one of them is stuck" do
+    test "is held for leaving victims, until one of them is stuck" do
       assert Promises.leave_ms(%Promises{}, 0) == 0
       victim = victim(40)
       promises = told([victim], 0)
@@ -212,7 +211,7 @@ defmodule OOM.PromisesTest do
       assert Promises.leave_ms(promises, 20) == 0
     end
 
-    test "that is not over leaves open what the victims gave back" do
+    test "that is not over leaves the yield of the victims open" do
       victim = victim(4)
       {true, gone} = [victim] |> told(0) |> Promises.gone(victim.pid, 1)
       assert gone |> Promises.measured(measure(60), 0) |> Promises.settled?()
@@ -221,7 +220,7 @@ defmodule OOM.PromisesTest do
       assert Promises.ceiling(open, 60) == victim.rank
     end
 
-    test "brings back what a victim was said to hold" do
+    test "brings back the recorded size of a victim" do
       victim = victim(4)
       promises = told([victim], 0)
       assert Promises.leaving_bytes(promises, victim.pid) == 4 * @mib

@@ -17,38 +17,38 @@ defmodule OOM.ReuseTest do
   defp mib(reuse, slack, headroom),
     do: div(Reuse.bytes(reuse, slack * @mib, headroom * @mib), @mib)
 
-  test "what is free counts in full where the system has enough besides" do
+  test "free memory counts in full where the system has enough besides" do
     assert mib(%Reuse{}, 60, 100) == 60
   end
 
-  test "it is worth no more than what the system has to give meanwhile" do
+  test "free memory is worth no more than the system can give meanwhile" do
     # Three quarters of growth come from there, and the last quarter from the system.
     assert mib(%Reuse{}, 60, 10) == 30
     assert mib(%Reuse{}, 60, 0) == 0
   end
 
-  test "growth that passes it by makes it worth less, each time" do
+  test "growth that passes free memory by makes it worth less, each time" do
     once = after_measures([{300, 400}, {310, 410}])
     twice = after_measures([{300, 400}, {310, 410}, {320, 420}])
     assert mib(once, 60, 20) < 20
     assert mib(twice, 60, 20) < mib(once, 60, 20)
   end
 
-  test "growth that uses it makes it worth more" do
+  test "growth that uses free memory makes it worth more" do
     used = after_measures([{300, 400}, {310, 400}, {320, 400}])
     assert mib(used, 90, 10) > mib(%Reuse{}, 90, 10)
   end
 
-  test "what somebody has just let go is not what was passed by before" do
+  test "memory just let go does not count as passed by before" do
     passed_by = [{300, 400}, {310, 410}, {320, 420}]
     assert mib(after_measures(passed_by ++ [{220, 420}]), 60, 20) == mib(%Reuse{}, 60, 20)
   end
 
-  test "growth of others, which the VM has not asked for, passes it by" do
+  test "growth outside the VM's allocators passes free memory by" do
     assert mib(after_measures([{300, 400}, {300, 410}]), 60, 20) < mib(%Reuse{}, 60, 20)
   end
 
-  test "while nothing moves it is forgotten" do
+  test "while nothing moves the past is forgotten" do
     still = for _ <- 1..10, do: {320, 420}
     later = after_measures([{300, 400}, {310, 410}, {320, 420} | still])
     assert mib(later, 60, 20) == 60

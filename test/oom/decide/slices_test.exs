@@ -23,44 +23,44 @@ defmodule OOM.SlicesTest do
   end
 
   describe "choose/5" do
-    test "lets those run whose last runs fit together into a quarter of what is left" do
+    test "lets workers run whose last runs fit together into a quarter of the memory left" do
       costs = costs(a: 10, b: 10, c: 10)
       assert {[:a, :b], 1, [:c]} = choose([:a, :b, :c], costs, 80)
       assert {[:c, :b], 1, [:a]} = choose([:c, :b, :a], costs, 80)
       assert {[:a, :b, :c], _, []} = choose([:a, :b, :c], costs, 120)
     end
 
-    test "passes one by that does not fit, for those that do" do
+    test "passes a worker by that does not fit, for workers that do" do
       assert {[:a, :c], 1, [:large]} = choose([:a, :large, :c], costs(a: 5, large: 50, c: 5), 80)
     end
 
-    test "lets at least one run, whatever it takes, even with nothing left" do
+    test "lets at least one worker run, at any cost, even with nothing left" do
       assert {[:a], 1, []} = choose([:a], costs(a: 500), 0)
       assert {[:a], 1, [:b]} = choose([:a, :b], costs(a: 500, b: 500), 0)
     end
 
-    test "at the floor a part of that may be taken" do
+    test "at the floor a part of the floor may be taken" do
       # An eighth of 28 MiB.
       assert {[:a, :b], 1, [:c]} = choose([:a, :b, :c], costs(a: 1, b: 2, c: 1), 0)
     end
 
-    test "takes one that has not run yet for a large one" do
+    test "takes a worker that has not run yet for a large one" do
       assert {[:a], 1, [:new]} = choose([:a, :new], costs(a: 1), 60)
       assert {[:a, :new], _, []} = choose([:a, :new], costs(a: 1), 68)
     end
 
-    test "and where some are known, for one as large as the largest of these" do
+    test "takes a new worker for as large as the largest of the known ones" do
       costs = costs(a: 1, b: 1, c: 2)
       assert {[:a, :new], 1, [:other]} = choose([:a, :new, :other], costs, 16)
       assert {[:a, :new, :other], _, []} = choose([:a, :new, :other], costs, 20)
     end
 
-    test "counts the step that one is about to take, where that is more" do
+    test "counts the coming step of a worker, where the step is larger" do
       assert {[:a], 1, [:b]} = choose([:a, :b], costs(a: 1, b: 1), 80, steps: %{b: 20})
       assert {[:a, :b], _, []} = choose([:a, :b], costs(a: 1, b: 1), 84, steps: %{b: 20})
     end
 
-    test "while one is in a collection, others wait that are about to begin one, and the rest runs" do
+    test "while a worker is in a collection, workers about to begin one wait, and the rest runs" do
       costs = costs(a: 1, b: 1, c: 1)
       assert {[:b, :a], _, []} = choose([:b, :a], costs, 100, steps: %{b: 20})
       assert {[:a, :c], 1, [:b]} = choose([:b, :a, :c], costs, 100, steps: %{b: 20}, busy: 27)
@@ -69,12 +69,12 @@ defmodule OOM.SlicesTest do
       assert {[:b], _, []} = choose([:b], costs, 107, steps: %{b: 20}, busy: 27)
     end
 
-    test "where all may run, they run as long as what they take fits, and at most twice the last time" do
+    test "where all may run, they run as long as the costs fit, and at most twice the last time" do
       assert {_, 2, []} = choose([:a], costs(a: 1), 400)
       assert {_, 8, []} = choose([:a], costs(a: 1), 400, last_ms: 4)
       # In 10 ms 40 MiB were taken; 20 fit.
       assert {_, 5, []} = choose([:a], costs([{:a, 40, 10}]), 80, last_ms: 10)
-      # Never as long as that it is no throttle.
+      # A turn never gets so long that throttling ends.
       assert {_, 100, []} = choose([:a], costs(a: 0), 400, last_ms: 100)
     end
 
@@ -84,7 +84,7 @@ defmodule OOM.SlicesTest do
   end
 
   describe "fits?/3" do
-    test "is whether a step passes the floor by no more than half, beside those that are being taken" do
+    test "is whether a step passes the floor by no more than half, beside the steps under way" do
       assert Slices.fits?(54 * @mib, {40 * @mib, @floor}, 0)
       refute Slices.fits?(54 * @mib + 1, {40 * @mib, @floor}, 0)
       refute Slices.fits?(54 * @mib, {40 * @mib, @floor}, 1)
@@ -96,7 +96,7 @@ defmodule OOM.SlicesTest do
   end
 
   describe "crowded?/3" do
-    test "is whether the largest, one on each scheduler, do not fit above the floor together" do
+    test "is whether the largest steps, one on each scheduler, do not fit above the floor together" do
       steps = [1 * @mib, 90 * @mib, 93 * @mib]
       refute Slices.crowded?(steps, 183 * @mib, 2)
       assert Slices.crowded?(steps, 183 * @mib - 1, 2)
@@ -106,15 +106,15 @@ defmodule OOM.SlicesTest do
   end
 
   describe "costs/4" do
-    test "are what a worker's figure grew by, and its part of what memory grew by besides" do
+    test "are the growth of the worker's figure, and its part of memory's further growth" do
       own = %{a: 10 * @mib, b: 0}
       assert Slices.costs(%{}, own, 10 * @mib, 1) == costs(a: 10, b: 0)
       assert Slices.costs(%{}, own, 14 * @mib, 1) == costs(a: 12, b: 2)
-      # Memory that was there already.
+      # The memory was present already.
       assert Slices.costs(%{}, own, 0, 1) == costs(a: 10, b: 0)
     end
 
-    test "are not forgotten at once by a run that took little, and grow at once" do
+    test "are not forgotten at once by a cheap run, and grow at once" do
       costs = costs(a: 16, b: 2)
       assert %{a: {8_388_608, 3}, b: {2_097_152, 1}} = Slices.costs(costs, %{a: 0}, 0, 3)
       assert %{b: {4_194_304, 3}} = Slices.costs(costs, %{b: 4 * @mib}, 0, 3)
@@ -126,7 +126,7 @@ defmodule OOM.SlicesTest do
   end
 
   describe "calm?/4" do
-    test "is whether those that run would not reach the floor in time" do
+    test "is whether the running workers would not reach the floor in time" do
       costs = costs([{:a, 10, 5}, {:b, 1, 1}])
       # 3 MiB/ms.
       assert Slices.calm?([:a, :b], costs, 900 * @mib, 300)
@@ -134,7 +134,7 @@ defmodule OOM.SlicesTest do
       assert Slices.calm?([:b], costs, 300 * @mib, 300)
     end
 
-    test "is not known of one that has not run yet" do
+    test "is not known of a worker that has not run yet" do
       refute Slices.calm?([:new], %{}, 900 * @mib, 300)
       assert Slices.calm?([], %{}, 0, 300)
     end

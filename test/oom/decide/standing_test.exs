@@ -5,7 +5,7 @@ defmodule OOM.StandingTest do
 
   @mib 1_048_576
 
-  # Stands of 15 ms each, in which memory grows at this rate, until there is a verdict.
+  # Repeats stands of 15 ms with memory growing at the given rate, until there is a verdict.
   defp judged(standing, bytes_per_s, stands \\ 1_000)
   defp judged(standing, _bytes_per_s, 0), do: {:wait, standing}
 
@@ -23,24 +23,24 @@ defmodule OOM.StandingTest do
     end
   end
 
-  test "one stand shows nothing, however much it has grown: it may be charged late" do
+  test "one stand shows nothing, however large its growth: memory may be charged late" do
     assert {:wait, _} = judged(%Standing{}, 20_000 * @mib, 2)
     assert {:wait, _} = judged(Standing.all(), 20_000 * @mib, 2)
   end
 
-  test "where nothing grows while they stand, it is of those that run" do
+  test "where nothing grows in a stand, the growth is of the running workers" do
     for standing <- [%Standing{}, Standing.all()], bytes_per_s <- [-50 * @mib, 0, @mib] do
       assert {:own, %Standing{all?: false}} = judged(standing, bytes_per_s)
     end
   end
 
-  test "what was charged at once and no more is no growth" do
+  test "memory charged at once and no more is no growth" do
     once = Standing.add(%Standing{}, 100 * @mib, 15)
     assert {:own, _} = judged(once, 0)
     assert {:own, _} = judged(Standing.add(Standing.all(), 100 * @mib, 15), 0)
   end
 
-  test "it is explained by what those that stand are known to have grown by, where that is a part of it" do
+  test "known growth of the suspended workers explains the growth it is a part of" do
     # 100 MiB a second.
     standing = Standing.add(%Standing{}, 5 * @mib, 50)
     assert Standing.explained?(standing, 8 * @mib)
@@ -62,7 +62,7 @@ defmodule OOM.StandingTest do
     assert Standing.quiet?(standing)
   end
 
-  test "what was given back in the same time is taken off" do
+  test "memory given back in the same time is taken off" do
     standing = %Standing{} |> Standing.add(10 * @mib, 30) |> Standing.add(10 * @mib, 30)
     standing = Standing.add(standing, -10 * @mib, 30)
     assert {:wait, ^standing} = Standing.judge(standing)

@@ -9,7 +9,7 @@ defmodule OOM.StretchesTest do
     assert Stretches.only(stretches, %{a: true}) == %{a: 100}
   end
 
-  test "who is not shown to grow has to run at its end, and who is shown does not" do
+  test "a worker not shown to grow has to run at its end, and a shown grower does not" do
     end_ms = 100 + Limits.longest_stand_ms()
     stretches = %{a: 100, b: 90, c: 110}
     assert Stretches.due_ms(stretches, %{b: true}) == end_ms

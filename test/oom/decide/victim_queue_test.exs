@@ -1,6 +1,6 @@
 defmodule OOM.VictimQueueTest do
   @moduledoc false
-  # The victim order, case by case, on rows that are put there: no process is asked anything.
+  # Tests the victim order case by case on prepared rows: no process is asked anything.
   use OOM.Test.TablesCase, async: false
 
   alias OOM.{EndedGrowth, Level, Limits, Plan, Steps, VictimQueue, Workers}
@@ -9,7 +9,7 @@ defmodule OOM.VictimQueueTest do
   @now 100_000
 
   describe "while memory grows" do
-    test "those shown to grow go, and steady neighbours of their rank that are larger stay" do
+    test "growing workers go, and larger steady neighbours of their rank stay" do
       steady = for mib <- [100, 200, 300], do: worker(500, mib)
       culprit = worker(500, 50, grown: 40)
       assert {[culprit], :growing} == pids(choose(10))
@@ -17,14 +17,14 @@ defmodule OOM.VictimQueueTest do
       assert Enum.all?(steady, &Process.alive?/1)
     end
 
-    # Whatever it grows by (heap, binaries, mailbox, tables), it is one figure by then; of each size.
+    # Growth of any kind (heap, binaries, mailbox, tables) is a single figure by then.
     test "the culprit is found among as many as there are" do
       for _ <- 1..300, do: row(500, 10)
       culprit = worker(500, 12, grown: 10)
       assert {[culprit], :growing} == pids(choose(5))
     end
 
-    test "several culprits go together, no more of them than the need asks for, the largest first" do
+    test "several culprits go together, no more than the need asks for, the largest first" do
       [a, b, c] =
         for {mib, grown} <- [{50, 30}, {90, 20}, {70, 25}], do: worker(500, mib, grown: grown)
 
@@ -32,27 +32,27 @@ defmodule OOM.VictimQueueTest do
       assert {[b], :growing} == pids(choose(90))
       assert {[b, c], :growing} == pids(choose(91))
       assert {[b, c, a], :growing} == pids(choose(200))
-      # More is needed than they hold: still no one who does not grow.
+      # The need exceeds the memory of the growers: steady workers still stay.
       assert {[b, c, a], :growing} == pids(choose(250))
     end
 
-    test "one that has grown by far less than the fastest of its rank just does its work" do
+    test "a worker that has grown by far less than the fastest of its rank just does its work" do
       fast = worker(500, 100, grown: 80)
       worker(500, 200, grown: 9)
       worker(500, 200, grown: 0.01)
       assert {[fast], :growing} == pids(choose(250))
     end
 
-    test "growth of the last victims is not that of their neighbours" do
+    test "growth of the last victims is not growth of their neighbours" do
       ended = %EndedGrowth{total_bytes: 90 * @mib, fastest_bytes: 40 * @mib}
       neighbours = for _ <- 1..5, do: worker(250, 20, grown: 1)
       filled = for _ <- 1..5, do: worker(500, 20, grown: 1)
       assert {[], :none} == choose(10, ended: ended)
-      # The last have not grown much more than these.
+      # The last victims have not grown much more than the neighbours.
       other = %EndedGrowth{total_bytes: 8 * @mib, fastest_bytes: 8 * @mib}
       assert {[victim], :growing} = pids(choose(10, ended: other))
       assert victim in neighbours
-      # One of the higher rank grows on.
+      # A worker of the higher rank grows on.
       culprit = worker(500, 50, grown: 30)
       assert {[culprit], :growing} == pids(choose(10, ended: ended))
       refute culprit in filled
@@ -64,7 +64,7 @@ defmodule OOM.VictimQueueTest do
       assert {[low], :growing} == pids(choose(10))
     end
 
-    test "a low rank whose growth is next to nothing is not the cause" do
+    test "a low rank with next to no growth is not the cause" do
       worker(250, 20, grown: 1)
       normal = worker(500, 200, grown: 100)
       assert {[normal], :growing} == pids(choose(10))
@@ -75,7 +75,7 @@ defmodule OOM.VictimQueueTest do
       many = for _ <- 1..40, do: worker(500, 5, grown: 2)
       assert {victims, :growing} = pids(choose(60))
       assert Enum.sort(victims) == Enum.sort(few)
-      # Nor does one of the few that just does its work.
+      # A member of the few with ordinary growth stays as well.
       worker(250, 5, grown: 0.2)
       assert {^victims, :growing} = pids(choose(60))
       for pid <- few, do: Workers.delete(pid)
@@ -96,20 +96,20 @@ defmodule OOM.VictimQueueTest do
       assert {[], :none} == choose(10, recent_bytes: 40 * @mib + 1)
     end
 
-    # A program beside the VM takes 400 MB/s, and a leak of low priority what it can.
+    # A program beside the VM takes 400 MB/s, and a leak of low priority takes as much as possible.
     test "below :normal growth counts that is a part of what is missing, whatever else grows" do
       low = worker(250, 20, grown: 10)
       assert {[low], :growing} == pids(choose(40, recent_bytes: 400 * @mib))
       assert {[], :none} == choose(40.1, recent_bytes: 400 * @mib)
     end
 
-    test "what is needed does not make growth too small to be the cause" do
+    test "the need does not make growth too small to be the cause" do
       low = worker(250, 20, grown: 1)
       assert {[low], :growing} == pids(choose(500, recent_bytes: 4 * @mib))
     end
 
-    # A table of nobody's grows, and these were started a moment before.
-    test "those that have started a while ago are not the cause any more" do
+    # A table without a known owner grows, and the workers were started a moment before.
+    test "workers started a while ago are no longer the cause" do
       looked = [once: true, looked_ms: @now - 3 * Limits.grown_ms()]
       for _ <- 1..50, do: worker(500, 1, [grown: 0.3] ++ looked)
       assert {[], :none} == choose(10, recent_bytes: 15 * @mib)
@@ -117,7 +117,7 @@ defmodule OOM.VictimQueueTest do
       assert {[culprit], :growing} == pids(choose(10, recent_bytes: 15 * @mib))
     end
 
-    test "dynamic children go before static ones, whatever they hold" do
+    test "dynamic children go before static children, whatever their size" do
       [static, dynamic] = [supervisor(:one_for_one), supervisor(:dynamic)]
       large = worker(500, 100, grown: 50, supervisor: static)
       small = worker(500, 20, grown: 50, supervisor: dynamic)
@@ -138,42 +138,42 @@ defmodule OOM.VictimQueueTest do
     end
   end
 
-  describe "steady workers, for the growth of one that is worth more" do
+  describe "steady workers, for the growth of a more important worker" do
     setup do
       %{steady: worker(500, 100), grower: worker(750, 300, grown: 200)}
     end
 
-    test "pay where they cover what is asked of them", %{steady: steady} do
+    test "pay where they cover the request", %{steady: steady} do
       assert {[steady], :steady} == pids(choose(10, steady_bytes: 100 * @mib))
     end
 
-    test "do not where their deaths would buy moments", %{grower: grower} do
+    test "do not pay where their deaths would buy moments", %{grower: grower} do
       assert {[grower], :growing} == pids(choose(10, steady_bytes: 100 * @mib + 1))
     end
 
     test "do not a second time in an episode", %{grower: grower} do
       assert {[grower], :growing} == pids(choose(10, steady_bytes: nil))
-      # What is asked of those below :normal is nothing to them.
+      # The request to workers below :normal does not concern steady workers.
       assert {[grower], :growing} == pids(choose(10, soon_bytes: 10 * @mib))
     end
 
-    test "pay for one that may not be reached yet, or wait for it", %{steady: steady} do
+    test "pay for a grower that may not be reached yet, or wait for it", %{steady: steady} do
       assert {[steady], :steady} == pids(choose(10, steady_bytes: 10 * @mib, ceiling: 500))
       assert {[], :late} == choose(10, steady_bytes: 101 * @mib, ceiling: 500)
     end
 
-    test "as few of them as cover it, the largest first", %{steady: steady} do
+    test "pay with as few workers as cover the request, the largest first", %{steady: steady} do
       other = worker(500, 60)
       worker(500, 20)
       assert {[steady, other], :steady} == pids(choose(10, steady_bytes: 150 * @mib))
     end
 
-    test "come after those of their rank that grow" do
+    test "come after growing workers of their rank" do
       culprit = worker(500, 10, grown: 100)
       assert {[culprit], :growing} == pids(choose(10, steady_bytes: 10 * @mib))
     end
 
-    test "do not for growth that nobody is known to have", %{grower: grower} do
+    test "do not pay for growth without a known owner", %{grower: grower} do
       Workers.delete(grower)
       assert {[], :none} == choose(10, steady_bytes: 10 * @mib, soon_bytes: 10 * @mib)
     end
@@ -182,13 +182,13 @@ defmodule OOM.VictimQueueTest do
   describe "steady workers below :normal" do
     setup do: %{low: worker(250, 100)}
 
-    test "pay for growth that nobody is known to have, where they cover it", %{low: low} do
+    test "pay for growth without a known owner, where they cover it", %{low: low} do
       worker(500, 300)
       assert {[low], :steady} == pids(choose(10, soon_bytes: 100 * @mib))
       assert {[], :none} == choose(10, soon_bytes: 100 * @mib + 1)
     end
 
-    test "pay for one that is worth more, again and again", %{low: low} do
+    test "pay for a more important worker, again and again", %{low: low} do
       grower = worker(500, 300, grown: 200)
       assert {[low], :steady} == pids(choose(10, soon_bytes: 10 * @mib))
       Workers.delete(low)
@@ -198,11 +198,11 @@ defmodule OOM.VictimQueueTest do
       assert {[grower], :growing} == pids(choose(10, soon_bytes: 10 * @mib))
     end
 
-    test "do not before it is known what the last kills gave back" do
+    test "do not pay before the yield of the last kills is known" do
       assert {[], :none} == choose(10, soon_bytes: nil)
     end
 
-    test "come after those of their rank that grow" do
+    test "come after the growing workers of their rank" do
       culprit = worker(250, 10, grown: 100)
       assert {[culprit], :growing} == pids(choose(10, soon_bytes: 10 * @mib))
     end
@@ -215,7 +215,7 @@ defmodule OOM.VictimQueueTest do
       assert {[low], :steady} == pids(at_rest(10))
     end
 
-    test "a rank that does not cover it is spared, for the next that does" do
+    test "a rank too small for the need is spared, for the next that covers it" do
       worker(250, 10)
       [normal, _small] = [worker(500, 300), worker(500, 20)]
       assert {[normal], :steady} == pids(at_rest(11))
@@ -227,34 +227,34 @@ defmodule OOM.VictimQueueTest do
       assert {[], :late} == choose(10)
     end
 
-    test "where no rank covers it nobody dies" do
+    test "nobody dies where no rank covers the need" do
       for rank <- [250, 500, 750], do: worker(rank, 10)
       assert {[], :none} == at_rest(11)
     end
   end
 
-  describe "where nothing grows any more, near the limit, of several that grew" do
-    test "those go that have brought it there, before steady ones that are larger" do
+  describe "where growth has stopped near the limit, of several growers" do
+    test "the workers that filled memory go, before larger steady workers" do
       worker(500, 100)
       grower = worker(500, 30, grown: 10)
       assert {[grower], :growing} == pids(at_rest(30))
     end
 
-    test "those that have just started go after one that is large: they have not brought it there" do
+    test "workers that have just started go after a large one: they have not filled memory" do
       large = worker(500, 100)
       for _ <- 1..5, do: worker(500, 1, grown: 0.2)
       assert {[large], :steady} == pids(at_rest(28))
     end
 
-    test "what was seen long ago is not growth: nobody has looked since" do
+    test "growth seen long ago, without a look since, is no growth" do
       large = worker(500, 100)
       worker(500, 60, grown: 60, looked_ms: @now - 2 * Limits.fresh_ms())
       assert {[large], :steady} == pids(at_rest(28))
     end
   end
 
-  describe "a worker about which nothing is known" do
-    test "never counts: it is waited for" do
+  describe "an unknown worker" do
+    test "never counts: the guard waits for it" do
       pid = new(250)
       worker(500, 100, grown: 100)
       assert {[], :late} == choose(10)
@@ -263,7 +263,7 @@ defmodule OOM.VictimQueueTest do
       assert {[_], :growing} = choose(10)
     end
 
-    test "never counts: it is passed by where it was waited for in vain, and does not die" do
+    test "never counts: after a vain wait it is passed by, and does not die" do
       new(250)
       grower = worker(500, 100, grown: 100)
       assert {[grower], :growing} == pids(choose(10, late: :pass))
@@ -272,7 +272,7 @@ defmodule OOM.VictimQueueTest do
       assert {[], :none} == at_rest(10, late: :pass)
     end
 
-    test "with one look shows no growth, however much it holds" do
+    test "with one look shows no growth, however large it is" do
       worker(500, 400, shown: false)
       assert {[], :late} == choose(10)
       assert {[], :none} == choose(10, late: :pass)
@@ -289,13 +289,13 @@ defmodule OOM.VictimQueueTest do
   end
 
   describe "a worker that does not answer" do
-    test "is waited for, rather than that others are taken in its place" do
+    test "is waited for, and no worker is taken in its place" do
       worker(250, 100, grown: 100, state: :stale)
       worker(500, 100, grown: 100)
       assert {[], :late} == choose(10)
     end
 
-    test "is not waited for where one of its rank is shown to grow" do
+    test "is not waited for where a worker of its rank is shown to grow" do
       worker(250, 100, grown: 100, state: :stale)
       grower = worker(250, 20, grown: 20)
       assert {[grower], :growing} == pids(choose(10))
@@ -307,11 +307,11 @@ defmodule OOM.VictimQueueTest do
       assert {[], :late} == choose(10, recent_bytes: 90 * @mib)
       Steps.put(in_step, 70 * @mib)
       assert {[grower], :growing} == pids(choose(10, recent_bytes: 90 * @mib))
-      # More of it than four times what they have grown by is nobody's.
+      # Growth beyond four times the known growth belongs to nobody.
       assert {[], :late} == choose(10, recent_bytes: 90 * @mib + 1)
     end
 
-    test "is not who goes; nor do those that have grown by far less than it has" do
+    test "is no victim; nor are workers that have grown by far less" do
       in_step = worker(500, 80, grown: 50, state: :stale)
       Steps.put(in_step, 90 * @mib)
       worker(500, 20, grown: 5)
@@ -324,7 +324,7 @@ defmodule OOM.VictimQueueTest do
       assert {[grower], :growing} == pids(choose(10, late: :pass))
     end
 
-    test "is like one whose figure is old" do
+    test "counts like a worker whose figure is old" do
       worker(250, 100, grown: 100, at_ms: @now - Limits.fresh_ms() - 1)
       worker(500, 100, grown: 100)
       assert {[], :late} == choose(10)
@@ -341,7 +341,7 @@ defmodule OOM.VictimQueueTest do
       assert {[], :none} == at_rest(10)
     end
 
-    test "one that holds less than it is worth to kill for" do
+    test "a worker too small to be worth a kill" do
       small = worker(250, 1, grown: 5)
       normal = worker(500, 10, grown: 10)
       assert {[normal], :growing} == pids(choose(1, min_bytes: @mib + 1))
@@ -349,7 +349,7 @@ defmodule OOM.VictimQueueTest do
       assert {[small], :growing} == pids(choose(1, min_bytes: @mib))
     end
 
-    test "one above the ceiling" do
+    test "a worker above the ceiling" do
       worker(500, 100, grown: 100)
       assert {[], :late} == choose(10, ceiling: 499)
       assert {[_], :growing} = choose(10, ceiling: 500)
@@ -380,7 +380,7 @@ defmodule OOM.VictimQueueTest do
     end
   end
 
-  test "tells what is known of each" do
+  test "tells the known figures of each" do
     [pid] = [idle()]
     supervisor = supervisor(:one_for_one)
     :ok = Workers.attach(pid, 250, supervisor, :id, [])
@@ -407,7 +407,7 @@ defmodule OOM.VictimQueueTest do
       assert {[%{pid: ^pid, rank: 250, bytes: 10_485_760}], :growing} = choose(10)
     end
 
-    test "of one that has ended are nobody" do
+    test "of an ended worker are nobody" do
       :ets.insert(Plan, {{250, -99 * @mib, spawn(fn -> :ok end)}})
       assert {[], :none} == choose(10)
     end
@@ -432,17 +432,17 @@ defmodule OOM.VictimQueueTest do
   end
 
   describe "line/3" do
-    test "has the largest of each rank, and those nobody has looked at, the lowest rank first" do
+    test "has the largest of each rank and workers never looked at, the lowest rank first" do
       [a, b, c] = [worker(250, 10), worker(250, 20), worker(500, 30)]
       fresh = new(250)
       assert [fresh, b, a, c] == VictimQueue.line(100, 100, %{})
       assert [fresh, b] == VictimQueue.line(2, 100, %{})
-      # A quarter of them may be new.
+      # A quarter of the line may be new.
       assert [fresh, b, a, c] == VictimQueue.line(100, 4, %{})
       assert [b, c] == VictimQueue.line(100, 1, %{})
     end
 
-    test "is without those that are left alone, and without the protected" do
+    test "is without workers left alone, and without the protected" do
       [a, b] = [worker(250, 10), worker(250, 20)]
       protected = worker(:protected, 30)
       :ets.insert(Plan, {{250, -30 * @mib, protected}})
@@ -484,10 +484,10 @@ defmodule OOM.VictimQueueTest do
     pid
   end
 
-  # Shown to have grown by so much in this episode; `shown: false` was looked at once.
+  # A worker shown to have grown by so much in this episode. With `shown: false` it was looked at once.
   defp worker(rank, mib, options \\ []), do: put(idle(), rank, mib, options)
 
-  # The queue does not ask whether a process lives; a number stands for one where many are needed.
+  # The queue does not ask whether a process lives; a number stands for a process where many are needed.
   defp row(rank, mib), do: put(System.unique_integer(), rank, mib, [])
 
   defp put(pid, rank, mib, options) do
@@ -505,7 +505,7 @@ defmodule OOM.VictimQueueTest do
     Workers.worked(pid, {0, @now, %{evidence: evidence}})
   end
 
-  # Its growth was seen then, and nobody has looked since.
+  # Growth was seen at that time, without any look since.
   defp looked(pid, at_ms, once?) do
     {{reductions, _, %{evidence: evidence}}, _} = Workers.last_look(pid)
     Workers.worked(pid, {reductions, at_ms, %{evidence: Map.put(evidence, :once?, once?)}})
@@ -514,7 +514,7 @@ defmodule OOM.VictimQueueTest do
   defp child(pid),
     do: %{id: pid, pid: pid, type: :worker, restart: :permanent, significant: false}
 
-  # One that is known to the tree, of this kind.
+  # A supervisor of the given kind, known to the tree.
   defp supervisor(kind) do
     pid = idle()
 

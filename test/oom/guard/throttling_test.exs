@@ -6,7 +6,7 @@ defmodule OOM.Guard.ThrottlingTest do
 
   defp at_work, do: %Throttling{throttle: %{pid: self(), ref: make_ref()}}
 
-  test "what grows while the workers stand is known while a throttle is at work" do
+  test "growth while the workers stand is known while a throttle is at work" do
     assert Throttling.at_work?(at_work())
     assert Throttling.standing_bytes_per_s(at_work()) == 0
     told = Throttling.told(at_work(), 1_000)

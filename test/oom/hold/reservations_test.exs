@@ -25,12 +25,12 @@ defmodule OOM.Holds.ReservationsTest do
       assert room([], %{@snapshot | slack_bytes: 50}) == 850
     end
 
-    test "less what the present growth takes within five seconds" do
+    test "less the present growth within five seconds" do
       assert room([], %{@snapshot | growth_bytes_per_s: 20}) == 700
       assert room([], %{@snapshot | growth_bytes_per_s: -20}) == 800
     end
 
-    test "less what others will need that have just come back" do
+    test "less the later need of children that have just come back" do
       assert room([{:a, 300, 0}, {:b, 100, 500}], @snapshot) == 400
     end
 
@@ -39,8 +39,8 @@ defmodule OOM.Holds.ReservationsTest do
     end
   end
 
-  describe "what is reserved" do
-    test "shrinks by what the working set has grown since, and no room is lost or won by that" do
+  describe "a reservation" do
+    test "shrinks by the growth of the working set since, and no room is lost or won by that" do
       reserved = reserve([{:a, 300, 0}, {:b, 100, 0}], @snapshot)
 
       for grown <- [0, 100, 399, 400, 500] do
@@ -55,14 +55,14 @@ defmodule OOM.Holds.ReservationsTest do
       assert Reservations.reserved_bytes(reserved, grown(@snapshot, -200)) == 300
     end
 
-    test "counts on from the size the one before will have" do
+    test "counts on from the size the reservation before will have" do
       reserved = Reservations.add(Reservations.new(), {self(), :a}, 300, @snapshot, 0)
       reserved = Reservations.add(reserved, {self(), :b}, 100, grown(@snapshot, 50), 10)
       assert Reservations.reserved_bytes(reserved, grown(@snapshot, 50)) == 350
       assert Reservations.reserved_bytes(reserved, grown(@snapshot, 350)) == 50
     end
 
-    test "is all of it where nobody knows what is used" do
+    test "is complete where usage is unknown" do
       unknown = %{@snapshot | working_set_bytes: nil}
       assert [{:a, 300, 0}] |> reserve(unknown) |> Reservations.reserved_bytes(unknown) == 300
     end
@@ -82,7 +82,7 @@ defmodule OOM.Holds.ReservationsTest do
       refute Reservations.grows?(%{@snapshot | growth_bytes_per_s: 20})
       reserved = reserve([{:a, 300, 0}], @snapshot)
 
-      # Looked at each 100 ms, as it is.
+      # As in use: a look each 100 ms.
       at =
         Enum.reduce_while(Stream.iterate(100, &(&1 + 100)), reserved, fn now, reserved ->
           case Reservations.current(reserved, growing, now) do
@@ -94,7 +94,7 @@ defmodule OOM.Holds.ReservationsTest do
       assert at == 10_000
     end
 
-    test "is given back by one that was killed again" do
+    test "is given back by a child killed again" do
       reserved = reserve([{:a, 300, 0}, {:b, 100, 0}], @snapshot)
       reserved = Reservations.drop(reserved, {self(), :a})
       assert Reservations.reserved_bytes(reserved, @snapshot) == 100

@@ -8,29 +8,29 @@ defmodule OOM.Holds.QueueTest do
   @stable_ms 500
 
   describe "next/4" do
-    test "is the one that is due longest, whatever the sizes" do
+    test "is the child due longest, whatever the sizes" do
       queue = queue([held(:a, 30, 1), held(:b, 10, 1_000), held(:c, 20, 7)])
       assert next(queue, 100, 1_000) == :b
     end
 
-    test "none before it is due" do
+    test "none before the child is due" do
       assert next(queue([held(:a, 101, 1)]), 100, 1_000) == nil
       assert next(queue([held(:a, 100, 1)]), 100, 1_000) == :a
     end
 
-    test "passes by what does not fit" do
+    test "passes by children that do not fit" do
       queue = queue([held(:large, 10, 1_001), held(:fits, 20, 1_000)])
       assert next(queue, 100, 1_000) == :fits
       assert next(queue, 100, 999) == nil
     end
 
-    test "what held nothing known fits unless there is less than no room" do
+    test "a child of unknown size fits unless there is less than no room" do
       queue = queue([held(:a, 10, 0)])
       assert next(queue, 100, 0) == :a
       assert next(queue, 100, -1) == nil
     end
 
-    test "takes one that fits nowhere all the same, after its longest backoff, if it may" do
+    test "takes a child that fits nowhere all the same, after its longest backoff, if it may" do
       queue = queue([held(:a, 10, 1_001)])
       assert next(queue, 1_009, 1_000) == nil
       assert next(queue, 1_010, 1_000) == :a
@@ -41,7 +41,7 @@ defmodule OOM.Holds.QueueTest do
       assert next(queue([held(:a, 10, 1_000_000_000_000)]), 100, nil) == :a
     end
 
-    test "passes by what is on its way, given up or runs" do
+    test "passes by children on their way, given up or running" do
       released = Hold.released(held(:b, 10, 1), 20)
       releasing = Hold.releasing(held(:a, 10, 1), self())
       given_up = %{held(:c, nil, 1) | state: :given_up}
@@ -52,7 +52,7 @@ defmodule OOM.Holds.QueueTest do
       assert next(Queue.new(), 100, nil) == nil
     end
 
-    test "finds a small one behind many that nearly fit, after some more looks" do
+    test "finds a small child behind many that nearly fit, after some more looks" do
       large = for n <- 1..100, do: held({:large, n}, n, 1_000)
       queue = queue([held(:small, 101, 600) | large])
 
@@ -68,12 +68,12 @@ defmodule OOM.Holds.QueueTest do
       assert looks in 2..7
     end
 
-    test "is what a look at all of them finds" do
+    test "finds the same as a look at all children" do
       seed = :rand.uniform(1_000_000_000)
       :rand.seed(:exsss, seed)
 
       for _ <- 1..300 do
-        # Sizes far apart, so that no class fits in part.
+        # Sizes far apart, so no class fits in part.
         holds =
           for id <- 1..:rand.uniform(30),
               do: held(id, :rand.uniform(300), Integer.pow(4, :rand.uniform(9)) - 1)
@@ -90,7 +90,7 @@ defmodule OOM.Holds.QueueTest do
     end
   end
 
-  test "put/3 takes the place of what was known before" do
+  test "put/3 takes the place of the earlier hold" do
     queue = queue([held(:a, 10, 1)])
     Queue.put(queue, held(:a, 500, 1), @stable_ms)
     assert next(queue, 100, nil) == nil
@@ -101,7 +101,7 @@ defmodule OOM.Holds.QueueTest do
     assert :ets.info(queue.entries, :size) == 0
   end
 
-  test "counts what is held" do
+  test "counts the held children" do
     queue = queue([held(:a, 10, 1), %{held(:b, nil, 1) | state: :given_up}])
     assert :counters.get(queue.held, 1) == 2
     Queue.put(queue, Hold.releasing(held(:a, 10, 1), self()), @stable_ms)
@@ -112,7 +112,7 @@ defmodule OOM.Holds.QueueTest do
     assert :counters.get(queue.held, 1) == 0
   end
 
-  test "stable/2 tells what has run for the time" do
+  test "stable/2 tells children that have run for the time" do
     queue = queue([Hold.released(held(:a, 10, 1), 1_000), held(:b, 10, 1)])
     assert Queue.stable(queue, 1_499) == nil
     assert Queue.stable(queue, 1_500) == {self(), :a}

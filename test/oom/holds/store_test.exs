@@ -38,7 +38,7 @@ defmodule OOM.Holds.StoreTest do
     assert Store.lookup(key).kills == 4_000
   end
 
-  test "all/1 is what one supervisor holds" do
+  test "all/1 returns the holds of one supervisor" do
     for id <- [1, 2], do: Store.update({self(), id}, fn nil -> hold(id) end)
     other = idle()
     Store.update({other, 1}, fn nil -> %{hold(1) | supervisor: other} end)

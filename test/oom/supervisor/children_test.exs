@@ -5,7 +5,7 @@ defmodule OOM.Supervisor.ChildrenTest do
 
   alias OOM.Test.Worker
 
-  test "which_children and count_children tell all there is" do
+  test "which_children and count_children tell all children" do
     assert {[
               {:c, :undefined, :worker, [Worker]},
               {:b, {:pid, 1}, :supervisor, [:facade]},
@@ -49,7 +49,7 @@ defmodule OOM.Supervisor.ChildrenTest do
                end)
     end
 
-    test "refuses an id that is there" do
+    test "refuses an id already present" do
       assert [{:ok, pid}, {:error, {:already_started, pid}}, :ok, {:error, :already_present}] =
                with_supervisor(&none/0, fn pid ->
                  [
@@ -79,7 +79,7 @@ defmodule OOM.Supervisor.ChildrenTest do
       end
     end
 
-    test "tells of a process that was there before" do
+    test "tells of an already started process" do
       assert {{:error, _}, []} =
                with_supervisor(&none/0, fn pid ->
                  {:ok, other} = Agent.start_link(fn -> 0 end)
@@ -214,7 +214,7 @@ defmodule OOM.Supervisor.ChildrenTest do
   end
 
   describe "delete_child" do
-    test "deletes what does not run" do
+    test "deletes a child that does not run" do
       assert {{:error, :running}, :ok, :ok, [], {:error, :not_found}} =
                with_supervisor(fn -> [worker(:a)] end, fn pid ->
                  {Supervisor.delete_child(pid, :a), Supervisor.terminate_child(pid, :a),
@@ -247,7 +247,7 @@ defmodule OOM.Supervisor.ChildrenTest do
                end)
     end
 
-    test "the same for a temporary child, of which OTP keeps no arguments" do
+    test "the same for a temporary child, for which OTP keeps no arguments" do
       assert {{:ok, _}, {:ok, %{start: {Worker, :start_link, :undefined}}}} =
                with_supervisor(fn -> [worker(:a, restart: :temporary)] end, fn pid ->
                  {:ok, _} = Supervisor.start_child(pid, worker(:b, restart: :temporary))
@@ -298,7 +298,7 @@ defmodule OOM.Supervisor.ChildrenTest do
     assert {_, 250, _, _, _, ^pid, Agent, _, _} = OOM.Workers.lookup(worker)
   end
 
-  # The children are made anew for each, by the process that is their owner.
+  # The children's owner, the scenario's process, makes the children anew for each supervisor.
   defp with_supervisor(children, fun) do
     same(fn sup ->
       {:ok, pid} = sup.start_link(children.(), strategy: :one_for_one)
@@ -310,7 +310,7 @@ defmodule OOM.Supervisor.ChildrenTest do
 
   defp worker(id, options \\ []), do: Worker.child_spec([id: id, owner: self()] ++ options)
 
-  # The first start, and all the others.
+  # Runs `first` at the first start, and `others` afterwards.
   defp once(first, others) do
     counter = :counters.new(1, [])
 

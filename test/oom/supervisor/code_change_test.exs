@@ -88,7 +88,7 @@ defmodule OOM.Supervisor.CodeChangeTest do
                      stop(started(:a))
                      a = started(:a)
                      counts = Supervisor.count_children(pid)
-                     # And what is held goes by the old strategy.
+                     # Held children go by the old strategy.
                      for(pid <- [a, b], do: Process.alive?(pid)) |> Enum.all?() || raise("ended")
                      {[:a], counts}
                    end
@@ -121,13 +121,13 @@ defmodule OOM.Supervisor.CodeChangeTest do
              end)
   end
 
-  # `{what the change returned, what fun returned}`.
+  # Returns `{result of the change, result of fun}`.
   defp change(before, later, fun) do
     same(fn sup ->
       owner = self()
       {:ok, version} = Agent.start_link(fn -> before end)
 
-      # The children's owner is the scenario's process, whoever runs init/1.
+      # The children's owner is the scenario's process, even where another process runs init/1.
       init = fn ->
         Process.put(:owner, owner)
         Agent.get(version, & &1).(sup)

@@ -1,5 +1,5 @@
 defmodule OOM.Supervisor.FacadeTest do
-  # That `alias OOM.Supervisor` is all there is to change in a module that uses `Supervisor`.
+  # Replacing `Supervisor` in a module needs no more than `alias OOM.Supervisor`.
   use ExUnit.Case, async: true
 
   import OOM.Test.Parity
@@ -213,7 +213,7 @@ defmodule OOM.Supervisor.FacadeTest do
   end
 
   defp using(sup, body) do
-    # `worker/3` of `Supervisor.Spec` is deprecated, and that is said on compiling.
+    # `worker/3` of `Supervisor.Spec` is deprecated, and compiling prints a warning.
     name = Module.concat(__MODULE__, "Made#{System.unique_integer([:positive])}")
 
     ExUnit.CaptureIO.capture_io(:stderr, fn ->

@@ -1,5 +1,5 @@
 defmodule OOM.Supervisor.HoldGivenUpTest do
-  # A worker that is killed again and again, and who brings it back.
+  # A worker that is killed again and again, and the ways to bring the worker back.
   use ExUnit.Case, async: false
 
   import ExUnit.CaptureLog
@@ -35,7 +35,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert log =~ "It stays down until OOM.release({#PID<"
     end
 
-    test "is not given up before that" do
+    test "is not given up before that many kills" do
       {sup, %{a: a}} = start(:short, [limited(3)])
       kill(a)
       kill(started(:a))
@@ -61,7 +61,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert [:a, :b, :c] = running(sup)
     end
 
-    test "is not told twice, nor forgotten, after a crash of who tells" do
+    test "is not told twice, nor forgotten, after a crash of the teller" do
       {sup, _} = given_up(1)
       log = capture_log(fn -> crash(Holds) end)
       refute log =~ "is given up"
@@ -72,7 +72,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       eventually(fn -> not alarm?(sup, :a) end)
     end
 
-    test "is told after a crash before it was" do
+    test "is told after a crash before the telling" do
       {sup, %{a: a}} = start(:short, [limited(1)])
       :sys.suspend(Holds)
       kill(a)
@@ -98,7 +98,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
   end
 
   describe "release/1" do
-    test "starts one that is given up, with its kills forgotten, and ends the alarm" do
+    test "starts a child that is given up, with its kills forgotten, and ends the alarm" do
       {sup, a} = given_up(2)
       assert :ok = OOM.release({sup, :a})
       new = started(:a)
@@ -110,7 +110,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert kills(sup, :a) == 1
     end
 
-    test "starts one that waits, whatever the level" do
+    test "starts a child that waits, whatever the level" do
       {sup, %{a: a}} = start(:long, [:a])
       hold(sup, :a, a)
       Level.put(:critical)
@@ -122,7 +122,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert held_by(sup) == []
     end
 
-    test "takes what held/0 lists, and names" do
+    test "takes entries of held/0, and registered names" do
       {sup, %{a: a, b: b}} = start(:long, [:a, :b], name: __MODULE__.Named)
       hold(sup, :a, a)
       hold(sup, :b, b)
@@ -137,7 +137,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       started(:a)
     end
 
-    test "is an error for what is not held" do
+    test "is an error for a child that is not held" do
       {sup, _} = start(:long, [:a])
       assert {:error, :not_held} = OOM.release({sup, :a})
       assert {:error, :not_held} = OOM.release({sup, :b})
@@ -145,7 +145,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert {:error, :not_held} = OOM.release({{:global, :nobody}, :a})
     end
 
-    test "raises for what is no name of a hold" do
+    test "raises for an argument that names no hold" do
       for wrong <- [:a, nil, {1, :a}, {"sup", :a}, self()] do
         assert_raise ArgumentError,
                      ~r/^expected held to be {supervisor, id}, .*, got: /,
@@ -153,7 +153,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       end
     end
 
-    test "tells why it did not start, and it is held again" do
+    test "tells why the child did not start, and the child is held again" do
       starts = :counters.new(1, [])
 
       start = fn ->
@@ -167,7 +167,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert [%{state: :waiting, kills: 0, failures: 1}] = held_by(sup)
     end
 
-    test "of one that is on its way waits for that, and starts it once" do
+    test "of a hold on its way waits for the start, and starts the child once" do
       {start, starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:long, [worker(:a, start: start)])
@@ -210,8 +210,8 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
           assert held_by(sup) == []
         end)
 
-      # Of some ten failures these are told: the first, the alarm, and where it was not the third that
-      # had another reason, that one.
+      # Of some ten failures the log tells the first, the alarm, and the first failure with another reason,
+      # unless the alarm told the reason.
       told = ~r/\] OOM: :a under #PID<[0-9.]+> was held and could not be started/
       assert length(Regex.scan(told, log)) in 2..3
       assert [_] = Regex.scan(~r/\[warning\] OOM: .* could not be started: :econnrefused/, log)
@@ -238,7 +238,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
     end
   end
 
-  describe "a child that somebody else has started meanwhile" do
+  describe "a child that another process has started meanwhile" do
     test "is no longer held, under a DynamicSupervisor" do
       dynamic = start_supervised!(DynamicSupervisor)
       other = start_supervised!({Agent, fn -> 0 end})
@@ -280,7 +280,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
   end
 
   describe "a child for which there is no room" do
-    test "that is more than the limit has is told at once, and is tried alone" do
+    test "larger than the limit is told at once, and is tried alone" do
       child = OOM.child_spec(worker(:a), backoff: [initial_ms: 1, max_ms: 300])
 
       log =
@@ -289,7 +289,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
           kill_of(a, 1_000_000_000_000_000)
           eventually(fn -> alarm?(sup, :a, :oom_no_room) end)
           again = started(:a)
-          # It may not hold as much again. Known, it is not said a second time.
+          # The child may not hold as much again. A known lack of room is not told again.
           assert alarm?(sup, :a, :oom_no_room)
           kill_of(again, 1_000_000_000_000_000)
           started(:a)
@@ -302,11 +302,11 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
       assert [_] = Regex.scan(said, log)
     end
 
-    test "is told when it has found none for its longest backoff" do
+    test "is told when it has found no room for its longest backoff" do
       child = OOM.child_spec(worker(:a), backoff: [initial_ms: 1, max_ms: 50])
       {sup, %{a: a}} = start(:long, [child])
       snapshot = OOM.snapshot()
-      # Not more than there is between nothing and the floor.
+      # The room with nothing in use: the limit less twice the floor.
       bytes = snapshot.limit_bytes - 2 * snapshot.critical_headroom_bytes
 
       log =
@@ -317,7 +317,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
         end)
 
       assert log =~ "there is no room for :a"
-      # It has shown that it lives, once it is known that it is back.
+      # The child counts as alive only once its return is known.
       eventually(fn -> is_integer(OOM.Holds.Store.lookup({sup, :a}).released_ms) end)
       OOM.Holds.Store.update({sup, :a}, &%{&1 | released_ms: &1.released_ms - 1_000_000})
       Holds.changed({sup, :a})
@@ -340,12 +340,12 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
     end
   end
 
-  test "one that has lived for stable_ms before it is killed again begins anew" do
+  test "a child that has lived for stable_ms before the next kill begins anew" do
     {sup, %{a: a}} = start(:short, [limited(2)])
     kill(a)
     new = started(:a)
 
-    # As if it had been long ago, and nobody had looked since.
+    # As if the start had been long ago, without a look since.
     key = {sup, :a}
     eventually(fn -> match?(%{state: :running}, Holds.Store.lookup(key)) end)
     :sys.suspend(Holds)
@@ -380,7 +380,7 @@ defmodule OOM.Supervisor.HoldGivenUpTest do
   defp fails(sup),
     do: with(nil <- OOM.Holds.Store.lookup({sup, :a}), do: %{failed_starts: 0}).failed_starts
 
-  # As the guard ends one that holds so much.
+  # Kills a child as the guard does, with the given size.
   defp kill_of(pid, bytes) do
     OOM.Victims.mark(pid, System.monotonic_time(:millisecond), bytes)
     kill(pid)

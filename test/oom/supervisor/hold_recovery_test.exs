@@ -7,15 +7,15 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
 
   alias OOM.{Guard, Holds, Level, RecentKills, Tables, Victims}
 
-  # A test before this one may have started the application anew; until its watcher has looked,
-  # no limit is known, and everything fits.
+  # An earlier test may have restarted the application. Until the watcher has looked, no limit is known, and
+  # everything fits.
   setup do
     eventually(fn -> OOM.snapshot().headroom_bytes end)
     :ok
   end
 
   describe "a held child comes back" do
-    test "when the process that brings it back has crashed meanwhile" do
+    test "when the returning process has crashed meanwhile" do
       {sup, %{a: a}} = start(:short, [:a])
       guard_kills()
       hold(sup, :a, a)
@@ -25,7 +25,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       assert started(:a) != a
     end
 
-    test "when that process crashes while it does so" do
+    test "when the returning process crashes during the return" do
       {start, starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:short, [worker(:a, start: start)])
@@ -80,12 +80,12 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     eventually(fn -> :ets.match(Holds, {{sup, :_}, :_}) == [] end)
   end
 
-  test "one that waits for room does not keep a smaller one from coming back" do
+  test "a child that waits for room does not keep a smaller one from coming back" do
     huge = OOM.child_spec(worker(:huge), backoff: [initial_ms: 1, max_ms: 60_000])
     small = OOM.child_spec(worker(:small), backoff: [initial_ms: 60, max_ms: 60])
     {sup, %{huge: h, small: s}} = start(:long, [huge, small])
 
-    # What the guard notes of each.
+    # As noted by the guard.
     now = System.monotonic_time(:millisecond)
     Victims.mark(h, now, 1_000_000_000_000_000)
     Victims.mark(s, now, 1_000)
@@ -97,7 +97,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert %{active: 1} = Supervisor.count_children(sup)
   end
 
-  test "they come back one at a time" do
+  test "children come back one at a time" do
     test = self()
     waits = :counters.new(1, [])
 
@@ -110,7 +110,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       :ok
     end
 
-    # One supervisor each, so that it is not they who make one wait for the other.
+    # One supervisor for each child, so that no child waits for a busy supervisor.
     trees = for id <- [:a, :b], do: {id, start(:short, [worker(id, start: start)])}
     :counters.put(waits, 1, 1)
     for {id, {_sup, workers}} <- trees, do: kill(workers[id])
@@ -155,7 +155,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     a = started(:a)
     :ok = Application.start(:oom)
     assert %{active: 1} = Supervisor.count_children(sup)
-    # Known again from its next start on.
+    # Known again from the next start on.
     GenServer.cast(a, {:stop, :crash})
     a = started(:a)
     kill(a)
@@ -168,14 +168,14 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       on_exit(fn -> Application.ensure_all_started(:oom) end)
     end
 
-    test "what is held comes back at once" do
+    test "held children come back at once" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one)
       hold(sup, :b, b)
       :ok = Application.stop(:oom)
       assert [:a, :b, :c] = running(sup)
     end
 
-    test "so do those whose supervisor has forgotten them" do
+    test "children of supervisors that forget them come back at once" do
       sup = start_supervised!(DynamicSupervisor)
       %{start: mfa} = worker(:a)
       request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
@@ -190,7 +190,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       assert %{active: 1} = DynamicSupervisor.count_children(sup)
     end
 
-    test "a supervisor that is busy does not keep it from that" do
+    test "a busy supervisor does not delay the return" do
       {start, _starts} = waits_at_start(2)
 
       {sup, %{a: a}} = start(:long, [worker(:a, start: start)])
@@ -205,18 +205,18 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       started(:a)
     end
 
-    test "who is held too late is started" do
+    test "a child held too late is started" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one)
       :ok = Supervisor.terminate_child(sup, :b)
       :ok = Supervisor.terminate_child(sup, :c)
       :ok = Application.stop(:oom)
-      # As its supervisor would, between two words of who stops the application.
+      # As the supervisor would, between two requests of the process stopping the application.
       :ok = Holds.Down.hold(sup, :b, [b: true, c: true], b, [])
       started(:b)
       started(:c)
     end
 
-    test "what is given up stays down, and its alarm is cleared" do
+    test "a child given up stays down, and its alarm is cleared" do
       {:ok, started} = Application.ensure_all_started(:sasl)
       on_exit(fn -> for app <- started, do: Application.stop(app) end)
       {sup, %{a: a}} = start(:long, [OOM.child_spec(worker(:a), max_kills: 1)])
@@ -235,7 +235,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   end
 
   describe "a hold that is on its way, while its supervisor is busy" do
-    # In the order in which the supervisor is asked.
+    # Sends the requests so that the supervisor is asked in the given order.
     defp in_order(sup, requests) do
       :sys.suspend(sup)
 
@@ -250,7 +250,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       Task.await_many(tasks)
     end
 
-    test "stays down where it was terminated or deleted before" do
+    test "stays down where the child was terminated or deleted before" do
       for {ask, listed} <- [terminate_child: [:a, :b], delete_child: [:b]] do
         {sup, %{a: a}} = start(:long, [:a, :b])
         hold(sup, :a, a)
@@ -264,7 +264,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       end
     end
 
-    test "comes back without the one that was terminated" do
+    test "comes back without the terminated child" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :one_for_all)
       hold(sup, :b, b)
       terminate = fn -> Supervisor.terminate_child(sup, :a) end
@@ -273,7 +273,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       refute_received {:started, :a, _}
     end
 
-    test "is started once where it was restarted before" do
+    test "is started once where the child was restarted before" do
       {sup, %{a: a}} = start(:long, [:a])
       hold(sup, :a, a)
       restart = fn -> Supervisor.restart_child(sup, :a) end
@@ -282,7 +282,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       refute_received {:started, :a, _}
     end
 
-    test "is terminated where that is asked after it" do
+    test "is terminated where a later request asks for it" do
       {sup, %{a: a}} = start(:long, [:a])
       hold(sup, :a, a)
       terminate = fn -> Supervisor.terminate_child(sup, :a) end
@@ -292,7 +292,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
   end
 
-  test "the owner of the tables ends, and who is held is still known" do
+  test "the owner of the tables ends, and held children are still known" do
     {sup, %{a: a}} = start(:long, [:a])
     {short, %{b: b}} = start(:short, [:b])
     guard_kills()
@@ -302,26 +302,26 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     eventually(fn -> Process.whereis(Holds) && :sys.get_state(Holds) end)
     assert [%{id: :a, kills: 1}] = Enum.filter(OOM.held(), &(&1.supervisor == sup))
     guard_rests()
-    # And it works on.
+    # The application works on.
     kill(started(:b))
     kill(started(:b))
     assert :ok = OOM.release({sup, :a})
     started(:a)
-    # Twice, as the heir must be there again.
+    # Twice, as the heir must be present again.
     crash(Tables)
     eventually(fn -> Process.whereis(OOM.Guard) && :sys.get_state(OOM.Guard) end)
     started(:b)
     eventually(fn -> held(short, :b) == nil end)
   end
 
-  test "one that is started anew is not started twice, whatever crashes meanwhile" do
+  test "a child started anew is not started twice, whatever crashes meanwhile" do
     {start, starts} = waits_at_start(1)
 
     sup = start_supervised!(DynamicSupervisor)
     %{start: mfa} = worker(:a, start: start)
     request = {mfa, :permanent, 5_000, :worker, [OOM.Test.Worker]}
     gone = gone()
-    # As whoever acts for such a supervisor does it.
+    # As the process that acts for such a supervisor does.
     options = [backoff: [initial_ms: 1, max_ms: 1], return: {:start_child, request}]
     :ok = Holds.Down.hold(sup, gone, [{gone, true}], gone, options)
     assert_receive {:starting, ^sup}, 10_000
@@ -335,7 +335,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     assert held(sup, gone) == nil
     assert :counters.get(starts, 1) == 1
     assert %{active: 1} = DynamicSupervisor.count_children(sup)
-    # And its past is known.
+    # The child's past is known, too.
     assert %{state: :running} = OOM.Holds.Store.lookup({sup, new})
   end
 
@@ -357,11 +357,11 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   describe "a sibling's crash" do
     for {strategy, crashes, held} <- [{:rest_for_one, :a, :b}, {:one_for_all, :a, :c}] do
       @tag strategy: strategy, crashes: crashes, held: held
-      test "does not start what is held (#{strategy})", context do
+      test "does not start held children (#{strategy})", context do
         %{strategy: strategy, crashes: crashes, held: held} = context
         {sup, workers} = start(:long, [:a, :b, :c], strategy: strategy, max_restarts: 10)
         hold(sup, held, workers[held])
-        # Of all that are held in one_for_all, one was asked for.
+        # Under one_for_all the test asks for one of the held children.
         if strategy == :one_for_all, do: {:ok, _} = Supervisor.restart_child(sup, crashes)
         before = running(sup, crashes)
         GenServer.cast(before, {:stop, :crash})
@@ -397,7 +397,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       on_exit(fn -> Level.put(:normal) end)
     end
 
-    test "is a crash like any other, unless it is known to be a victim" do
+    test "is a crash like any other, unless known to be a victim" do
       {sup, %{a: a}} = start(:long, [:a], max_restarts: 1)
       Process.exit(a, :kill)
       assert started(:a) != a
@@ -413,11 +413,11 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       Process.flag(:trap_exit, true)
       children = [worker(:a, init: &Process.exit(&1, :kill))]
       options = [strategy: :one_for_one]
-      # Nobody was marked in the millisecond in which it begins.
+      # No victim is marked in the millisecond of the start.
       eventually(fn -> not Victims.since?(System.monotonic_time(:millisecond)) end)
       assert {:error, {:shutdown, _}} = OOM.Supervisor.start_link(children, options)
 
-      # One that was killed by the guard meanwhile is held, and its supervisor starts.
+      # A child killed by the guard meanwhile is held, and its supervisor starts.
       test = self()
 
       dies = fn pid ->
@@ -434,11 +434,11 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
   end
 
   describe "a protected child" do
-    test "is restarted at once, whatever it ended with" do
+    test "is restarted at once, whatever the exit reason" do
       child = OOM.child_spec(worker(:a), priority: :protected, max_heap_size: 1_000_000_000)
       {sup, %{a: a}} = start(:long, [child], max_restarts: 10)
 
-      # No verdict is waited for: the supervisor has restarted it before it is asked.
+      # No verdict is waited for: the supervisor has restarted the child before the question.
       for reason <- [:kill, {:shutdown, :memory_pressure}], reduce: a do
         pid ->
           ref = Process.monitor(pid)
@@ -458,7 +458,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
       end
 
       {sup, %{a: a}} = start(:long, [worker(:a, init: protected)], max_restarts: 10)
-      # Its row may be gone when its supervisor hears of it.
+      # The child's row may be gone when the supervisor hears of the exit.
       :sys.suspend(sup)
       ref = Process.monitor(a)
       Process.exit(a, {:shutdown, :memory_pressure})
@@ -476,7 +476,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     Process.exit(a, :kill)
     new = started(:a)
     assert verdicts(sup) == []
-    # One that sets a cap itself may have met it.
+    # A child that sets a cap itself may have met the cap.
     :sys.replace_state(new, fn state ->
       :ok = OOM.set_priority(:low, max_heap_size: 1_000_000)
       state
@@ -486,27 +486,27 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     ref = Process.monitor(new)
     catch_exit(:sys.replace_state(new, fn _ -> Enum.to_list(1..1_000_000) end))
     assert_receive {:DOWN, ^ref, _, _, :killed}, 10_000
-    # Its row is gone, too, and what it has said is known all the same.
+    # The row is gone, too, but the cap the child has set is known all the same.
     eventually(fn -> OOM.Workers.lookup(new) == nil and Victims.marked?(new) end)
     :sys.resume(sup)
     assert %{bytes: bytes} = eventually(fn -> held(sup, :a) end)
     assert bytes > 1_000_000
   end
 
-  test "what one says of itself later counts" do
+  test "the child's own later word counts" do
     child = OOM.child_spec(worker(:a), priority: :protected)
     {sup, %{a: a}} = start(:long, [child], max_restarts: 1)
     :ok = OOM.set_priority(a, :low)
     assert %{kills: 1} = hold(sup, :a, a)
   end
 
-  test "the tables know nothing of tests that are over" do
+  test "the tables know nothing of finished tests" do
     eventually(fn -> Holds.count() == 0 end)
     assert OOM.Holds.Store.all() |> Enum.filter(&OOM.Hold.held?/1) == []
     assert %OOM.Config{} = Tables.config()
   end
 
-  # Waits until the process is there again, and has done its init.
+  # Kills the process, and waits until the next has done its init.
   defp crash(name) do
     before = Process.whereis(name)
     ref = Process.monitor(before)
@@ -516,7 +516,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     :sys.get_state(name)
   end
 
-  # The guard is at it until it rests, and nobody comes back meanwhile.
+  # The guard kills until it rests, and no child comes back meanwhile.
   defp guard_kills do
     on_exit(&guard_rests/0)
     RecentKills.note(250, System.monotonic_time(:millisecond) + 3_600_000)
@@ -524,7 +524,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
 
   defp guard_rests, do: RecentKills.note(250, System.monotonic_time(:millisecond) - 3_600_000)
 
-  # Which of its children wait for a verdict.
+  # Returns the children of the supervisor that wait for a verdict.
   defp verdicts(sup) do
     {:dictionary, dictionary} = Process.info(sup, :dictionary)
 
@@ -534,7 +534,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     end
   end
 
-  # Returns when the holds have been looked through once more.
+  # Returns after one more look through the holds.
   defp tick do
     send(Holds, :tick)
     :sys.get_state(Holds)
@@ -545,7 +545,7 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
     pid
   end
 
-  # As a child is that was killed.
+  # Returns the pid of an ended process, as of a killed child.
   defp gone do
     {pid, ref} = spawn_monitor(fn -> :ok end)
     receive(do: ({:DOWN, ^ref, _, _, _} -> pid))

@@ -1,6 +1,6 @@
 defmodule OOM.Supervisor.HoldStartChildTest do
-  # Held children of supervisors that forget who is terminated: they are started anew, as another
-  # pid, and their past goes with them.
+  # Held children of supervisors that forget terminated children. Each child is started anew under a new pid,
+  # and keeps its past.
   use ExUnit.Case, async: true
 
   import OOM.Test.Eventually
@@ -24,7 +24,7 @@ defmodule OOM.Supervisor.HoldStartChildTest do
     assert [{_, ^new, _, _}] = DynamicSupervisor.which_children(sup)
   end
 
-  test "counts on when it is killed again", %{sup: sup} do
+  test "counts on at the next kill", %{sup: sup} do
     last =
       Enum.reduce(1..3, start_child(sup), fn n, pid ->
         hold_child(sup, pid)
@@ -37,7 +37,7 @@ defmodule OOM.Supervisor.HoldStartChildTest do
     assert %{active: 1} = DynamicSupervisor.count_children(sup)
   end
 
-  test "is tried again when it does not start", %{sup: sup} do
+  test "is tried again after a failed start", %{sup: sup} do
     starts = :counters.new(1, [])
 
     start = fn ->
@@ -77,7 +77,7 @@ defmodule OOM.Supervisor.HoldStartChildTest do
     pid
   end
 
-  # As whoever acts for such a supervisor does it.
+  # Holds the child as OOM does for such a supervisor.
   defp hold_child(sup, pid, options \\ []) do
     Victims.mark(pid, System.monotonic_time(:millisecond), 7)
     :ok = DynamicSupervisor.terminate_child(sup, pid)

@@ -58,7 +58,7 @@ defmodule OOM.Supervisor.HoldTest do
       assert {_, 42, _, _, _, ^sup, :a, _, _} = Workers.lookup(a)
       kill(a)
       new = started(:a)
-      # Registered by its supervisor, after it has started.
+      # Registered by the supervisor after the start.
       assert [:a] = running(sup)
       assert {_, 42, _, _, _, ^sup, :a, _, _} = Workers.lookup(new)
       eventually(fn -> Workers.lookup(a) == nil end)
@@ -226,7 +226,7 @@ defmodule OOM.Supervisor.HoldTest do
       eventually(fn -> :ets.match(OOM.Holds, {{sup, :_}, :_}) == [] end)
     end
 
-    test "leaves none behind when it is killed" do
+    test "leaves no held child behind when it is killed" do
       {sup, %{a: a}} = start(:long, [:a])
       hold(sup, :a, a)
       Process.exit(sup, :kill)

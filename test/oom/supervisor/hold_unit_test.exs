@@ -1,5 +1,5 @@
 defmodule OOM.Supervisor.HoldUnitTest do
-  # What a strategy restarts together is held together, and comes back together.
+  # Children restarted together by a strategy are held together, and come back together.
   use ExUnit.Case, async: true
 
   import OOM.Test.Eventually
@@ -29,7 +29,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
       assert [:a, :c] = running(sup)
     end
 
-    test "tries those again that did not start" do
+    test "tries failed starts again" do
       starts = :counters.new(1, [])
 
       start = fn ->
@@ -55,7 +55,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
   end
 
   describe "rest_for_one" do
-    test "ends and holds what was started later; what came before lives on" do
+    test "ends and holds the children started later; earlier ones live on" do
       {sup, %{b: b}} = start(:long, traps([:a, :b, :c, :d]), strategy: :rest_for_one)
       exit_by_memory(b)
       assert %{ids: [:b, :c, :d]} = eventually(fn -> held(sup, :b) end)
@@ -63,7 +63,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
       assert [:a] = running(sup)
     end
 
-    test "brings them back in start order" do
+    test "brings the unit back in start order" do
       {sup, %{b: b}} = start(:short, [:a, :b, :c], strategy: :rest_for_one)
       kill(b)
       assert [:b, :c] = starts(2)
@@ -84,7 +84,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
     end
   end
 
-  describe "a crash of one that runs, while others are held" do
+  describe "a crash of a running child, while others are held" do
     test "under rest_for_one leaves them down" do
       {sup, %{a: a, c: c}} =
         start(:long, [:a, :b, :c, :d], strategy: :rest_for_one, max_restarts: 1)
@@ -124,7 +124,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
       assert :counters.get(starts, 1) == 3
     end
 
-    test "restarts one of them that its user has started" do
+    test "restarts a child of the unit that its user has started" do
       {sup, %{a: a, b: b}} = start(:long, [:a, :b, :c], strategy: :rest_for_one, max_restarts: 1)
 
       hold(sup, :b, b)
@@ -152,7 +152,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
     assert entries.() == before
   end
 
-  describe "one that is ended by memory while its supervisor starts it" do
+  describe "a child ended by memory while its supervisor starts the child" do
     test "is held, and the supervisor starts" do
       {:ok, sup} =
         OOM.Supervisor.start_link([worker(:a), worker(:b, start: once_short()), worker(:c)],
@@ -181,7 +181,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
       assert [] = running(sup)
     end
 
-    test "is an error to whoever asked for it" do
+    test "is an error to the caller" do
       {sup, _} = start(:long, [])
 
       assert {:error, {{:shutdown, :memory_pressure}, _}} =
@@ -201,15 +201,15 @@ defmodule OOM.Supervisor.HoldUnitTest do
     end
   end
 
-  describe "the user's word on a part of what is held" do
-    test "restart_child for the killed one: the others still come back" do
+  describe "the user's word on a part of the held unit" do
+    test "restart_child for the killed child: the others still come back" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :one_for_all)
       hold(sup, :b, b)
       {:ok, _} = Supervisor.restart_child(sup, :b)
       assert %{ids: [:a, :c]} = held(sup, :b)
     end
 
-    test "terminate_child for one: it stays down, the others still come back" do
+    test "terminate_child for one child: it stays down, the others still come back" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :one_for_all)
       hold(sup, :b, b)
       :ok = Supervisor.terminate_child(sup, :a)
@@ -220,7 +220,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
       assert held(sup, :b) == nil
     end
 
-    test "delete_child for one: it is gone, the others still come back" do
+    test "delete_child for one child: it is gone, the others still come back" do
       {sup, %{b: b}} = start(:long, [:a, :b, :c], strategy: :one_for_all)
       hold(sup, :b, b)
       :ok = Supervisor.delete_child(sup, :c)
@@ -230,7 +230,7 @@ defmodule OOM.Supervisor.HoldUnitTest do
 
   defp traps(ids), do: for(id <- ids, do: worker(id, trap_exit: true))
 
-  # A GenServer that traps exits takes its parent's signal only; by a call of its own it leaves
+  # A GenServer trapping exits accepts only its parent's signal. By a call of its own the worker leaves
   # with the same reason.
   defp exit_by_memory(worker), do: GenServer.cast(worker, {:stop, {:shutdown, :memory_pressure}})
 

@@ -98,7 +98,7 @@ defmodule OOM.Supervisor.IntrospectionTest do
     end)
   end
 
-  test "its parent's end is its end, and no other process's" do
+  test "the end of its parent ends it, and the end of no other process" do
     assert [:shutdown, {:shutdown, :done}, :other] =
              same(fn sup ->
                for reason <- [:shutdown, {:shutdown, :done}, :other] do

@@ -1,7 +1,7 @@
 defmodule OOM.Supervisor.PropertyTest do
-  # Trees, priorities, pressure and crashes from seeds. No memory is used: the figures are put where
-  # the probes would put them, and the guard is told of samples that are invented. What may happen
-  # is a model's to say (OOM.Test.GeneratedTree.Model).
+  # Trees, priorities, pressure and crashes from seeds. No memory is used: the figures are put where the
+  # probes would put them, and the guard is told of invented samples. A model says what may happen
+  # (OOM.Test.GeneratedTree.Model).
   #
   #   OOM_PROPERTY_RUNS=2000 mix test test/oom/supervisor/property_test.exs
   #   OOM_PROPERTY_SEED=17 OOM_PROPERTY_RUNS=1 mix test ...     what failed with seed 17
@@ -44,7 +44,7 @@ defmodule OOM.Supervisor.PropertyTest do
       )
     end
 
-    # What kills nobody shows nothing.
+    # A run without kills shows nothing.
     assert median >= 10 or @runs < 10
   end
 

@@ -66,7 +66,8 @@ defmodule OOM.Supervisor.ReportsTest do
     end
   end
 
-  # All the supervisor has said so far: it writes its reports itself, through this filter.
+  # Returns all reports of the supervisor so far: the supervisor itself writes each report, through this
+  # filter.
   defp reports(supervisor) do
     :sys.get_state(supervisor)
     take(supervisor)

@@ -244,7 +244,7 @@ defmodule OOM.Supervisor.RestartTest do
     end
   end
 
-  # One child less runs.
+  # Waits until a child less runs.
   defp gone(supervisor) do
     eventually(fn ->
       counts = Supervisor.count_children(supervisor)

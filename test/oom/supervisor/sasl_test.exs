@@ -1,5 +1,5 @@
 defmodule OOM.Supervisor.SaslTest do
-  # What a supervisor reports, event by event, as a handler sees it: behind all filters.
+  # The reports of a supervisor, event by event, as a handler behind all filters sees them.
   use ExUnit.Case, async: false
 
   import OOM.Test.Eventually
@@ -9,13 +9,13 @@ defmodule OOM.Supervisor.SaslTest do
 
   setup do
     config = :logger.get_primary_config()
-    # From Elixir 1.15 on its translator is a filter before all handlers, and drops such reports.
+    # From Elixir 1.15 on, the translator is a filter before all handlers, and drops such reports.
     filters = Keyword.delete(config.filters, :logger_translator)
     :ok = :logger.set_primary_config(%{config | level: :all, filters: filters})
     on_exit(fn -> :logger.set_primary_config(config) end)
   end
 
-  # Runs in the process that logs; sends on to whoever asked for the reports of this supervisor.
+  # Runs in the process that logs, and sends the event on to the process that asked for the reports.
   @doc false
   def log(event, %{config: %{to: to}}), do: send(to, {:logged, self(), event})
 
@@ -79,7 +79,8 @@ defmodule OOM.Supervisor.SaslTest do
                children = [worker(:a, start: fn -> {:error, :no} end)]
                {:error, _} = sup.start_link(children, strategy: :one_for_one)
 
-               # From OTP 26 on its end is no message to who started it.
+               # From OTP 26 on, the supervisor's end sends no message to the process that started the
+               # supervisor.
                receive do
                  {:logged, pid, _event} = logged ->
                    send(self(), logged)
@@ -146,7 +147,7 @@ defmodule OOM.Supervisor.SaslTest do
                  children = for id <- [:a, :b, :c], do: worker(id)
                  {:ok, pid} = sup.start_link(children, strategy: unquote(strategy))
                  pids = for id <- [:a, :b, :c], do: started(id)
-                 # Both exits are there before it looks at the first.
+                 # Both exits have arrived before the supervisor looks at the first.
                  :ok = :sys.suspend(pid)
                  for worker <- Enum.take(pids, 2), do: kill(worker)
                  :ok = :sys.resume(pid)
@@ -156,7 +157,7 @@ defmodule OOM.Supervisor.SaslTest do
     end
   end
 
-  # Under `Supervisor` it is back by then.
+  # Under `Supervisor` the child is back by then.
   test "a supervisor that ends while a killed child waits for its restart tells why it ended" do
     id = :sasl_waiting
     :ok = :logger.add_handler(id, __MODULE__, %{config: %{to: self()}})
@@ -185,7 +186,7 @@ defmodule OOM.Supervisor.SaslTest do
     end
   end
 
-  # What the supervisor that `scenario` returns has reported, in order.
+  # Returns the reports of the supervisor started by `scenario`, in order.
   defp reports(scenario) do
     same(fn sup ->
       id = :"sasl_#{System.unique_integer([:positive])}"

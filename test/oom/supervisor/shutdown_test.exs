@@ -52,7 +52,7 @@ defmodule OOM.Supervisor.ShutdownTest do
              end)
   end
 
-  test "a nested one that gives up is restarted by the one above" do
+  test "a nested supervisor that gives up is restarted by the one above" do
     assert {:shutdown, true} =
              same(fn sup ->
                nested = %{
@@ -73,7 +73,7 @@ defmodule OOM.Supervisor.ShutdownTest do
              end)
   end
 
-  test "a nested one that is killed is restarted at once" do
+  test "a nested supervisor that is killed is restarted at once" do
     assert true =
              same(fn sup ->
                nested = %{

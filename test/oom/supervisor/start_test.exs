@@ -23,19 +23,19 @@ defmodule OOM.Supervisor.StartTest do
       assert {_error, _message} = same(fn sup -> raised(fn -> sup.start_link([], []) end) end)
     end
 
-    test "refuses a strategy that there is not" do
+    test "refuses an unknown strategy" do
       assert {:error, {:supervisor_data, {:invalid_strategy, :one_for_none}}} =
                same(& &1.start_link([], strategy: :one_for_none))
     end
 
-    test "refuses other bad flags" do
+    test "refuses bad flags" do
       for flag <- [max_restarts: -1, max_seconds: -1, max_restarts: :x] do
         assert {:error, {:supervisor_data, _}} =
                  same(& &1.start_link([], [{:strategy, :one_for_one}, flag]))
       end
     end
 
-    test "refuses ids that are there twice" do
+    test "refuses duplicate ids" do
       assert {:error, {:start_spec, {:duplicate_child_name, :a}}} =
                same(& &1.start_link([worker(:a), worker(:a)], strategy: :one_for_one))
     end
@@ -58,7 +58,7 @@ defmodule OOM.Supervisor.StartTest do
       end
     end
 
-    test "raises for what names no module" do
+    test "raises for a child that names no module" do
       for child <- [NoSuchModule, {NoSuchModule, []}, Enum, "child", {1, 2}] do
         assert {ArgumentError, message} =
                  same(fn sup ->
@@ -69,7 +69,7 @@ defmodule OOM.Supervisor.StartTest do
       end
     end
 
-    test "ends the children it has started when a later one fails, last first" do
+    test "ends the started children when a later one fails, last first" do
       assert {{:error, {:shutdown, {:failed_to_start_child, :c, :no}}}, [:b, :a]} =
                same(fn sup ->
                  children = [
@@ -98,7 +98,7 @@ defmodule OOM.Supervisor.StartTest do
       end
     end
 
-    test "a start function that is not there is reported as such" do
+    test "a missing start function is reported as such" do
       child = %{id: :a, start: {NoSuchModule, :start_link, []}}
 
       assert {:error, {:shutdown, {:failed_to_start_child, :a, {:EXIT, {:undef, :stacktrace}}}}} =

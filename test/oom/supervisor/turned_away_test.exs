@@ -1,5 +1,5 @@
 defmodule OOM.Supervisor.TurnedAwayTest do
-  # What a supervisor would start by itself while memory is critical. The level is set by hand.
+  # Starts made by a supervisor itself while memory is critical. The tests set the level by hand.
   use ExUnit.Case, async: false
 
   import ExUnit.CaptureLog
@@ -17,7 +17,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
   setup do
     eventually(fn -> OOM.snapshot().headroom_bytes end)
     told()
-    # It stays so until the test says otherwise, however long that takes.
+    # The state lasts until the test changes it, however long the test takes.
     killed(-3_600_000)
 
     on_exit(fn ->
@@ -34,7 +34,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
 
   defp child(id, options), do: id |> worker() |> OOM.child_spec(options)
 
-  test "at its beginning: those of priority :low or less are held, and come when kills are over" do
+  test "at its beginning: children of priority :low or less are held until kills are over" do
     children = [
       :a |> child([]),
       :b |> child(priority: 251),
@@ -76,7 +76,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     assert is_pid(started(:b))
     stopped = Process.monitor(sup)
     crash(a)
-    # The second one was one too many.
+    # The second crash was one too many.
     assert_receive {:DOWN, ^stopped, _, _, :shutdown}, 10_000
 
     Level.put(:normal)
@@ -85,12 +85,12 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     crash(c)
     assert %{kills: 0, failures: 1} = eventually(fn -> held(sup, :c) end)
     assert running(sup) == []
-    # For that it need not be normal again.
+    # The level need not be normal again for the start.
     killed(2_000)
     assert started(:c) != c
   end
 
-  test "what somebody asks for is started" do
+  test "a child started on request is started" do
     sup = start_critical([child(:a, [])])
     assert held(sup, :a)
     assert {:ok, pid} = Supervisor.restart_child(sup, :a)
@@ -100,7 +100,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     assert Enum.sort(running(sup)) == [:a, :b]
   end
 
-  test "what goes together is not taken apart" do
+  test "children that restart together are not taken apart" do
     for strategy <- [:one_for_all, :rest_for_one] do
       sup = start_critical([child(:a, []), child(:b, priority: :normal)], strategy: strategy)
       assert running(sup) == [:a, :b]
@@ -138,21 +138,21 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     assert running(start_critical([child(:a, [])])) == [:a]
   end
 
-  test "those that are worth more than whom the guard kills are started" do
+  test "children more important than the victims of the guard are started" do
     killed(-3_600_000, 100)
     sup = start_critical([child(:a, priority: 100), child(:b, priority: 101)])
     assert running(sup) == [:b]
     assert held(sup, :a)
   end
 
-  test "where nobody may be killed, heaps have a bound only where that was asked for" do
+  test "where nobody may be killed, heaps are bounded only on request" do
     watching_only()
     {_, %{a: a, b: b}} = start(:short, [child(:a, []), child(:b, max_heap_size: 80_000_000)])
     for pid <- [a, b], do: eventually(fn -> mailbox(pid) == :off_heap end)
     assert {0, 10_000_000} == {max_words(a), max_words(b)}
   end
 
-  test "a significant child is started: it would be missed as one that has ended" do
+  test "a significant child is started: its supervisor would miss it as ended" do
     children = [:a |> worker(restart: :transient, significant: true) |> OOM.child_spec([])]
     sup = start_critical(children, auto_shutdown: :any_significant)
     assert running(sup) == [:a]
@@ -164,7 +164,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     assert held(sup, :a) == nil
   end
 
-  # What is gathered for a moment has been said.
+  # Waits until the reporter has written everything gathered so far.
   defp told, do: eventually(fn -> :sys.get_state(OOM.Reporter).away == {0, []} end)
 
   defp watching_only do
@@ -180,7 +180,7 @@ defmodule OOM.Supervisor.TurnedAwayTest do
     gc[:max_heap_size].size
   end
 
-  # As after a kill of so long ago, of one that was worth so much; the only one.
+  # As after a single kill of the given rank, so long ago.
   defp killed(ago_ms, rank \\ 250) do
     for other <- 0..1_000, do: RecentKills.note(other, now() - 1_000_000)
     RecentKills.note(rank, now() - ago_ms)
