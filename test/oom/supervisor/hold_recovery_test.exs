@@ -393,6 +393,8 @@ defmodule OOM.Supervisor.HoldRecoveryTest do
 
   describe "under pressure a :killed child" do
     setup do
+      # Within a second after a kill of an earlier test no child would be started.
+      eventually(fn -> not RecentKills.any?(0, System.monotonic_time(:millisecond)) end)
       Level.put(:critical)
       on_exit(fn -> Level.put(:normal) end)
     end
