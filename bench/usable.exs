@@ -6,7 +6,8 @@
 # 50 ordinary workers of priority :normal load a share of the limit as fast as possible, one VM at
 # a time, and then sit still for S seconds. The search is for the largest share, in steps of 2 %,
 # without a kill or a hold and with `admit?(:normal)` in all N runs; beside it, the largest share
-# at which the kernel does not kill the same VM without a guard. The result is the working set
+# at which the kernel does not kill the same VM without a guard, in N runs of 3 s: such a VM dies
+# while it loads, or not at all. Runs of 3 s find where to begin. The result is the working set
 # then held, by the cgroup's files. Heaps grow in leaps and are copied when collected, so heaps
 # need room in any VM. Each run is kept in tmp/, and --continue makes only missing runs; all
 # limits and kinds take hours. --config gives options of the library.
@@ -35,6 +36,8 @@ defmodule Usable do
   @step 2
   @least 20
   @most 98
+  # A run that only shows whether a share is near the edge, or that is without a guard.
+  @short_seconds 3
 
   @kinds [
     binaries: "binaries",
@@ -75,7 +78,7 @@ defmodule Usable do
 
     for {guard, name} <- [guarded: tag, unguarded: "unguarded"] do
       path = "tmp/usable-#{name}.tsv"
-      Process.put(guard, Record.open(path, bench.seconds, options[:continue] == true))
+      Process.put(guard, Record.open(path, options[:continue] == true))
       IO.puts("#{guard}: #{path}")
     end
 
@@ -102,10 +105,11 @@ defmodule Usable do
   # The requested share, and the held share: the median of its runs.
   defp largest(guard, kind, limit, bench) do
     shares = Enum.to_list(@least..@most//@step)
-    well? = &(elem(run({guard, kind, limit, &1}, &2, bench), 0) in [:ok, :too_small])
+    run = &run({guard, kind, limit, &1, seconds(guard, &2, bench)}, &2, bench)
+    well? = &(elem(run.(&1, &2), 0) in [:ok, :too_small])
 
     with percent when percent != nil <- Search.largest(shares, bench.runs, well?),
-         runs = for(n <- 1..bench.runs, do: run({guard, kind, limit, percent}, n, bench)),
+         runs = for(n <- 1..bench.runs, do: run.(percent, n)),
          [_ | _] = held <- for({:ok, share} <- runs, do: share) do
       {percent, Table.median(held)}
     else
@@ -113,22 +117,32 @@ defmodule Usable do
     end
   end
 
-  defp run({guard, kind, limit, percent} = key, n, bench) do
+  defp seconds(:guarded, n, bench) when is_integer(n), do: bench.seconds
+  defp seconds(_guard, _n, bench), do: min(@short_seconds, bench.seconds)
+
+  # A short run is the first of its length.
+  defp run(key, :short, bench), do: run(key, 1, bench)
+
+  defp run({guard, kind, limit, percent, seconds} = key, n, bench) do
     record = Process.get(guard)
 
     with nil <- Record.run(record, key, n) do
-      {verdict, facts} = result = once(guard, kind, limit, percent, bench)
-      Process.put(guard, Record.add(record, key, bench.seconds, result))
-      IO.puts("  #{limit} MiB #{kind} #{guard} #{percent} %: #{verdict} #{inspect(facts)}")
+      {verdict, facts} = result = once(key, bench)
+      Process.put(guard, Record.add(record, key, result))
+
+      IO.puts(
+        "  #{limit} MiB #{kind} #{guard} #{percent} %, #{seconds} s: #{verdict} #{inspect(facts)}"
+      )
+
       {verdict, facts[:share]}
     end
   end
 
-  defp once(guard, kind, limit, percent, bench) do
+  defp once({guard, kind, limit, percent, seconds}, bench) do
     oom = if guard == :guarded, do: bench.config
 
     VM.with_vm(bench.nodes, [oom: oom, limit_bytes: limit * @mib], fn vm ->
-      arguments = [guard, kind, percent, limit * @mib, bench.seconds]
+      arguments = [guard, kind, percent, limit * @mib, seconds]
 
       case VM.try_call(vm, Usable.Node, :run, arguments) do
         {:ok, result} -> result

@@ -44,7 +44,10 @@ defmodule Arena.Ear do
       bytes: bytes,
       need: need,
       headroom: report.headroom_bytes,
-      growth: report.growth_bytes_per_s
+      growth: report.growth_bytes_per_s,
+      standing: report.standing_bytes_per_s,
+      trend: report.trend_bytes_per_s,
+      grown: victims |> Enum.map(& &1.grown_bytes) |> Enum.sum()
     )
   end
 

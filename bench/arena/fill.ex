@@ -1,19 +1,19 @@
 defmodule Arena.Fill do
   @moduledoc false
   # Before anything grows, the innocents take more memory, in equal parts, until the node's
-  # working set reaches the job's target. Not at full speed: `script/bench usable` shows how fast
-  # a node may load, and here only the starting point of the leak matters.
+  # working set reaches the job's target. In pieces with a pause: `script/bench usable` shows how
+  # fast a node may load, and here only the starting point of the leak matters.
 
   alias Arena.{Innocent, Patience, Used}
 
-  # 250 MB/s at most.
-  @most_bytes 262_144
+  # Of each innocent, at once: 1 GB/s at most.
+  @most_bytes 1_048_576
   @pause_ms 50
   # A throttled fill may take this long; a run not loaded by then does not count.
   @deadline_ms 30_000
   @answer_ms 5_000
   # Memory freed on the way is given back, and the guard is calm again.
-  @settle_ms 1_000
+  @settle_ms 1_500
 
   @doc "Returns whether the target was reached, and the working set reached."
   @spec run(Arena.Job.t(), pos_integer()) :: {boolean(), non_neg_integer()}

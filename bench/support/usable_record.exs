@@ -9,12 +9,13 @@ defmodule Usable.Record do
   defstruct [:path, :runs]
 
   @type key ::
-          {guard :: atom(), kind :: atom(), limit_mib :: pos_integer(), percent :: pos_integer()}
+          {guard :: atom(), kind :: atom(), limit_mib :: pos_integer(), percent :: pos_integer(),
+           seconds :: pos_integer()}
   @type result :: {verdict :: atom(), share :: float() | nil}
 
-  @doc "Opens the record with the runs of equal length on this OTP; with none, to begin again."
-  @spec open(Path.t(), pos_integer(), boolean()) :: %__MODULE__{}
-  def open(path, seconds, continue?) do
+  @doc "Opens the record with the runs on this OTP; with none, to begin again."
+  @spec open(Path.t(), boolean()) :: %__MODULE__{}
+  def open(path, continue?) do
     File.mkdir_p!(Path.dirname(path))
     unless File.exists?(path), do: File.write!(path, @head <> "\n")
     [@head | lines] = path |> File.read!() |> String.split("\n", trim: true)
@@ -23,12 +24,10 @@ defmodule Usable.Record do
     runs =
       for line <- lines,
           continue?,
-          [guard, ^otp, kind, limit, percent, length, verdict, share, _] <-
-            [String.split(line, "\t")],
-          String.to_integer(length) == seconds do
-        key =
-          {String.to_atom(guard), String.to_atom(kind), String.to_integer(limit),
-           String.to_integer(percent)}
+          [guard, ^otp, kind, limit, percent, seconds, verdict, share, _] <-
+            [String.split(line, "\t")] do
+        [limit, percent, seconds] = Enum.map([limit, percent, seconds], &String.to_integer/1)
+        key = {String.to_atom(guard), String.to_atom(kind), limit, percent, seconds}
 
         {key, {String.to_atom(verdict), share(share)}}
       end
@@ -40,8 +39,8 @@ defmodule Usable.Record do
   @spec run(%__MODULE__{}, key(), pos_integer()) :: result() | nil
   def run(record, key, n), do: record.runs |> Map.get(key, []) |> Enum.at(n - 1)
 
-  @spec add(%__MODULE__{}, key(), pos_integer(), {atom(), keyword()}) :: %__MODULE__{}
-  def add(record, {guard, kind, limit, percent} = key, seconds, {verdict, facts}) do
+  @spec add(%__MODULE__{}, key(), {atom(), keyword()}) :: %__MODULE__{}
+  def add(record, {guard, kind, limit, percent, seconds} = key, {verdict, facts}) do
     {share, facts} = Keyword.pop(facts, :share)
 
     cells =

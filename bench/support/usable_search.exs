@@ -1,18 +1,21 @@
 defmodule Usable.Search do
   @moduledoc false
-  # The largest share that holds in all runs. First by halving, a run at each share, as though a
-  # share that holds implied all smaller shares; then from there down, until all runs of a share
+  # The largest share that holds in all runs. First by halving, a short run at each share, as though
+  # a share that holds implied all smaller shares; then from there down, until all runs of a share
   # are well.
 
   @doc """
   Returns the largest share well in all runs; `nil` where there is none. `try.(share, n)` tells
-  whether the n-th run at a share is well; asked twice, it must answer the same.
+  whether the n-th run at a share is well, and `try.(share, :short)` whether a short run is.
   """
-  @spec largest([pos_integer()], pos_integer(), (pos_integer(), pos_integer() -> boolean())) ::
-          pos_integer() | nil
+  @spec largest(
+          [pos_integer()],
+          pos_integer(),
+          (pos_integer(), pos_integer() | :short -> boolean())
+        ) :: pos_integer() | nil
   def largest(shares, runs, try) do
     shares = Enum.sort(shares)
-    well = halve(shares, 0, length(shares), &try.(&1, 1))
+    well = halve(shares, 0, length(shares), &try.(&1, :short))
 
     shares
     |> Enum.take(well)

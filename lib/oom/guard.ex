@@ -80,6 +80,8 @@ defmodule OOM.Guard do
 
   @impl true
   def handle_info({:oom_watch, :tick, report}, state) do
+    # On busy schedulers a message takes several ms, and the watcher has taken samples meanwhile.
+    report = newest(report, state.watcher)
     state = tick(report, step(state))
     Native.watcher_ack(state.watcher)
     {:noreply, begins(report, state)}
@@ -131,12 +133,9 @@ defmodule OOM.Guard do
 
   # New figures may show a step that does not fit; while growth stands still no tick would come.
   def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
-    case Native.watcher_report(watcher) do
-      %{headroom_bytes: headroom} = report when is_integer(headroom) ->
-        {:noreply, tick(report, step(state))}
-
-      _unknown ->
-        {:noreply, state}
+    case newest(nil, watcher) do
+      nil -> {:noreply, state}
+      report -> {:noreply, tick(report, step(state))}
     end
   end
 
@@ -148,6 +147,13 @@ defmodule OOM.Guard do
   def handle_info(:sweep, state), do: {:noreply, Reaction.sweep(%{state | sweep_timer: nil})}
   def handle_info(:watch, state), do: {:noreply, watch(state)}
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp newest(report, watcher) do
+    case Native.watcher_report(watcher) do
+      %{headroom_bytes: headroom} = newest when is_integer(headroom) -> newest
+      _unknown -> report
+    end
+  end
 
   defp level(report, state) do
     from = state.level
@@ -186,6 +192,7 @@ defmodule OOM.Guard do
        when is_integer(headroom) do
     standing = Throttling.standing_bytes_per_s(state.throttling)
     report = Map.put(report, :standing_bytes_per_s, standing)
+    state = %{state | policy: Policy.seen(state.policy, report, now())}
 
     if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: Reaction.run(report, throttle(report, state)),
@@ -252,12 +259,9 @@ defmodule OOM.Guard do
   end
 
   defp below_floor?(watcher) do
-    case Native.watcher_report(watcher) do
-      %{headroom_bytes: headroom, critical_headroom_bytes: floor} when is_integer(headroom) ->
-        headroom < floor
-
-      _unknown ->
-        false
+    case newest(nil, watcher) do
+      %{headroom_bytes: headroom, critical_headroom_bytes: floor} -> headroom < floor
+      nil -> false
     end
   end
 
