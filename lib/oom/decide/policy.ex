@@ -202,7 +202,7 @@ defmodule OOM.Policy do
   @spec seen(t(), map(), integer()) :: t()
   def seen(policy, report, now_ms) do
     outside = Outside.seen(policy.outside, report, now_ms)
-    recent = RecentGrowth.seen(policy.recent, report, now_ms, policy.throttled?)
+    recent = RecentGrowth.seen(policy.recent, report, now_ms)
     %{policy | outside: outside, recent: recent}
   end
 

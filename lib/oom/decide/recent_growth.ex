@@ -14,17 +14,15 @@ defmodule OOM.RecentGrowth do
           last: {at_ms :: integer(), working_set_bytes :: non_neg_integer()} | nil
         }
 
-  @doc """
-  Records a report. While workers are throttled their growth does not fade, and neither does this.
-  """
-  @spec seen(t(), map(), integer(), boolean()) :: t()
-  def seen(%{last: nil} = recent, %{working_set_bytes: used}, now_ms, _throttled?),
+  @doc "Records a report. The growth fades as that of a worker which runs now and then."
+  @spec seen(t(), map(), integer()) :: t()
+  def seen(%{last: nil} = recent, %{working_set_bytes: used}, now_ms),
     do: %{recent | last: {now_ms, used}}
 
-  def seen(%{last: {at_ms, before}, bytes: bytes}, %{working_set_bytes: used}, now_ms, throttled?) do
+  def seen(%{last: {at_ms, before}, bytes: bytes}, %{working_set_bytes: used}, now_ms) do
     since_ms = max(now_ms - at_ms, 0)
-    bytes = if throttled?, do: bytes, else: Evidence.faded(bytes, since_ms)
-    bytes = max(bytes + Evidence.lately(used - before, since_ms), 0)
+    grown = Evidence.faded(bytes, since_ms) + Evidence.lately(used - before, since_ms)
+    bytes = max(grown, 0)
     %__MODULE__{bytes: bytes, last: {now_ms, used}}
   end
 end

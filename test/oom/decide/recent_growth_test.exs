@@ -6,10 +6,10 @@ defmodule OOM.RecentGrowthTest do
   @mib 1_048_576
   @fades Limits.grown_ms()
 
-  defp seen(recent \\ %RecentGrowth{}, used_mib, now_ms, throttled? \\ false),
-    do: RecentGrowth.seen(recent, %{working_set_bytes: used_mib * @mib}, now_ms, throttled?)
+  defp seen(recent \\ %RecentGrowth{}, used_mib, now_ms),
+    do: RecentGrowth.seen(recent, %{working_set_bytes: used_mib * @mib}, now_ms)
 
-  describe "seen/4" do
+  describe "seen/3" do
     test "adds up growth, less memory given back" do
       assert seen(300, 0).bytes == 0
       assert seen(seen(300, 0), 350, 0).bytes == 50 * @mib
@@ -18,10 +18,9 @@ defmodule OOM.RecentGrowthTest do
       assert (seen(300, 0) |> seen(200, 0)).bytes == 0
     end
 
-    test "fades as the growth of workers does, but not while they are throttled" do
+    test "fades as the growth of workers does" do
       grown = seen(seen(300, 0), 350, 0)
       assert_in_delta seen(grown, 350, @fades).bytes, 50 * @mib / 2.72, 0.1 * @mib
-      assert seen(grown, 350, @fades, true).bytes == 50 * @mib
     end
 
     test "counts the last part of growth between two reports far apart" do
