@@ -80,11 +80,18 @@ defmodule OOM.Guard do
 
   @impl true
   def handle_info({:oom_watch, :tick, report}, state) do
-    # On busy schedulers a message takes several ms, and the watcher has taken samples meanwhile.
-    report = newest(report, state.watcher)
     state = tick(report, step(state))
     Native.watcher_ack(state.watcher)
     {:noreply, begins(report, state)}
+  end
+
+  # Told before growth is shown. On busy schedulers the message takes several ms, and the watcher has taken
+  # samples meanwhile, which may show growth.
+  def handle_info({:oom_watch, :moves, _}, state) do
+    case newest(state.watcher) do
+      nil -> {:noreply, state}
+      report -> {:noreply, begins(report, tick(report, step(state)))}
+    end
   end
 
   def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(report, step(state))}
@@ -133,7 +140,7 @@ defmodule OOM.Guard do
 
   # New figures may show a step that does not fit; while growth stands still no tick would come.
   def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
-    case newest(nil, watcher) do
+    case newest(watcher) do
       nil -> {:noreply, state}
       report -> {:noreply, tick(report, step(state))}
     end
@@ -148,10 +155,12 @@ defmodule OOM.Guard do
   def handle_info(:watch, state), do: {:noreply, watch(state)}
   def handle_info(_other, state), do: {:noreply, state}
 
-  defp newest(report, watcher) do
+  defp newest(nil), do: nil
+
+  defp newest(watcher) do
     case Native.watcher_report(watcher) do
-      %{headroom_bytes: headroom} = newest when is_integer(headroom) -> newest
-      _unknown -> report
+      %{headroom_bytes: headroom} = report when is_integer(headroom) -> report
+      _unknown -> nil
     end
   end
 
@@ -259,7 +268,7 @@ defmodule OOM.Guard do
   end
 
   defp below_floor?(watcher) do
-    case newest(nil, watcher) do
+    case newest(watcher) do
       %{headroom_bytes: headroom, critical_headroom_bytes: floor} -> headroom < floor
       nil -> false
     end

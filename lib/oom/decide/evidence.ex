@@ -120,9 +120,8 @@ defmodule OOM.Evidence do
   defp once(evidence, %{shown?: true, more: nil}), do: Map.put(evidence, :once?, true)
   defp once(evidence, _last), do: evidence
 
-  @doc "Returns the part taken to be recent of growth over `since_ms`, in bytes."
-  @spec lately(integer(), non_neg_integer()) :: integer()
-  def lately(more, since_ms) do
+  # Of growth over a longer time, the part taken to be recent.
+  defp lately(more, since_ms) do
     if since_ms <= Limits.shown_ms(),
       do: more,
       else: div(more * Limits.shown_ms(), since_ms)

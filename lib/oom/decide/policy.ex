@@ -3,7 +3,7 @@ defmodule OOM.Policy do
   # The decision at a sample, as pure state: trim first, choose victims for the need, count memory on the way
   # back, and notice kills that do not help. The clock is passed in; nothing here asks or sends anything.
 
-  alias OOM.{EndedGrowth, Limits, Need, Outside, Promises, RecentGrowth, Reuse, VictimQueue}
+  alias OOM.{EndedGrowth, Limits, Need, Outside, Promises, Reuse, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
@@ -19,7 +19,6 @@ defmodule OOM.Policy do
             # nor does the throttle help: the growth is foreign
             foreign?: false,
             outside: %Outside{},
-            recent: %RecentGrowth{},
             trimmed_ms: nil,
             # the recent time of a reaction
             reaction_ms: nil,
@@ -112,7 +111,7 @@ defmodule OOM.Policy do
   # While the throttle holds the growers, nothing may seem to grow. Then growers are a cause where they have
   # grown by a part of the missing memory: the heaps of workers that just work grow, too.
   defp recent_bytes(policy, report, need_bytes) do
-    recent = max(Need.recent_bytes(report), policy.recent.bytes)
+    recent = Need.recent_bytes(report)
     held? = policy.throttled? and not Need.lasts?(report)
     if held?, do: max(recent, div(need_bytes, Limits.held_share())), else: recent
   end
@@ -198,13 +197,10 @@ defmodule OOM.Policy do
   @spec foreign(t(), boolean()) :: t()
   def foreign(policy, foreign?), do: %{policy | foreign?: foreign?}
 
-  @doc "Records the growth of memory, in all and outside of the VM."
+  @doc "Records the growth outside of the VM."
   @spec seen(t(), map(), integer()) :: t()
-  def seen(policy, report, now_ms) do
-    outside = Outside.seen(policy.outside, report, now_ms)
-    recent = RecentGrowth.seen(policy.recent, report, now_ms)
-    %{policy | outside: outside, recent: recent}
-  end
+  def seen(policy, report, now_ms),
+    do: %{policy | outside: Outside.seen(policy.outside, report, now_ms)}
 
   @doc "Sets the memory of the largest worker of the lowest rank, in bytes."
   @spec largest(t(), non_neg_integer()) :: t()

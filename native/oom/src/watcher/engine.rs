@@ -289,7 +289,7 @@ impl<S: Source> Engine<S> {
         self.source.sample()
     }
 
-    /// Announces news: a change of level, or a tick while critical or after a bell.
+    /// Announces news: a change of level, memory that begins to move, or a tick while critical.
     pub(super) fn announce<K: Sink>(&mut self, sink: &mut K) -> Result<(), SinkClosed> {
         for _ in 0..PROBLEMS_AT_ONCE {
             let Some(problem) = self.source.take_problem() else {
@@ -304,9 +304,12 @@ impl<S: Source> Engine<S> {
         }
         // Critical itself is the first message to act on; ticks begin with the next sample.
         let acted_on = self.just_announced && self.report.level == Level::Critical;
-        let rang = std::mem::take(&mut self.rang);
-        if (rang || ((self.report.level == Level::Critical || self.soon()) && self.tick_is_due()))
+        if std::mem::take(&mut self.rang) && !acted_on {
+            sink.moves()?;
+        }
+        if (self.report.level == Level::Critical || self.soon())
             && !acted_on
+            && self.tick_is_due()
             && !self.shared.tick_outstanding.swap(true, Ordering::AcqRel)
         {
             sink.tick(&self.report)?;

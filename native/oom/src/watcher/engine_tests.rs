@@ -263,7 +263,7 @@ fn a_bell_is_told_before_growth_is_shown_and_looks_follow_at_once() {
     rig.step(MS, CALM);
     looks_until(&mut rig, SECOND * 2, CALM);
     rig.engine.rang(rig.now);
-    assert_eq!(rig.step(MS, CALM + 5_000_000), [Told::Tick]);
+    assert_eq!(rig.step(MS, CALM + 5_000_000), [Told::Moves]);
     assert_eq!(rig.engine.interval(), MS);
     // A single step is no growth.
     assert_eq!(rig.step(MS, CALM + 5_000_000), []);
@@ -271,7 +271,6 @@ fn a_bell_is_told_before_growth_is_shown_and_looks_follow_at_once() {
     assert!(rig.engine.interval() > MS);
     // With no worker there is nobody to slow.
     looks_until(&mut rig, SECOND * 5, CALM + 5_000_000);
-    rig.shared.ack();
     rig.engine.workers(false);
     rig.engine.rang(rig.now);
     assert_eq!(rig.step(MS, CALM + 10_000_000), []);

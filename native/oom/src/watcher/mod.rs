@@ -67,9 +67,12 @@ pub trait Sink: Send {
     /// The level differs from the level announced before (normal at the start).
     fn level_changed(&mut self, report: &Report) -> Result<(), SinkClosed>;
 
-    /// The level is still critical, or will be very soon, or memory begins to move after a rest;
-    /// and the previous tick has been acknowledged.
+    /// The level is still critical, or will be very soon, and the previous tick has been
+    /// acknowledged.
     fn tick(&mut self, report: &Report) -> Result<(), SinkClosed>;
+
+    /// Memory begins to move after a rest. Growth is not shown yet.
+    fn moves(&mut self) -> Result<(), SinkClosed>;
 
     /// A source has a problem not reported before.
     fn problem(&mut self, error: &SourceError);
