@@ -85,15 +85,6 @@ defmodule OOM.Guard do
     {:noreply, begins(report, state)}
   end
 
-  # Told before growth is shown. On busy schedulers the message takes several ms, and the watcher has taken
-  # samples meanwhile, which may show growth.
-  def handle_info({:oom_watch, :moves, _}, state) do
-    case newest(state.watcher) do
-      nil -> {:noreply, state}
-      report -> {:noreply, begins(report, tick(report, step(state)))}
-    end
-  end
-
   def handle_info({:oom_watch, :level, report}, state), do: {:noreply, level(report, step(state))}
 
   def handle_info({:oom_watch, :problem, message}, state) do
@@ -140,9 +131,12 @@ defmodule OOM.Guard do
 
   # New figures may show a step that does not fit; while growth stands still no tick would come.
   def handle_info(:look, %{watcher: watcher} = state) when watcher != nil do
-    case newest(watcher) do
-      nil -> {:noreply, state}
-      report -> {:noreply, tick(report, step(state))}
+    case Native.watcher_report(watcher) do
+      %{headroom_bytes: headroom} = report when is_integer(headroom) ->
+        {:noreply, tick(report, step(state))}
+
+      _unknown ->
+        {:noreply, state}
     end
   end
 
@@ -154,15 +148,6 @@ defmodule OOM.Guard do
   def handle_info(:sweep, state), do: {:noreply, Reaction.sweep(%{state | sweep_timer: nil})}
   def handle_info(:watch, state), do: {:noreply, watch(state)}
   def handle_info(_other, state), do: {:noreply, state}
-
-  defp newest(nil), do: nil
-
-  defp newest(watcher) do
-    case Native.watcher_report(watcher) do
-      %{headroom_bytes: headroom} = report when is_integer(headroom) -> report
-      _unknown -> nil
-    end
-  end
 
   defp level(report, state) do
     from = state.level
@@ -201,7 +186,6 @@ defmodule OOM.Guard do
        when is_integer(headroom) do
     standing = Throttling.standing_bytes_per_s(state.throttling)
     report = Map.put(report, :standing_bytes_per_s, standing)
-    state = %{state | policy: Policy.seen(state.policy, report, now())}
 
     if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: Reaction.run(report, throttle(report, state)),
@@ -268,9 +252,12 @@ defmodule OOM.Guard do
   end
 
   defp below_floor?(watcher) do
-    case newest(watcher) do
-      %{headroom_bytes: headroom, critical_headroom_bytes: floor} -> headroom < floor
-      nil -> false
+    case Native.watcher_report(watcher) do
+      %{headroom_bytes: headroom, critical_headroom_bytes: floor} when is_integer(headroom) ->
+        headroom < floor
+
+      _unknown ->
+        false
     end
   end
 

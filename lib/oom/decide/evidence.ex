@@ -4,21 +4,17 @@ defmodule OOM.Evidence do
   #
   # Growth is a rate: the memory taken between two looks in close succession, as under pressure. More memory
   # than long ago shows nothing: the worker may have taken it before memory grew. Shown growth fades while the
-  # worker could have gone on and did not, and is over after a second of that: a part of the 8 MB that a cache
-  # has loaded is still more than a later leak that nobody may end, and the cache would die for the leak. A
+  # worker could have gone on and did not, so a cache that has been loaded is no suspect of a later leak. A
   # worker that takes a step each half second stays shown between two steps.
 
   alias OOM.{Limits, Workers}
 
   @typedoc """
   `more`: the growth from the look before to the last look, `since_ms` apart, which shows nothing alone; `nil`
-  before two looks. `mark`: the figure at the last growth that counts, or less, and `quiet_ms`: the time since
-  in which the worker could have grown. `once?`: only one look, at a worker that had just started. `started?`:
-  the worker waited at that look, and has taken nothing since.
+  before two looks. `once?`: only one look, at a worker that had just started. `started?`: the worker waited
+  at that look, and has taken nothing since.
   """
   @type t :: %{
-          optional(:mark) => non_neg_integer(),
-          optional(:quiet_ms) => non_neg_integer(),
           optional(:once?) => true,
           optional(:started?) => true,
           grown: non_neg_integer(),
@@ -72,14 +68,7 @@ defmodule OOM.Evidence do
     # Time in which the throttle held the worker, or the worker had no turn, is no time between two looks.
     free? = free? or last.episode != episode
     known? = last.shown? and (not free? or since_ms <= Limits.fresh_ms())
-    {mark, quiet_ms} = quiet(last, {last_bytes, bytes}, if(free?, do: since_ms, else: 0))
 
-    evidence = evidence(last, more, since_ms, {known?, free?}, episode)
-    evidence = Map.merge(evidence, %{mark: mark, quiet_ms: quiet_ms})
-    if quiet_ms >= Limits.quiet_ms(), do: %{evidence | grown: 0}, else: evidence
-  end
-
-  defp evidence(last, more, since_ms, {known?, free?}, episode) do
     cond do
       known? and free? and started?(last, more) ->
         last.grown
@@ -100,15 +89,6 @@ defmodule OOM.Evidence do
       true ->
         %{grown: 0, shown?: false, episode: episode, more: more, since_ms: since_ms}
     end
-  end
-
-  # Less growth since the mark is no growth, however many looks it takes.
-  defp quiet(last, {last_bytes, bytes}, free_ms) do
-    mark = Map.get(last, :mark, last_bytes)
-
-    if bytes - mark >= Limits.grown_bytes(),
-      do: {bytes, 0},
-      else: {min(mark, bytes), Map.get(last, :quiet_ms, 0) + free_ms}
   end
 
   defp shown(grown, more, since_ms, episode),

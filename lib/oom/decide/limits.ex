@@ -42,18 +42,11 @@ defmodule OOM.Limits do
   def step_share, do: 2
 
   @doc """
-  Growth inside the VM that seems foreign is a guess. Until a victim's memory is back it counts for this part
-  of the floor at most. A longer look ahead killed a cache that loaded (6 of 8 runs of 78 % of 512 MiB).
+  The foreign growth until a victim's memory is back is a guess, and counts for this part of the floor at
+  most. A longer look ahead killed a cache that loaded (6 of 8 runs of 78 % of 512 MiB).
   """
   @spec guess_share() :: pos_integer()
   def guess_share, do: 2
-
-  @doc """
-  Growth outside of the VM is measured over this time, in ms: two turns of the throttle, so that a few pages
-  that the kernel counts late make no rate.
-  """
-  @spec outside_ms() :: pos_integer()
-  def outside_ms, do: 100
 
   @doc """
   Kills bring the headroom back to this multiple of the floor: far enough that the next sample is not at the
@@ -108,13 +101,6 @@ defmodule OOM.Limits do
   def grown_ms, do: 300
 
   @doc """
-  After this time without growth, in ms, in which the worker could have grown, its growth is over: two steps
-  of a worker that takes a step each half second.
-  """
-  @spec quiet_ms() :: pos_integer()
-  def quiet_ms, do: 1_000
-
-  @doc """
   A new worker that waits took its memory at the start. Such growth fades with this time constant, in ms:
   where new workers are the leak, others follow within it.
   """
@@ -156,14 +142,6 @@ defmodule OOM.Limits do
   """
   @spec cause_share() :: pos_integer()
   def cause_share, do: 4
-
-  @doc """
-  While the throttle holds the growers, this part of the missing memory stands for the recent growth. With
-  `cause_share/0` that is an eighth: less than the run for which the throttle refuses a worker
-  (`OOM.Limits.Turn.floor_share/0`), and more than 15 workers that just worked had grown by (1.5 of 23 MB).
-  """
-  @spec held_share() :: pos_integer()
-  def held_share, do: 2
 
   @doc "Less growth than this, in bytes, is the growth of a node that just works."
   @spec recent_bytes() :: pos_integer()

@@ -3,7 +3,7 @@ defmodule OOM.Policy do
   # The decision at a sample, as pure state: trim first, choose victims for the need, count memory on the way
   # back, and notice kills that do not help. The clock is passed in; nothing here asks or sends anything.
 
-  alias OOM.{EndedGrowth, Limits, Need, Outside, Promises, Reuse, VictimQueue}
+  alias OOM.{EndedGrowth, Limits, Need, Promises, Reuse, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
@@ -18,7 +18,6 @@ defmodule OOM.Policy do
             throttled?: false,
             # nor does the throttle help: the growth is foreign
             foreign?: false,
-            outside: %Outside{},
             trimmed_ms: nil,
             # the recent time of a reaction
             reaction_ms: nil,
@@ -96,7 +95,7 @@ defmodule OOM.Policy do
       need_bytes: need_bytes,
       steady_bytes: if(steady?(policy, grows?), do: Need.steady_bytes(report, need_bytes)),
       soon_bytes: if(soon?(policy, report), do: Need.soon_bytes(report, need_bytes)),
-      recent_bytes: recent_bytes(policy, report, need_bytes),
+      recent_bytes: Need.recent_bytes(report),
       ended: EndedGrowth.at(policy.ended, now_ms),
       count: Limits.batch(),
       min_bytes: min_bytes,
@@ -106,14 +105,6 @@ defmodule OOM.Policy do
       ceiling: Promises.ceiling(policy.promises, now_ms),
       now_ms: now_ms
     }
-  end
-
-  # While the throttle holds the growers, nothing may seem to grow. Then growers are a cause where they have
-  # grown by a part of the missing memory: the heaps of workers that just work grow, too.
-  defp recent_bytes(policy, report, need_bytes) do
-    recent = Need.recent_bytes(report)
-    held? = policy.throttled? and not Need.lasts?(report)
-    if held?, do: max(recent, div(need_bytes, Limits.held_share())), else: recent
   end
 
   # Not before the effect of the last kills is known; and for the growth of others once an episode.
@@ -197,11 +188,6 @@ defmodule OOM.Policy do
   @spec foreign(t(), boolean()) :: t()
   def foreign(policy, foreign?), do: %{policy | foreign?: foreign?}
 
-  @doc "Records the growth outside of the VM."
-  @spec seen(t(), map(), integer()) :: t()
-  def seen(policy, report, now_ms),
-    do: %{policy | outside: Outside.seen(policy.outside, report, now_ms)}
-
   @doc "Sets the memory of the largest worker of the lowest rank, in bytes."
   @spec largest(t(), non_neg_integer()) :: t()
   def largest(policy, bytes), do: %{policy | largest_bytes: bytes}
@@ -224,20 +210,15 @@ defmodule OOM.Policy do
 
   # Growth that the throttle cannot slow goes on until the victim's memory is back, so a kill looks so far
   # ahead. Growth that the throttle slows does not count: a cache that loads in slices takes nothing
-  # meanwhile. Growth outside of the VM is known to be foreign. Growth inside the VM that seems foreign is a
-  # guess, so that look ahead is worth half of the floor at most: a longer look ahead killed a cache that
-  # loaded unseen.
+  # meanwhile. Foreign growth is a guess, so the look ahead is worth half of the floor at most: a longer look
+  # ahead killed a cache that loaded unseen.
   defp ahead_ms(policy, report) do
     growth = max(Need.growth(report), 1)
     standing = if policy.foreign?, do: growth, else: report.standing_bytes_per_s || 0
-    outside = min(policy.outside.bytes_per_s, growth)
-    guessed = max(min(standing, growth) - outside, 0)
-
     free_ms = div(policy.largest_bytes, Limits.free_busy_bytes_per_ms())
-    free_ms = min(free_ms, Limits.longest_free_ms())
     guess_ms = div(div(report.critical_headroom_bytes, Limits.guess_share()) * 1_000, growth)
-    longer = free_ms * outside + min(free_ms, guess_ms) * guessed
-    reaction_ms(policy) + div(longer, growth)
+    longer_ms = free_ms |> min(Limits.longest_free_ms()) |> min(guess_ms)
+    reaction_ms(policy) + div(longer_ms * min(standing, growth), growth)
   end
 
   defp reaction_ms(policy), do: policy.reaction_ms || Limits.reaction_ms()

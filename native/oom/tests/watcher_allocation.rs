@@ -83,10 +83,6 @@ impl Sink for Deaf {
         Ok(())
     }
 
-    fn moves(&mut self) -> Result<(), SinkClosed> {
-        Ok(())
-    }
-
     fn problem(&mut self, _error: &SourceError) {}
 
     fn died(&mut self) {}

@@ -16,7 +16,7 @@ use report::{LevelAtom, ReportMap};
 use resource::WatcherResource;
 
 mod atoms {
-    rustler::atoms! { ok, error, unsupported, oom_watch, level, tick, moves, problem, down }
+    rustler::atoms! { ok, error, unsupported, oom_watch, level, tick, problem, down }
 }
 
 rustler::init!("Elixir.OOM.Native");

@@ -43,10 +43,6 @@ impl Sink for Owner {
         self.send(atoms::tick(), ReportMap::new(report, Duration::ZERO))
     }
 
-    fn moves(&mut self) -> Result<(), SinkClosed> {
-        self.send(atoms::moves(), atoms::ok())
-    }
-
     fn problem(&mut self, error: &SourceError) {
         // A closed owner is noticed with the next important message, and by its monitor.
         let _ = self.send(atoms::problem(), error.to_string());

@@ -75,21 +75,6 @@ defmodule OOM.PolicyTest do
       assert_in_delta need, 14 * @mib, @mib
     end
 
-    test "looks ahead until a victim's memory is back where the growth is outside of the VM" do
-      # 100 MiB/s, for 200 ms of a victim of 100 MiB.
-      policy = Policy.largest(Policy.new(false), 100 * @mib)
-      assert {:wait, _} = decide(policy, report(45, growth_bytes_per_s: 100 * @mib), 0)
-      before = report(145, rss_bytes: 100 * @mib)
-      now = report(45, growth_bytes_per_s: 100 * @mib, rss_bytes: 100 * @mib)
-      policy = policy |> Policy.seen(before, 0) |> Policy.seen(now, 1_000)
-      assert {{:kill, _}, _} = decide(policy, now, 1_000)
-      # Growth of the VM itself counts for half of the floor at most.
-      now = %{now | rss_bytes: 200 * @mib}
-      policy = Policy.largest(Policy.new(false), 100 * @mib)
-      policy = policy |> Policy.seen(before, 0) |> Policy.seen(now, 1_000) |> Policy.foreign(true)
-      assert {:wait, _} = decide(policy, now, 1_000)
-    end
-
     test "needs the promise of a spared victim" do
       victim = victim(23)
       policy = killed(Policy.new(false), [victim], 0)
@@ -182,15 +167,6 @@ defmodule OOM.PolicyTest do
       assert limits(Policy.new(false), 0).recent_bytes == 6 * @mib
       rest = Policy.limits(Policy.new(false), 1, report(1, growth_bytes_per_s: nil), 1, 0)
       assert rest.recent_bytes == Limits.recent_bytes()
-    end
-
-    test "ask for a part of the missing memory while the throttle holds the growers" do
-      held = Policy.throttled(Policy.new(false), true)
-      recent = &Policy.limits(held, 20 * @mib, report(10, &1), 1, 0).recent_bytes
-      assert recent.(growth_bytes_per_s: nil, standing_bytes_per_s: 0) == 10 * @mib
-      # Growth of a whole turn is growth.
-      grows = [growth_bytes_per_s: nil, standing_bytes_per_s: 0, trend_bytes_per_s: 20 * @mib]
-      assert recent.(grows) == 6 * @mib
     end
 
     test "let workers below :normal pay only with less than three quarters of the floor left" do

@@ -35,10 +35,6 @@ const COUNTS_BYTES_PER_S: i64 = 2_000_000;
 /// Interval of whole looks at rest, for moved limits and changes a cheap look does not see.
 const WHOLE: Duration = Duration::from_millis(100);
 
-/// After a bell the watcher looks as often as it may for this time: long enough to tell whether
-/// growth goes on. At the next usual look two cores would have taken another tenth of the room.
-const ALERT: Duration = Duration::from_millis(20);
-
 /// Interval of ticks about memory at rest, after seconds of acting in vain.
 const TICKS_AT_REST: Duration = Duration::from_secs(1);
 
@@ -85,10 +81,6 @@ pub(super) struct Engine<S> {
     calm: bool,
     /// Somebody has asked for the sample.
     asked: bool,
-    /// The bell rang, and nobody was told yet.
-    rang: bool,
-    /// Until when to look as often as possible.
-    alert_until: Duration,
     /// When the last tick was told.
     ticked_at: Duration,
     shared: Arc<Shared>,
@@ -114,8 +106,6 @@ impl<S: Source> Engine<S> {
             workers: true,
             calm: false,
             asked: false,
-            rang: false,
-            alert_until: Duration::ZERO,
             ticked_at: Duration::ZERO,
             shared,
         }
@@ -145,14 +135,11 @@ impl<S: Source> Engine<S> {
         self.source.bell()
     }
 
-    /// The bell rang: the next look is a whole one, and others follow at once. The owner is told
-    /// before growth is shown: on busy schedulers a message takes longer than the proof.
+    /// The bell rang: the next look is a whole one.
     pub(super) fn rang(&mut self, now: Duration) {
         self.rest.rang(now);
         self.source.deafen();
         self.moves = true;
-        self.rang = self.workers;
-        self.alert_until = now + ALERT;
     }
 
     pub(super) fn reconfigure(&mut self, config: Config) {
@@ -221,7 +208,6 @@ impl<S: Source> Engine<S> {
         let interval = match level {
             // Critical by time may still be far away in bytes.
             Level::Critical if self.moves => self.config.pace.min(),
-            _ if now < self.alert_until => self.config.pace.min(),
             _ => self.config.pace.interval(distance),
         };
         self.rest
@@ -289,7 +275,7 @@ impl<S: Source> Engine<S> {
         self.source.sample()
     }
 
-    /// Announces news: a change of level, memory that begins to move, or a tick while critical.
+    /// Announces news: a change of level, or a tick while critical.
     pub(super) fn announce<K: Sink>(&mut self, sink: &mut K) -> Result<(), SinkClosed> {
         for _ in 0..PROBLEMS_AT_ONCE {
             let Some(problem) = self.source.take_problem() else {
@@ -304,9 +290,6 @@ impl<S: Source> Engine<S> {
         }
         // Critical itself is the first message to act on; ticks begin with the next sample.
         let acted_on = self.just_announced && self.report.level == Level::Critical;
-        if std::mem::take(&mut self.rang) && !acted_on {
-            sink.moves()?;
-        }
         if (self.report.level == Level::Critical || self.soon())
             && !acted_on
             && self.tick_is_due()

@@ -258,25 +258,6 @@ fn at_rest_it_sleeps_until_the_bell_rings() {
 }
 
 #[test]
-fn a_bell_is_told_before_growth_is_shown_and_looks_follow_at_once() {
-    let mut rig = rig(CALM);
-    rig.step(MS, CALM);
-    looks_until(&mut rig, SECOND * 2, CALM);
-    rig.engine.rang(rig.now);
-    assert_eq!(rig.step(MS, CALM + 5_000_000), [Told::Moves]);
-    assert_eq!(rig.engine.interval(), MS);
-    // A single step is no growth.
-    assert_eq!(rig.step(MS, CALM + 5_000_000), []);
-    rig.step(MS * 20, CALM + 5_000_000);
-    assert!(rig.engine.interval() > MS);
-    // With no worker there is nobody to slow.
-    looks_until(&mut rig, SECOND * 5, CALM + 5_000_000);
-    rig.engine.workers(false);
-    rig.engine.rang(rig.now);
-    assert_eq!(rig.step(MS, CALM + 10_000_000), []);
-}
-
-#[test]
 fn growth_that_a_whole_look_finds_takes_the_bell_down() {
     let mut rig = rig(NEAR);
     rig.step(MS, NEAR);

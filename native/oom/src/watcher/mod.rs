@@ -71,9 +71,6 @@ pub trait Sink: Send {
     /// acknowledged.
     fn tick(&mut self, report: &Report) -> Result<(), SinkClosed>;
 
-    /// Memory begins to move after a rest. Growth is not shown yet.
-    fn moves(&mut self) -> Result<(), SinkClosed>;
-
     /// A source has a problem not reported before.
     fn problem(&mut self, error: &SourceError);
 

@@ -156,7 +156,6 @@ impl Source for FakeSource {
 pub(super) enum Told {
     Level(Level),
     Tick,
-    Moves,
     Problem,
     Died,
 }
@@ -179,10 +178,6 @@ impl Sink for FakeSink {
 
     fn tick(&mut self, _report: &Report) -> Result<(), SinkClosed> {
         self.0.send(Told::Tick).map_err(|_| SinkClosed)
-    }
-
-    fn moves(&mut self) -> Result<(), SinkClosed> {
-        self.0.send(Told::Moves).map_err(|_| SinkClosed)
     }
 
     fn problem(&mut self, _error: &SourceError) {
