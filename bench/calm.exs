@@ -43,8 +43,8 @@ defmodule Calm do
       Table.head("CPU, us per s, in #{seconds} s without growth; #{repeats} turns")
       Table.row("", ["Supervisor", "OOM.Supervisor", "of the guard"])
 
-      for workers <- options |> Table.option(:workers, "1000,100000", "1000") |> numbers(),
-          held <- options |> Table.option(:held, "38,66,88", "66") |> numbers(),
+      for workers <- Table.numbers(options, :workers, "1000,100000", "1000"),
+          held <- Table.numbers(options, :held, "38,66,88", "66"),
           do: tell(workers, held, turns(nodes, workers, held, {seconds, repeats}))
     end
   end
@@ -79,8 +79,6 @@ defmodule Calm do
       "#{Table.median(guarded) - Table.median(without)}"
     ])
   end
-
-  defp numbers(text), do: text |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
 end
 
 Calm.main(System.argv(), nodes)

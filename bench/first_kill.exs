@@ -30,13 +30,13 @@ defmodule FirstKill do
     switches = [workers: :string, crossings: :integer, short: :boolean]
     {options, []} = OptionParser.parse!(arguments, strict: switches)
     crossings = Table.option(options, :crossings, 21, 3)
-    sizes = Table.option(options, :workers, "1000,100000,1000000", "1000")
+    sizes = Table.numbers(options, :workers, "1000,100000,1000000", "1000")
 
     if why = Cgroup.unavailable() do
       IO.puts("skipped: #{why}")
     else
       Table.head("us; #{crossings} crossings of a real limit")
-      for size <- String.split(sizes, ","), do: run(nodes, String.to_integer(size), crossings)
+      for size <- sizes, do: run(nodes, size, crossings)
     end
   end
 

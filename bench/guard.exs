@@ -30,7 +30,7 @@ defmodule Guard do
     ]
 
     {options, []} = OptionParser.parse!(arguments, strict: switches)
-    sizes = Table.option(options, :processes, "1000,100000,1000000", "1000")
+    sizes = Table.numbers(options, :processes, "1000,100000,1000000", "1000")
 
     load = %{
       starts: Table.option(options, :starts, 10_000, 1_000),
@@ -44,8 +44,7 @@ defmodule Guard do
       "#{load.starts} starts a second; CPU of #{load.windows} windows of #{load.seconds} s in a VM"
     )
 
-    for size <- String.split(sizes, ",") do
-      size = String.to_integer(size)
+    for size <- sizes do
       repeats = Table.option(options, :repeats, 1, 1)
 
       turns =

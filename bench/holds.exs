@@ -24,14 +24,13 @@ defmodule Holds do
     {options, []} = OptionParser.parse!(arguments, strict: switches)
     seconds = Table.option(options, :seconds, 2, 1)
     windows = Table.option(options, :windows, 5, 2)
-    sizes = Table.option(options, :held, "10,1000,100000", "10,1000")
+    sizes = Table.numbers(options, :held, "10,1000,100000", "10,1000")
 
     Logger.configure(level: :error)
     {:ok, _} = Application.ensure_all_started(:oom)
     Table.head("us of CPU a second; #{windows} windows of #{seconds} s")
 
-    for size <- String.split(sizes, ",") do
-      size = String.to_integer(size)
+    for size <- sizes do
       Table.row("#{size} held", ["with the queue", "a scan every #{@tick_ms} ms"])
 
       for {name, kind} <- [

@@ -61,7 +61,7 @@ defmodule Usable do
     {options, []} = OptionParser.parse!(arguments, strict: switches)
     if why = Cgroup.unavailable(), do: stop("usable: skipped: #{why}")
 
-    limits = options |> Table.option(:limits, "256,512,1024,4096", "256") |> numbers()
+    limits = Table.numbers(options, :limits, "256,512,1024,4096", "256")
     kinds = options |> Table.option(:kinds, Enum.join(names(), ","), "binaries") |> kinds()
 
     bench = %{
@@ -169,7 +169,6 @@ defmodule Usable do
   defp words({percent, share}), do: "#{share} % (#{percent})"
 
   defp names, do: Keyword.keys(@kinds)
-  defp numbers(text), do: text |> String.split(",", trim: true) |> Enum.map(&String.to_integer/1)
 
   defp kinds(text) do
     for word <- String.split(text, ",", trim: true) do

@@ -5,30 +5,19 @@ defmodule Calm.Node do
   alias Arena.Used
 
   @piece_bytes 1_048_576
-  @page :binary.copy(<<1>>, 4_096)
 
   @doc "Holds binaries, in a process that stays, until the working set is this large."
   def hold(bytes) do
-    parent = self()
-    cgroup = Used.cgroup()
-
-    pid =
-      spawn(fn ->
-        pieces = fill(cgroup, bytes, [])
-        send(parent, {:full, self()})
-        # The pieces stay referenced.
-        Process.sleep(:infinity)
-        length(pieces)
-      end)
-
-    receive(do: ({:full, ^pid} -> :ok))
+    missing = bytes - Used.bytes(Used.cgroup())
+    {:ok, _} = Agent.start(fn -> pieces(div(missing, @piece_bytes)) end, timeout: :infinity)
+    :ok
   end
 
   def held_percent(limit_bytes), do: div(Used.bytes(Used.cgroup()) * 100, limit_bytes)
 
-  defp fill(cgroup, bytes, pieces) do
-    if Used.bytes(cgroup) >= bytes,
-      do: pieces,
-      else: fill(cgroup, bytes, [:binary.copy(@page, div(@piece_bytes, 4_096)) | pieces])
+  # Each a copy of the first: binaries of their own, written to, or the kernel would not count them.
+  defp pieces(count) do
+    piece = :binary.copy(<<1>>, @piece_bytes)
+    for _ <- 1..count//1, do: :binary.copy(piece)
   end
 end

@@ -45,6 +45,15 @@ defmodule Bench.Table do
   def option(options, name, long, short),
     do: Keyword.get(options, name, if(options[:short], do: short, else: long))
 
+  @doc "Returns the numbers of an option such as `1000,100000`, or of the default."
+  @spec numbers(keyword(), atom(), String.t(), String.t()) :: [integer()]
+  def numbers(options, name, long, short) do
+    options
+    |> option(name, long, short)
+    |> String.split(",", trim: true)
+    |> Enum.map(&String.to_integer/1)
+  end
+
   defp cell(text), do: [" ", String.pad_leading(text, @cell_width - 1)]
 
   defp short(n) when is_integer(n), do: "#{n}"

@@ -79,8 +79,10 @@ defmodule OOM.Real.RestTest do
   defp listening(vm, before) do
     eventually(fn ->
       sampled(vm)
+      registered? = registered?(vm, before)
       # A registered threshold is heard from the next look on, unless that look registers another.
-      registered?(vm, before) and is_map(sampled(vm)) and registered?(vm, before)
+      sampled(vm)
+      registered? and registered?(vm, before)
     end)
   end
 
