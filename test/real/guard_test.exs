@@ -48,11 +48,14 @@ defmodule OOM.Real.GuardTest do
     assert {:done, _} = grow(vm, supervisor, {:ended, :low, 20})
     after_kills = MapSet.new(LimitedVM.call(vm, :code, :all_loaded, []), &elem(&1, 0))
 
-    # Modules of the log and the workload may come late; OOM.Reporter is not on the way.
+    # Modules of the log and the workload may come late; OOM.Reporter is not on the way. Macro is the one
+    # by which Inspect writes an atom.
     late =
       MapSet.difference(after_kills, before)
       |> Enum.map(&inspect/1)
-      |> Enum.reject(&(&1 =~ ~r/^(Inspect|String|Logger|Code|Enumerable\.Range|:calendar|:io)/))
+      |> Enum.reject(
+        &(&1 =~ ~r/^(Inspect|Macro|String|Logger|Code|Enumerable\.Range|:calendar|:io)/)
+      )
 
     assert late == []
   end
