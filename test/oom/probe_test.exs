@@ -141,6 +141,29 @@ defmodule OOM.ProbeTest do
     assert grown(pid) == 0
   end
 
+  test "the growth of a worker that rests fades, also where it is stopped with a message to read" do
+    pid = worker(fn -> [] end)
+    at = System.monotonic_time(:millisecond)
+    first = look(pid, at)
+    Agent.update(pid, fn _ -> :binary.copy(<<1>>, 8 * @mib) end)
+    more = look(pid, at + 10) - first
+    assert grown(pid) == more
+    # The worker does next to nothing, as each message costs.
+    for _ <- 1..3, do: Agent.get(pid, fn _ -> nil end)
+    :erlang.suspend_process(pid)
+    send(pid, :any)
+    # The throttle holds the worker between two such looks.
+    look(pid, at + 50)
+    assert grown(pid) >= more
+    :erlang.resume_process(pid)
+    for _ <- 1..3, do: Agent.get(pid, fn _ -> nil end)
+    :erlang.suspend_process(pid)
+    send(pid, :any)
+    look(pid, at + 1_500)
+    assert grown(pid) < div(more, 50)
+    :erlang.resume_process(pid)
+  end
+
   test "tells a worker that waits for a message, and of a suspended one what it did before" do
     pid = worker(fn -> nil end)
     look(pid)

@@ -95,7 +95,7 @@ defmodule OOM.Policy do
       need_bytes: need_bytes,
       steady_bytes: if(steady?(policy, grows?), do: Need.steady_bytes(report, need_bytes)),
       soon_bytes: if(soon?(policy, report), do: Need.soon_bytes(report, need_bytes)),
-      recent_bytes: Need.recent_bytes(report),
+      recent_bytes: recent_bytes(policy, report, need_bytes),
       ended: EndedGrowth.at(policy.ended, now_ms),
       count: Limits.batch(),
       min_bytes: min_bytes,
@@ -105,6 +105,14 @@ defmodule OOM.Policy do
       ceiling: Promises.ceiling(policy.promises, now_ms),
       now_ms: now_ms
     }
+  end
+
+  # While the throttle holds the growers, nothing may seem to grow. Then growers are a cause where they have
+  # grown by a part of the missing memory: the heaps of workers that just work grow, too.
+  defp recent_bytes(policy, report, need_bytes) do
+    recent = Need.recent_bytes(report)
+    held? = policy.throttled? and not Need.lasts?(report)
+    if held?, do: max(recent, div(need_bytes, Limits.held_share())), else: recent
   end
 
   # Not before the effect of the last kills is known; and for the growth of others once an episode.

@@ -119,7 +119,8 @@ defmodule OOM.VictimQueue do
       rank: rank,
       known: known,
       late?: late != [],
-      grown_bytes: Enum.sum(grown),
+      # Workers that just work do not add up to a cause, however many there are.
+      grown_bytes: grown |> Enum.filter(&(&1 >= Limits.grown_bytes())) |> Enum.sum(),
       # In every rank, a worker that grows much slower than the last victims is no cause yet.
       fastest_bytes: Enum.max([limits.ended.fastest_bytes | grown ++ late_grown]),
       steps_bytes: late |> Enum.map(&elem(&1, 1)) |> Enum.sum()

@@ -169,6 +169,15 @@ defmodule OOM.PolicyTest do
       assert rest.recent_bytes == Limits.recent_bytes()
     end
 
+    test "ask for a part of the missing memory while the throttle holds the growers" do
+      held = Policy.throttled(Policy.new(false), true)
+      recent = &Policy.limits(held, 20 * @mib, report(10, &1), 1, 0).recent_bytes
+      assert recent.(growth_bytes_per_s: nil, standing_bytes_per_s: 0) == 10 * @mib
+      # Growth of a whole turn is growth.
+      grows = [growth_bytes_per_s: nil, standing_bytes_per_s: 0, trend_bytes_per_s: 20 * @mib]
+      assert recent.(grows) == 6 * @mib
+    end
+
     test "let workers below :normal pay only with less than three quarters of the floor left" do
       soon = &Policy.limits(Policy.new(false), @mib, report(&1), 1, 0).soon_bytes
       assert soon.(21) == nil

@@ -97,6 +97,14 @@ defmodule OOM.VictimQueueTest do
     end
 
     # A program beside the VM takes 400 MB/s, and a leak of low priority takes as much as possible.
+    test "workers that just work do not add up to a cause" do
+      for _ <- 1..50, do: put(System.unique_integer(), 500, 8, grown: 0.05)
+      assert {[], :none} == choose(20)
+      # One of them counts alone.
+      worker(500, 8, grown: 0.1)
+      assert {[], :none} == choose(20)
+    end
+
     test "below :normal growth counts that is a part of what is missing, whatever else grows" do
       low = worker(250, 20, grown: 10)
       assert {[low], :growing} == pids(choose(40, recent_bytes: 400 * @mib))
