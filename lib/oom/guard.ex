@@ -186,6 +186,7 @@ defmodule OOM.Guard do
        when is_integer(headroom) do
     standing = Throttling.standing_bytes_per_s(state.throttling)
     report = Map.put(report, :standing_bytes_per_s, standing)
+    state = %{state | policy: Policy.seen(state.policy, report, now())}
 
     if level == :critical or Policy.need_bytes(state.policy, report, now()) > 0,
       do: Reaction.run(report, throttle(report, state)),

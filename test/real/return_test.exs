@@ -60,13 +60,17 @@ defmodule OOM.Real.ReturnTest do
 
   test "a leak larger than the room is back all the same, and is reported" do
     leak = {{:low, 1}, [priority: :low]}
-    {vm, supervisor} = start(@config ++ @hasty, [base(150), leak])
+    # Not back before the other worker has taken a part of the room.
+    late = [backoff: [initial_ms: 2_000, max_ms: 2_000]]
+    {vm, supervisor} = start(@config ++ late, [base(150), leak])
     {:ok, _} = LimitedVM.call(vm, :application, :ensure_all_started, [:sasl])
     [pid] = pids(vm, supervisor, :low)
     args = [supervisor, :low, :binary, 2 * @mib, 20, {:ended, :low, 1}]
     assert {:done, _} = LimitedVM.call(vm, Workload, :grow_until, args)
+    # Killed a little before the floor, the worker would fit again.
+    [base] = pids(vm, supervisor, :base)
+    LimitedVM.call(vm, GenServer, :cast, [base, {:grow, :binary, 100 * @mib}])
     eventually(fn -> match?([new] when new != pid, pids(vm, supervisor, :low)) end)
-    # Killed near the limit, the worker held the floor more than it could have back.
     alarms = LimitedVM.call(vm, :alarm_handler, :get_alarms, [])
     assert [{{:oom_no_room, {^supervisor, {:low, 1}}}, message}] = alarms
     assert message =~ "it last held"

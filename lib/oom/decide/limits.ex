@@ -42,11 +42,18 @@ defmodule OOM.Limits do
   def step_share, do: 2
 
   @doc """
-  The foreign growth until a victim's memory is back is a guess, and counts for this part of the floor at
-  most. A longer look ahead killed a cache that loaded (6 of 8 runs of 78 % of 512 MiB).
+  Growth inside the VM that seems foreign is a guess. Until a victim's memory is back it counts for this part
+  of the floor at most. A longer look ahead killed a cache that loaded (6 of 8 runs of 78 % of 512 MiB).
   """
   @spec guess_share() :: pos_integer()
   def guess_share, do: 2
+
+  @doc """
+  Growth outside of the VM is measured over this time, in ms: two turns of the throttle, so that a few pages
+  that the kernel counts late make no rate.
+  """
+  @spec outside_ms() :: pos_integer()
+  def outside_ms, do: 100
 
   @doc """
   Kills bring the headroom back to this multiple of the floor: far enough that the next sample is not at the

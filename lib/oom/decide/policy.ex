@@ -3,7 +3,7 @@ defmodule OOM.Policy do
   # The decision at a sample, as pure state: trim first, choose victims for the need, count memory on the way
   # back, and notice kills that do not help. The clock is passed in; nothing here asks or sends anything.
 
-  alias OOM.{EndedGrowth, Limits, Need, Promises, Reuse, VictimQueue}
+  alias OOM.{EndedGrowth, Limits, Need, Outside, Promises, Reuse, VictimQueue}
 
   defstruct trim?: false,
             promises: %Promises{},
@@ -18,6 +18,7 @@ defmodule OOM.Policy do
             throttled?: false,
             # nor does the throttle help: the growth is foreign
             foreign?: false,
+            outside: %Outside{},
             trimmed_ms: nil,
             # the recent time of a reaction
             reaction_ms: nil,
@@ -196,6 +197,11 @@ defmodule OOM.Policy do
   @spec foreign(t(), boolean()) :: t()
   def foreign(policy, foreign?), do: %{policy | foreign?: foreign?}
 
+  @doc "Records the growth outside of the VM."
+  @spec seen(t(), map(), integer()) :: t()
+  def seen(policy, report, now_ms),
+    do: %{policy | outside: Outside.seen(policy.outside, report, now_ms)}
+
   @doc "Sets the memory of the largest worker of the lowest rank, in bytes."
   @spec largest(t(), non_neg_integer()) :: t()
   def largest(policy, bytes), do: %{policy | largest_bytes: bytes}
@@ -218,15 +224,20 @@ defmodule OOM.Policy do
 
   # Growth that the throttle cannot slow goes on until the victim's memory is back, so a kill looks so far
   # ahead. Growth that the throttle slows does not count: a cache that loads in slices takes nothing
-  # meanwhile. Foreign growth is a guess, so the look ahead is worth half of the floor at most: a longer look
-  # ahead killed a cache that loaded unseen.
+  # meanwhile. Growth outside of the VM is known to be foreign. Growth inside the VM that seems foreign is a
+  # guess, so that look ahead is worth half of the floor at most: a longer look ahead killed a cache that
+  # loaded unseen.
   defp ahead_ms(policy, report) do
     growth = max(Need.growth(report), 1)
     standing = if policy.foreign?, do: growth, else: report.standing_bytes_per_s || 0
+    outside = min(policy.outside.bytes_per_s, growth)
+    guessed = max(min(standing, growth) - outside, 0)
+
     free_ms = div(policy.largest_bytes, Limits.free_busy_bytes_per_ms())
+    free_ms = min(free_ms, Limits.longest_free_ms())
     guess_ms = div(div(report.critical_headroom_bytes, Limits.guess_share()) * 1_000, growth)
-    longer_ms = free_ms |> min(Limits.longest_free_ms()) |> min(guess_ms)
-    reaction_ms(policy) + div(longer_ms * min(standing, growth), growth)
+    longer = free_ms * outside + min(free_ms, guess_ms) * guessed
+    reaction_ms(policy) + div(longer, growth)
   end
 
   defp reaction_ms(policy), do: policy.reaction_ms || Limits.reaction_ms()

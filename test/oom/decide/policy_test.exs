@@ -75,6 +75,21 @@ defmodule OOM.PolicyTest do
       assert_in_delta need, 14 * @mib, @mib
     end
 
+    test "looks ahead until a victim's memory is back where the growth is outside of the VM" do
+      # 100 MiB/s, for 200 ms of a victim of 100 MiB.
+      policy = Policy.largest(Policy.new(false), 100 * @mib)
+      assert {:wait, _} = decide(policy, report(45, growth_bytes_per_s: 100 * @mib), 0)
+      before = report(145, rss_bytes: 100 * @mib)
+      now = report(45, growth_bytes_per_s: 100 * @mib, rss_bytes: 100 * @mib)
+      policy = policy |> Policy.seen(before, 0) |> Policy.seen(now, 1_000)
+      assert {{:kill, _}, _} = decide(policy, now, 1_000)
+      # Growth of the VM itself counts for half of the floor at most.
+      now = %{now | rss_bytes: 200 * @mib}
+      policy = Policy.largest(Policy.new(false), 100 * @mib)
+      policy = policy |> Policy.seen(before, 0) |> Policy.seen(now, 1_000) |> Policy.foreign(true)
+      assert {:wait, _} = decide(policy, now, 1_000)
+    end
+
     test "needs the promise of a spared victim" do
       victim = victim(23)
       policy = killed(Policy.new(false), [victim], 0)
