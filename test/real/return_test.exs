@@ -36,7 +36,8 @@ defmodule OOM.Real.ReturnTest do
     for pid <- killed, do: kill(vm, supervisor, pid, 30 * @mib)
     eventually(fn -> length(pids(vm, supervisor, :low) -- killed) == 5 end)
     eventually(fn -> held(vm) == [] end)
-    assert LimitedVM.call(vm, OOM, :level, []) == :high
+    # A start or a collection may look critical for a moment.
+    eventually(fn -> LimitedVM.call(vm, OOM, :level, []) == :high end)
     assert ended(vm) == [:low, :low, :low, :low, :low]
     refute Enum.any?(events(vm), &match?({:level, :normal, _, _}, &1))
     assert Cgroup.oom_kills(vm.cgroup) == 0
@@ -55,7 +56,8 @@ defmodule OOM.Real.ReturnTest do
     LimitedVM.call(vm, GenServer, :cast, [base, :drop])
     eventually(fn -> match?([_], pids(vm, supervisor, :low)) end)
     assert held(vm) == []
-    assert LimitedVM.call(vm, OOM, :level, []) == :high
+    # A start or a collection may look critical for a moment.
+    eventually(fn -> LimitedVM.call(vm, OOM, :level, []) == :high end)
   end
 
   test "a leak larger than the room is back all the same, and is reported" do
