@@ -21,11 +21,24 @@ defmodule OOM.Test.Parity do
     task =
       Task.async(fn ->
         Process.flag(:trap_exit, true)
-        scenario.(facade)
+        result = scenario.(facade)
+        end_linked(hd(Process.get(:"$callers")))
+        result
       end)
 
     {plain, _pids} = task |> Task.await(30_000) |> plain(%{})
     plain
+  end
+
+  # The next scenario may take the same name.
+  defp end_linked(caller) do
+    {:links, links} = Process.info(self(), :links)
+
+    for pid when is_pid(pid) and pid != caller <- links do
+      ref = Process.monitor(pid)
+      Process.exit(pid, :shutdown)
+      receive(do: ({:DOWN, ^ref, :process, _, _} -> :ok))
+    end
   end
 
   defp plain(pid, pids) when is_pid(pid) do

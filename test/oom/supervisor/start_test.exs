@@ -133,10 +133,9 @@ defmodule OOM.Supervisor.StartTest do
     test "local" do
       assert {true, {:error, {:already_started, {:pid, 1}}}} =
                same(fn sup ->
-                 # A name of its own: the other supervisor may still be ending.
-                 options = [strategy: :one_for_one, name: Module.concat(__MODULE__, sup)]
+                 options = [strategy: :one_for_one, name: :named_supervisor]
                  {:ok, pid} = sup.start_link([], options)
-                 {Process.whereis(options[:name]) == pid, sup.start_link([], options)}
+                 {Process.whereis(:named_supervisor) == pid, sup.start_link([], options)}
                end)
     end
 
