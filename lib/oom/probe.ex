@@ -56,7 +56,7 @@ defmodule OOM.Probe do
         bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
         waits? = waits?(pid, status, queue)
-        free? = waits? or ran?(reductions, last) or had_turn?(reductions, now_ms, last)
+        free? = waits? or had_turn?(reductions, now_ms, last)
 
         live = live(gc)
         touched = touched(gc, live, last)
@@ -128,15 +128,15 @@ defmodule OOM.Probe do
   defp ran?(_reductions, nil), do: true
   defp ran?(reductions, {before, _, _}), do: reductions - before > @worked
 
-  # The throttle looks at each worker that it holds in each turn. So a worker without a look for many turns was
-  # not held meanwhile: had the worker no turn, it was at the end of a long run queue. A worker that rests does
-  # little, and would keep the growth of its last load for ever.
-  defp had_turn?(reductions, now_ms, {before, then, _}),
-    do:
-      now_ms - then > Limits.shown_ms() and
-        reductions - before > Limits.rested_reductions()
-
+  # The throttle looks in each turn at each worker that it holds. So a worker without a look for many turns was
+  # not held, and a few reductions show that it ran. Without this, a worker that rests would keep the growth of
+  # its last load.
   defp had_turn?(_reductions, _now_ms, nil), do: true
+
+  defp had_turn?(reductions, now_ms, {before, then, _} = last) do
+    long? = now_ms - then > Limits.shown_ms()
+    ran?(reductions, last) or (long? and reductions - before > Limits.rested_reductions())
+  end
 
   # What the next collection of a growing heap copies (OOM.HeapStep). A worker that the throttle has
   # suspended, or that has not run since, still has the step of the last look.
