@@ -65,6 +65,7 @@ defmodule Arena.Shapes.Protected do
   def new(_id, job), do: {now(), 0, Arena.Job.of_the_rest(job, div(job.limit_bytes * 7, 10)), []}
 
   @impl true
+  # The state is named after the sleep, so that a collection keeps the memory.
   def step({begun, size, most, held}) when size >= most,
     do: Process.sleep(:infinity) && {1, {begun, size, most, held}}
 

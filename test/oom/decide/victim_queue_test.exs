@@ -96,15 +96,15 @@ defmodule OOM.VictimQueueTest do
       assert {[], :none} == choose(10, recent_bytes: 40 * @mib + 1)
     end
 
-    # A program beside the VM takes 400 MB/s, and a leak of low priority takes as much as possible.
     test "workers that just work do not add up to a cause" do
-      for _ <- 1..50, do: put(System.unique_integer(), 500, 8, grown: 0.05)
+      for _ <- 1..50, do: row(500, 8, grown: 0.05)
       assert {[], :none} == choose(20)
-      # One of them counts alone.
+      # A worker that has grown by more counts, and by as little is no cause.
       worker(500, 8, grown: 0.1)
       assert {[], :none} == choose(20)
     end
 
+    # A program beside the VM takes 400 MB/s, and a leak of low priority takes as much as possible.
     test "below :normal growth counts that is a part of what is missing, whatever else grows" do
       low = worker(250, 20, grown: 10)
       assert {[low], :growing} == pids(choose(40, recent_bytes: 400 * @mib))
@@ -496,7 +496,8 @@ defmodule OOM.VictimQueueTest do
   defp worker(rank, mib, options \\ []), do: put(idle(), rank, mib, options)
 
   # The queue does not ask whether a process lives; a number stands for a process where many are needed.
-  defp row(rank, mib), do: put(System.unique_integer(), rank, mib, [])
+  defp row(rank, mib, options \\ []),
+    do: put(System.unique_integer(), rank, mib, options)
 
   defp put(pid, rank, mib, options) do
     :ok = Workers.attach(pid, rank, options[:supervisor], nil, [])
