@@ -10,7 +10,7 @@ defmodule OOM.Limits do
 
   @doc """
   The throttle begins where growth would reach the floor within this time, in ms: six stretches of the
-  throttle. Figures, a trim and a decision fit in before, and one more of each.
+  throttle. That is time enough for two rounds of figures, a trim and a decision.
   """
   @spec throttle_ms() :: pos_integer()
   def throttle_ms, do: 300
@@ -35,29 +35,30 @@ defmodule OOM.Limits do
   def at_rest_share, do: 2
 
   @doc """
-  A step, which nothing interrupts, may take this part of the floor for a moment, as a healthy collection
-  does.
+  The part of the floor that a single step may use for a moment. Nothing interrupts a step, and a healthy
+  collection is one.
   """
   @spec step_share() :: pos_integer()
   def step_share, do: 2
 
   @doc """
-  Growth inside the VM that seems foreign is a guess. Until a victim's memory is back it counts for this part
-  of the floor at most. A longer look ahead killed a cache that loaded (6 of 8 runs of 78 % of 512 MiB).
+  Growth inside the VM that seems foreign is a guess. Where a kill looks ahead until the victim's memory is
+  back, such growth counts for this part of the floor at most. A longer look ahead killed a cache that loaded
+  (6 of 8 runs of 78 % of 512 MiB).
   """
   @spec guess_share() :: pos_integer()
   def guess_share, do: 2
 
   @doc """
-  Growth outside of the VM is measured over this time, in ms: two turns of the throttle, so that a few pages
-  that the kernel counts late make no rate.
+  The guard measures growth outside of the VM over this time, in ms: two turns of the throttle. In less time, a
+  few pages that the kernel counts late would look like fast growth.
   """
   @spec outside_ms() :: pos_integer()
   def outside_ms, do: 100
 
   @doc """
-  Kills bring the headroom back to this multiple of the floor: far enough that the next sample is not at the
-  floor again, and no further.
+  Kills bring the headroom back to this multiple of the floor. With less, the next sample would find the floor
+  passed again; with more, more workers would die.
   """
   @spec target_floors() :: float()
   def target_floors, do: 1.5
@@ -108,8 +109,8 @@ defmodule OOM.Limits do
   def grown_ms, do: 300
 
   @doc """
-  A new worker that waits took its memory at the start. Such growth fades with this time constant, in ms:
-  where new workers are the leak, others follow within it.
+  A new worker that waits took its memory at the start. Such growth fades with this time constant, in ms. Where
+  new workers are the leak, others start before it has faded.
   """
   @spec started_ms() :: pos_integer()
   def started_ms, do: suspect_ms()
@@ -119,41 +120,41 @@ defmodule OOM.Limits do
   def grown_bytes, do: 65_536
 
   @doc """
-  A grower has grown by at least this part of the growth of the fastest worker of its rank, and a rank that is
-  a cause by at least this part of the growth of all ranks. In any other rank, workers count as growers with
-  this part of the growth of the fastest worker of all.
+  The least share that makes a grower or a cause, as one part in so many. A worker is a grower with this share
+  of the growth of the fastest worker of its rank. A rank is a cause with this share of the growth of all ranks.
+  In a rank that is no cause, a worker is a grower with this share of the growth of the fastest worker of all.
   """
   @spec grown_share() :: pos_integer()
   def grown_share, do: 8
 
   @doc """
-  A waiting worker with no more reductions than this between two looks has not run: a look and a suspension
-  cost a few.
+  A waiting worker that spent no more reductions than this between two looks has not run. A look and a
+  suspension cost a few reductions.
   """
   @spec rested_reductions() :: pos_integer()
   def rested_reductions, do: 20
 
   # -- Whom
 
-  @doc "Victims at once. The figures after the first kills make a larger choice obsolete."
+  @doc "The most victims of one choice. After so many kills new figures are needed anyway."
   @spec batch() :: pos_integer()
   def batch, do: 64
 
-  @doc "Workers of each rank that a choice looks at, the largest first; the rest hold less."
+  @doc "A choice looks at so many workers of each rank, the largest first. The others hold less."
   @spec looks() :: pos_integer()
   def looks, do: 256
 
   @doc """
-  The growers together must have grown by this part of the recent growth of memory; otherwise the cause is
-  elsewhere.
+  Growers are the cause where together they have grown by at least this part of memory's recent growth.
+  Otherwise the cause is elsewhere.
   """
   @spec cause_share() :: pos_integer()
   def cause_share, do: 4
 
   @doc """
-  While the throttle holds the growers, this part of the missing memory stands for the recent growth. With
-  `cause_share/0` that is an eighth: less than the run for which the throttle refuses a worker
-  (`OOM.Limits.Turn.floor_share/0`), and more than 13 workers that just worked had grown by (1.3 of 23 MB).
+  While the throttle holds the growers, memory may not grow. Then this part of the missing memory counts as
+  the recent growth. With `cause_share/0`, growers are a cause from an eighth of the missing memory on. Thirteen
+  workers that just worked had grown by less: by 1.3 of 23 MB.
   """
   @spec held_share() :: pos_integer()
   def held_share, do: 2
@@ -163,29 +164,29 @@ defmodule OOM.Limits do
   def recent_bytes, do: @mib
 
   @doc """
-  Workers below `:normal` die for growth of no known worker only once the headroom is below this many quarters
+  Where no known worker grows, workers below `:normal` die only once the headroom is below this many quarters
   of the floor.
   """
   @spec soon_floor_quarters() :: pos_integer()
   def soon_floor_quarters, do: 3
 
   @doc """
-  Workers below `:normal` die for growth of no known worker where their memory covers the need and this time
-  of growth, in ms: until the next round has taken effect.
+  Where no known worker grows, workers below `:normal` die only if their memory covers the need and this time of
+  growth, in ms. The next round has taken effect by then.
   """
   @spec soon_ms() :: pos_integer()
   def soon_ms, do: 100
 
   @doc """
   Steady workers die for the growth of a higher rank only where their memory covers the need and this time of
-  growth, in ms. Otherwise their deaths would buy moments.
+  growth, in ms. Otherwise growth would take their memory again at once.
   """
   @spec steady_ms() :: pos_integer()
   def steady_ms, do: 1_000
 
   # -- What is on its way back
 
-  @doc "The time before a dead victim's heap is freed, on its own scheduler, in ms."
+  @doc "A scheduler begins to free a dead victim's heap after this time, in ms."
   @spec free_ms() :: pos_integer()
   def free_ms, do: 5
 
@@ -196,15 +197,15 @@ defmodule OOM.Limits do
   def free_bytes_per_ms, do: @mib
 
   @doc """
-  The same while both schedulers are busy with the growth, in bytes/ms: 104 MB of messages were back after 170
-  ms.
+  The same speed while both schedulers are busy with the growth, in bytes/ms. The system had 104 MB of messages
+  back after 170 ms.
   """
   @spec free_busy_bytes_per_ms() :: pos_integer()
   def free_busy_bytes_per_ms, do: div(@mib, 2)
 
   @doc """
-  The longest stretch that a worker not shown to grow stands, in ms: below 50, a common timeout, together with
-  the delay that the schedulers add.
+  The throttle suspends a worker that is not shown to grow for at most this time at a stretch, in ms. With the
+  delay of the schedulers that is less than 50, a common timeout.
   """
   @spec longest_stand_ms() :: pos_integer()
   def longest_stand_ms, do: 40
@@ -220,7 +221,7 @@ defmodule OOM.Limits do
   @spec sweep_every_ms() :: pos_integer()
   def sweep_every_ms, do: longest_sweep_ms() + between_sweeps_ms()
 
-  @doc "A kill looks ahead for freed memory at most this far, in ms: a wrong guess must not cost more."
+  @doc "A kill looks ahead until its memory is back, but at most this far, in ms. A wrong guess costs no more."
   @spec longest_free_ms() :: pos_integer()
   def longest_free_ms, do: 250
 
@@ -240,15 +241,15 @@ defmodule OOM.Limits do
   def waiting_ms, do: 1_500
 
   @doc """
-  While time is short, only memory that cannot have come back yet counts: of victims told to leave within this
-  time, in ms, and of dead victims as `return_bytes_per_ms/0` says.
+  While time is short, the guard counts on the memory of victims that it told to leave within this time, in ms.
+  The memory of earlier victims must be back by then. For dead victims see `return_bytes_per_ms/0`.
   """
   @spec leave_ms() :: pos_integer()
   def leave_ms, do: 50
 
   @doc """
-  While time is short, a dead victim's memory is taken to come back at this speed, in bytes/ms (a heap, or an
-  array).
+  While time is short, the guard assumes that a dead victim's heap or array comes back at this speed, in
+  bytes/ms.
   """
   @spec return_bytes_per_ms() :: pos_integer()
   def return_bytes_per_ms, do: 4 * @mib
@@ -257,11 +258,11 @@ defmodule OOM.Limits do
   @spec urgent_ms() :: pos_integer()
   def urgent_ms, do: 150
 
-  @doc "A measure older than this, in ms, counts no more."
+  @doc "The guard does not use a measure older than this, in ms."
   @spec measured_ms() :: pos_integer()
   def measured_ms, do: 2 * measure_at_rest_ms()
 
-  @doc "The VM is measured so long after a kill, in ms: most victims are gone by then."
+  @doc "The guard measures the VM this time after a kill, in ms. Most victims are gone by then."
   @spec measure_after_ms() :: pos_integer()
   def measure_after_ms, do: 30
 
@@ -274,25 +275,26 @@ defmodule OOM.Limits do
   def moved_bytes, do: 4 * @mib
 
   @doc """
-  The largest part of the memory free inside the VM that counts for growth: of slack after 9 of 10 processes
-  were killed, new processes of the same size reused 87 to 98 %.
+  At most this part of the memory free inside the VM counts as room for growth. After 9 of 10 processes were
+  killed, new processes of the same size reused 87 to 98 % of the memory that the VM kept.
   """
   @spec reuse_most() :: float()
   def reuse_most, do: 0.9
 
-  @doc "The same part while reuse is not yet measured: processes of other sizes reuse less."
+  @doc "The same part before reuse is measured. It is smaller, because processes of other sizes reuse less."
   @spec reuse_unknown() :: float()
   def reuse_unknown, do: 0.75
 
   @doc """
-  A part that was found small grows by this at each measure in which nothing moves. Chosen, not measured.
+  A part that a measure found to be smaller grows by this at each measure in which memory stands still. Chosen,
+  not measured.
   """
   @spec reuse_recovers() :: float()
   def reuse_recovers, do: 0.125
 
   @doc """
-  The same as `measure_at_rest_ms/0` where nothing is free inside the VM, in ms: a measure asks all
-  schedulers, and could find nothing that helps growth.
+  The same as `measure_at_rest_ms/0` where no memory is free inside the VM, in ms. A measure asks all schedulers,
+  and there is no memory to be found.
   """
   @spec measure_idle_ms() :: pos_integer()
   def measure_idle_ms, do: 10_000
@@ -300,8 +302,8 @@ defmodule OOM.Limits do
   # -- When it does not help
 
   @doc """
-  The guard judges whether kills help over windows of this length, in ms: a victim's memory is freed only when
-  the victim gets a turn.
+  The guard judges over windows of this length, in ms, whether kills help. In a shorter window a victim may not
+  have had a turn yet, and its memory is not free before.
   """
   @spec judge_ms() :: pos_integer()
   def judge_ms, do: 250
