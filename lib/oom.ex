@@ -87,6 +87,7 @@ defmodule OOM do
 
   alias OOM.{
     Asker,
+    Bookkeeper,
     Branch,
     Child,
     Config,
@@ -94,7 +95,6 @@ defmodule OOM do
     HeapCaps,
     InitialCall,
     Level,
-    Native,
     Notifier,
     Priority,
     Snapshot,
@@ -146,7 +146,7 @@ defmodule OOM do
   @type heap_size :: pos_integer() | {:percent_of_limit, number()} | :infinity
 
   @typedoc "A callback, called each time no victim is left that would help."
-  @type on_exhausted :: (Snapshot.t() -> term()) | {module(), atom(), [term()]} | nil
+  @type on_exhausted :: (Snapshot.t() -> term()) | {module(), atom(), [term()]} | :stop | nil
 
   @doc """
   Declares the priority of the calling worker.
@@ -306,18 +306,16 @@ defmodule OOM do
   end
 
   @doc """
-  Returns the state of memory: the limit that binds, usage, headroom, growth. See `OOM.Snapshot`.
+  Returns the state of memory: the limit that binds, usage, headroom, growth, and whose the memory is. See
+  `OOM.Snapshot`.
 
-  The figures are the watcher's last sample, at most `sample_interval_ms[:max]` old; see `age_us`.
+  The figures are the watcher's last sample, at most `sample_interval_ms[:max]` old; see `age_us`. The ledger
+  is at most a second older, or, with very many workers, fifty times as old as it takes to make.
   """
   @spec snapshot() :: Snapshot.t()
   def snapshot do
-    with watcher when watcher != nil <- Tables.watcher(),
-         report when is_map(report) <- Native.watcher_report(watcher) do
-      Snapshot.from_report(report)
-    else
-      _ -> %Snapshot{}
-    end
+    snapshot = Snapshot.now()
+    %{snapshot | ledger: Bookkeeper.ledger(snapshot)}
   end
 
   @doc """

@@ -10,7 +10,8 @@ defmodule OOM.Accountant do
   use GenServer
 
   alias OOM.Accountant.{Pace, Readings}
-  alias OOM.{Beginners, Guard, Native, Plan, Probe, Stillness, Tables, Victims, Workers}
+  alias OOM.{Beginners, Guard, Native, Plan, Probe, Snapshot, Stillness, Tables}
+  alias OOM.{Victims, Workers}
   alias OOM.Bonds.Rounds
   alias OOM.Tree.Census
 
@@ -21,6 +22,8 @@ defmodule OOM.Accountant do
   @stall_ms 20
   # How long a pass waits for what workers own to be read; in vain where it takes longer.
   @owned_ms 5
+  # The same where somebody waits for the pass.
+  @owned_called_ms 250
   # More waiting probes would cost more than their answers are worth.
   @max_waiting 64
 
@@ -56,7 +59,7 @@ defmodule OOM.Accountant do
     state = %{
       # The guard tells only of changes.
       level: OOM.level(),
-      growth: max(OOM.snapshot().growth_bytes_per_s || 0, 0),
+      growth: max(Snapshot.now().growth_bytes_per_s || 0, 0),
       # the continuation of the pass under way, or nil
       rest: nil,
       chunk: nil,
@@ -103,7 +106,7 @@ defmodule OOM.Accountant do
 
   def handle_info(:pass, state) do
     state = %{state | timer: nil}
-    snapshot = OOM.snapshot()
+    snapshot = Snapshot.now()
     state = tell_of_workers(state)
 
     cond do
@@ -183,18 +186,19 @@ defmodule OOM.Accountant do
   defp begin_pass(%{rest: nil} = state) do
     now = now()
     Victims.sweep(now)
-    still = %{Stillness.new(1) | at_bytes: OOM.snapshot().working_set_bytes}
+    still = %{Stillness.new(1) | at_bytes: Snapshot.now().working_set_bytes}
     state = %{cancel(state) | rest: @chunk, started_ms: now, still: still}
     _ = if state.level != :normal, do: :erlang.spawn_opt(Beginners, :read, [], priority: :high)
 
-    # The readings count as the first chunk. The probes follow at the end, or after @owned_ms: a process
+    # The readings count as the first chunk. The probes follow at the end, or after a while: a process
     # filling a table may hold the table's lock.
     state = %{state | readings: Readings.start(state.readings, now, state.level)}
 
     if Readings.over?(state.readings) do
       next_chunk(state)
     else
-      Process.send_after(self(), {:look, :owned}, @owned_ms)
+      wait_ms = if state.callers == [], do: @owned_ms, else: @owned_called_ms
+      Process.send_after(self(), {:look, :owned}, wait_ms)
       %{state | chunk: :owned}
     end
   end

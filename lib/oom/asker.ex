@@ -75,7 +75,7 @@ defmodule OOM.Asker do
           _ -> lately
         end
 
-      still = Stillness.rest(still, OOM.snapshot(), @look_ms, @rest_ms)
+      still = Stillness.rest(still, Snapshot.now(), @look_ms, @rest_ms)
       {Process.send_after(self(), :look, still.pause_ms), lately, still}
     else
       {nil, lately, still}

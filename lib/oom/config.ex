@@ -86,7 +86,9 @@ defmodule OOM.Config do
       :callback,
       "called with an `OOM.Snapshot` each time nothing is left that would help, and again when the " <>
         "headroom has halved since: a function of one argument or `{module, function, args}` (the " <>
-        "snapshot is put first)"
+        "snapshot is put first). `:stop` ends the VM in order, with exit status 1, so that whatever " <>
+        "runs the container starts it anew: `System.stop/1`, and `System.halt/1` where that takes " <>
+        "longer than 10 s"
     }
   ]
 
@@ -269,7 +271,7 @@ defmodule OOM.Config do
     end
   end
 
-  defp check!(:callback, _name, nil), do: nil
+  defp check!(:callback, _name, what) when what in [nil, :stop], do: what
   defp check!(:callback, _name, fun) when is_function(fun, 1), do: fun
 
   # `length/1` rules out an improper list.
@@ -278,7 +280,7 @@ defmodule OOM.Config do
        do: mfa
 
   defp check!(:callback, name, other) do
-    wrong!(name, "a function of one argument or {module, function, args}", other)
+    wrong!(name, "a function of one argument, {module, function, args} or :stop", other)
   end
 
   # Exactly these keys, no others: a misspelt key must not pass silently.

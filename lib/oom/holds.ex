@@ -7,7 +7,7 @@ defmodule OOM.Holds do
 
   use GenServer
 
-  alias OOM.{Hold, RecentKills, Stillness, Tables}
+  alias OOM.{Hold, RecentKills, Snapshot, Stillness, Tables}
   alias OOM.Holds.{Alarm, Queue, Release, Reservations, Store}
 
   # The least time between two returns, for the watcher to see the effect of the first.
@@ -153,7 +153,7 @@ defmodule OOM.Holds do
 
   # The reserved room is free again. A child too large for any room is known at once.
   defp down_again(hold, state) do
-    snapshot = OOM.snapshot()
+    snapshot = Snapshot.now()
     if Reservations.never?(hold.bytes, snapshot), do: no_room(hold, snapshot)
     %{state | reserved: Reservations.drop(state.reserved, Hold.key(hold))}
   end
@@ -200,7 +200,7 @@ defmodule OOM.Holds do
 
   defp release_next(state) do
     now = now()
-    snapshot = OOM.snapshot()
+    snapshot = Snapshot.now()
     state = %{state | reserved: Reservations.current(state.reserved, snapshot, now)}
 
     with false <- busy?(state.releases, now),
@@ -246,7 +246,7 @@ defmodule OOM.Holds do
       state
       | releases: Map.put(state.releases, ref, {Hold.key(hold), now, callers}),
         reserved:
-          Reservations.add(state.reserved, Hold.key(hold), hold.bytes, OOM.snapshot(), now)
+          Reservations.add(state.reserved, Hold.key(hold), hold.bytes, Snapshot.now(), now)
     }
   end
 

@@ -26,7 +26,7 @@ defmodule OOM.Notifier do
   def init(nil) do
     subscribers = for [pid] <- :ets.match(__MODULE__, {:"$1"}), into: %{}, do: monitored(pid)
     # The level may have changed before this start.
-    tell(told(), %{OOM.snapshot() | level: OOM.level()}, subscribers)
+    tell(told(), %{Snapshot.now() | level: OOM.level()}, subscribers)
     {:ok, subscribers}
   end
 

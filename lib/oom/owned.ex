@@ -81,4 +81,12 @@ defmodule OOM.Owned do
       [] -> 0
     end
   end
+
+  @doc "Returns the bytes that all workers hold of one kind, as of the last reading."
+  @spec sum(kind()) :: non_neg_integer()
+  def sum(kind) do
+    OOM.Owned
+    |> :ets.select([{{{kind, :_}, :"$1", :_, :_}, [], [:"$1"]}])
+    |> Enum.sum()
+  end
 end

@@ -7,27 +7,21 @@ defmodule OOM.Probe do
   # The probes on a chunk share the chunk: each takes the next pid by one atomic add, and notes the index of
   # the current worker in a word of its own.
 
-  alias OOM.{Evidence, HeapStep, Level, Limits, Mailboxes, Owned, Steps, Tables, Workers}
+  alias OOM.{Evidence, HeapStep, HeldBinaries, Level, Limits, OffHeap, Owned}
+  alias OOM.{Steps, Tables, WorkerName, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
 
   # Read without a signal to the worker, unless the worker runs at that moment (1 us here, among 1,000
-  # runnable processes); `memory` always takes a signal, and walks the mailbox.
+  # runnable processes). What needs a signal is in OOM.OffHeap and OOM.HeldBinaries.
   @cheap [:garbage_collection_info, :message_queue_len, :reductions, :status]
-  # Fewer messages weigh too little for the dearer question.
-  @long_queue 32
-  # A worker that has done no more reductions than this since the last look holds the same memory as before.
+  # A worker that has done no more reductions than this since the last look has not run.
   @worked 500
-  @appended 20
-  # A worker is asked for its binaries only where there can be few: at most 20,000 in a heap of this size.
-  @small_heap_words 131_072
   # Reductions per ms; a worker that does more works hard.
   @hard 20
   @busy_ms 500
   @word 8
-  @few 8
-  @nothing %{hidden: 0, all: 0, step: 0}
   # A smaller heap is copied in no time; see OOM.Steps.
   @large_heap 1_048_576
 
@@ -37,23 +31,21 @@ defmodule OOM.Probe do
   """
   @spec bytes(pid()) :: non_neg_integer() | nil
   def bytes(pid) do
-    with {bytes, _state, _step, _work} <- look(pid, nil, 0, 0, 0), do: bytes
+    with {bytes, _state, _step, _work} <- look(pid, {nil, 0, nil}, 0, 0), do: bytes
   end
 
   # The figure, whether the figure is fresh, the worker's next step, and the state to keep until the next
   # look.
-  defp look(pid, work, last_bytes, now_ms, min_bytes) do
+  defp look(pid, {work, last_bytes, rank}, now_ms, min_bytes) do
     last = if match?({:born, _, _}, work), do: nil, else: work
 
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
-        {own, flood, mail} = own(pid, gc, queue, mail(last))
-        hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: hard_ms(last)
-
-        found =
-          pid |> held(gc, worked(reductions, last, status), last) |> Map.put(:hard_ms, hard_ms)
-
-        bytes = own + binaries(gc) + found.hidden + Owned.bytes(pid)
+        seen = %{heap_bytes: heap(gc), queue: queue, reductions: reductions, at_ms: now_ms}
+        beside = OffHeap.read(pid, seen, found(last, :beside), rank != :protected)
+        held = HeldBinaries.read(pid, gc, reductions, status, found(last, :held))
+        hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: found(last, :hard_ms)
+        bytes = heap(gc) + beside.bytes + binaries(gc, held, beside) + Owned.bytes(pid)
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
         waits? = waits?(pid, status, queue)
         free? = waits? or had_turn?(reductions, now_ms, last)
@@ -65,9 +57,22 @@ defmodule OOM.Probe do
 
         evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
         copied = copied(status, ran?(reductions, last), gc, live, last)
-        found = Map.merge(found, %{evidence: evidence, live: live, copied: copied})
-        found = Map.merge(found, %{touched: touched, taken: taken, waits?: waits?, mail: mail})
-        {bytes, state, Enum.max([found.step, flood, copied]), {reductions, now_ms, found}}
+
+        found = %{
+          hard_ms: hard_ms,
+          held: held,
+          beside: beside,
+          evidence: evidence,
+          live: live,
+          copied: copied,
+          touched: touched,
+          taken: taken,
+          waits?: waits?,
+          name: WorkerName.read(pid, bytes, heap(gc), found(last, :name))
+        }
+
+        {bytes, state, Enum.max([held.step, flood(beside, gc), copied]),
+         {reductions, now_ms, found}}
 
       :undefined ->
         nil
@@ -151,74 +156,28 @@ defmodule OOM.Probe do
   defp copied(:suspended, _ran?, _gc, _live, {_, _, %{copied: copied}}), do: copied
   defp copied(_status, _ran?, _gc, _live, _last), do: 0
 
-  # The worker's own memory, and the memory that the next collection takes again for the mailbox. A mailbox on
-  # the heap is copied with the heap; where the worker was flooded before the mailbox could be moved off, no
-  # max_heap_size stops the copy either. The copy takes about as long as the clients took to send the messages
-  # (1 GB/s both), so as much has come again by the end of the copy.
-  defp own(_pid, gc, queue, _mail) when queue < @long_queue, do: {heap(gc), 0, nil}
-
-  defp own(pid, gc, queue, mail) do
-    case Mailboxes.bytes(mail, queue) do
-      nil -> read(pid, gc, queue)
-      bytes -> {heap(gc) + bytes, 0, mail}
-    end
-  end
-
-  # A mailbox on the heap may just be moving off the heap, so it is read each time.
-  defp read(pid, gc, queue) do
-    case :erlang.process_info(pid, [:memory, :message_queue_data]) do
-      [{_, bytes}, {_, :on_heap}] -> {max(bytes, heap(gc)), 2 * bytes, nil}
-      [{_, bytes}, _] -> {max(bytes, heap(gc)), 0, {queue, max(bytes - heap(gc), 0)}}
-      :undefined -> {heap(gc), 0, nil}
-    end
-  end
-
-  # The last reading of the mailbox.
-  defp mail({_, _, found}), do: Map.get(found, :mail)
-  defp mail(nil), do: nil
+  defp found({_, _, found}, key), do: Map.get(found, key)
+  defp found(nil, _key), do: nil
 
   defp heap(gc),
     do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
 
-  # The virtual binary heap counts words of off-heap binaries, and shared binaries in each holder.
-  defp binaries(gc), do: @word * (gc[:bin_vheap_size] + gc[:bin_old_vheap_size])
+  defp binaries(gc, held, beside),
+    do: OffHeap.binaries(HeldBinaries.virtual_bytes(gc) + held.hidden, beside)
 
-  # The virtual heap shows a binary that grows by appending in its first size until the next collection. A
-  # worker that appends makes next to no garbage, so the collection does not come: 60 MB read as 1,864 bytes.
-  # So a worker that has run is asked for its binaries, and each binary is divided among its holders. Not at
-  # the first look: the question is a signal, and a worker at the end of a long run queue would get its turn
-  # at once, with all the memory of that turn.
-  #
-  # `step`: few binaries that hold much, and more than at the last look, are being appended to; see OOM.Steps.
-  defp held(_pid, _gc, nil, _last), do: @nothing
-  defp held(_pid, _gc, false, {_, _, found}), do: found
+  # The memory that the next collection takes again for a mailbox on the heap. The mailbox is copied with the
+  # heap; where the worker was flooded before the mailbox could be moved off, no max_heap_size stops the copy
+  # either. The copy takes about as long as the clients took to send the messages (1 GB/s both), so as much has
+  # come again by the end of the copy.
+  defp flood(%{on_heap?: true, queue: queue, bytes: bytes}, gc) when queue > 0,
+    do: 2 * (bytes + heap(gc))
 
-  defp held(pid, gc, true, {_, _, last}) do
-    with true <- gc[:heap_block_size] + gc[:old_heap_block_size] <= @small_heap_words,
-         {_, binaries} <- :erlang.process_info(pid, :binary) do
-      shares = for {_, bytes, holders} <- binaries, do: div(bytes, max(holders, 1))
-      hidden = max(Enum.sum(shares) - binaries(gc), 0)
-      all = binaries(gc) + hidden
-      step = if all > last.all and length(binaries) <= @few, do: 2 * all, else: 0
-      %{hidden: hidden, all: all, step: step}
-    else
-      _ -> @nothing
-    end
-  end
-
-  # Whether the worker has run since; `nil` at the first look. The limit is lower for a suspended worker: the
-  # worker answers without a turn, and an append of 64 KiB takes next to no reductions.
-  defp worked(_reductions, nil, _status), do: nil
-  defp worked(reductions, {before, _, _}, :suspended), do: reductions - before > @appended
-  defp worked(reductions, {before, _, _}, _status), do: reductions - before > @worked
+  defp flood(_beside, _gc), do: 0
 
   defp hard?(reductions, now_ms, {before, then, _}) when now_ms > then,
     do: reductions - before > @hard * (now_ms - then)
 
   defp hard?(_reductions, _now_ms, _last), do: false
-
-  defp hard_ms({_, _, found}), do: found.hard_ms
-  defp hard_ms(nil), do: nil
 
   # A worker that stands still now may be suspended (OOM.Throttle), and the work it has begun goes on: 13,000
   # processes that had not run yet took 150 MB after the process that spawned them was suspended.
@@ -270,9 +229,9 @@ defmodule OOM.Probe do
   @doc "Reads a worker once, and stores the figure with this time."
   @spec sample(pid(), integer()) :: :ok | nil
   def sample(pid, now_ms) do
-    {work, last_bytes} = Workers.last_look(pid)
+    last = Workers.last_look(pid)
 
-    with {bytes, state, step, now} <- look(pid, work, last_bytes, now_ms, min_bytes()) do
+    with {bytes, state, step, now} <- look(pid, last, now_ms, min_bytes()) do
       Workers.worked(pid, now)
       Steps.put(pid, step)
       Workers.sampled(pid, bytes, now_ms, state)

@@ -8,7 +8,8 @@ defmodule OOM.Reporter do
 
   require Logger
 
-  alias OOM.{Priority, Snapshot, Usage}
+  alias OOM.{Bookkeeper, Priority, Snapshot, Usage, WorkerName}
+  alias OOM.Reporter.{Exhausted, LedgerWords}
 
   # Long enough for a round to end and its memory to be back.
   @gather_ms 200
@@ -107,13 +108,14 @@ defmodule OOM.Reporter do
 
   def handle_cast({:exhausted, report, callback}, state) do
     snapshot = Snapshot.from_report(report)
+    snapshot = %{snapshot | ledger: Bookkeeper.ledger(snapshot)}
 
     Logger.error(
       "OOM: exhausted: nothing is left that would help, no more workers are killed. " <>
-        describe(snapshot)
+        describe(snapshot) <> LedgerWords.of(snapshot.ledger)
     )
 
-    _ = run(callback, snapshot)
+    _ = Exhausted.run(callback, snapshot)
     {:noreply, state}
   end
 
@@ -138,7 +140,7 @@ defmodule OOM.Reporter do
     do: {:noreply, %{state | round: nil}}
 
   def handle_info(:tell_round, %{round: round} = state) do
-    Logger.warning(fn -> round_message(round, OOM.snapshot()) end)
+    Logger.warning(fn -> round_message(round, Snapshot.now()) end)
     {:noreply, %{state | round: nil}}
   end
 
@@ -185,7 +187,8 @@ defmodule OOM.Reporter do
   end
 
   defp round_message(%{victims: victims, need: need, report: report}, after_snapshot) do
-    bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum()
+    # A figure may be an estimate; nobody holds more than there is.
+    bytes = victims |> Enum.map(& &1.bytes) |> Enum.sum() |> min(report.working_set_bytes)
     freed = freed(report.rss_bytes, after_snapshot.rss_bytes)
     ranks = victims |> Enum.frequencies_by(&Priority.name(&1.rank)) |> inspect()
 
@@ -214,8 +217,19 @@ defmodule OOM.Reporter do
     "The largest: " <>
       Enum.map_join(largest, ", ", fn victim ->
         id = if victim.id, do: " (#{id(victim.id)})", else: ""
-        "#{inspect(victim.pid)}#{id} #{mib(victim.bytes)}"
+
+        "#{WorkerName.words(victim.pid, victim.name)}#{id}#{of(victim.supervisor)} #{mib(victim.bytes)}"
       end)
+  end
+
+  # A supervisor without a name says little.
+  defp of(nil), do: ""
+
+  defp of(supervisor) do
+    case Usage.name(supervisor) do
+      nil -> ""
+      name -> " of #{inspect(name)}"
+    end
   end
 
   defp id(id), do: inspect(id, limit: 5, printable_limit: 80)
@@ -230,11 +244,6 @@ defmodule OOM.Reporter do
 
   defp mib(nil), do: "?"
   defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
-
-  # The user's code runs in a process of its own: the callback may take its time, or crash.
-  defp run(nil, _snapshot), do: :ok
-  defp run({m, f, a}, snapshot), do: spawn(m, f, [snapshot | a])
-  defp run(fun, snapshot), do: spawn(fn -> fun.(snapshot) end)
 
   defp tell(message), do: GenServer.cast(__MODULE__, message)
 end

@@ -71,7 +71,7 @@ defmodule OOM.Shed do
   defp look(state) do
     if Level.number(OOM.level()) >= Level.number(:high) and Tables.config().kill do
       state = ask(state)
-      still = Stillness.rest(state.still, OOM.snapshot(), @look_ms, @rest_ms)
+      still = Stillness.rest(state.still, Snapshot.now(), @look_ms, @rest_ms)
       %{state | timer: Process.send_after(self(), :look, still.pause_ms), still: still}
     else
       %{state | timer: nil, asked: %{}}

@@ -34,12 +34,16 @@ defmodule OOM.Snapshot do
       now and then, and never negative
     * `:time_to_exhaustion_ms` - until the floor is reached, at the fastest of growth, surge and drift; `nil`
       when nothing grows
+    * `:ledger` - whose the working set is, an `OOM.Ledger`; only in a snapshot of `OOM.snapshot/0`, `nil` in
+      one of a message or a callback
     * `:rss_bytes` - resident memory of this VM
     * `:swap_limit_bytes`, `:swap_usage_bytes`
     * `:psi_some_avg10`, `:psi_full_avg10` - percent of the last 10 s in which some or all tasks
       stalled on memory; `:psi_some_total_us`, `:psi_full_total_us` - since boot
     * `:interval_us` - until the next sample; `:age_us` - since the last; `:samples` - how many
   """
+
+  alias OOM.{Native, Tables}
 
   @fields [
     :level,
@@ -61,6 +65,7 @@ defmodule OOM.Snapshot do
     :trend_bytes_per_s,
     :time_to_exhaustion_ms,
     :rss_bytes,
+    :ledger,
     :swap_limit_bytes,
     :swap_usage_bytes,
     :psi_some_avg10,
@@ -107,6 +112,7 @@ defmodule OOM.Snapshot do
           trend_bytes_per_s: integer() | nil,
           time_to_exhaustion_ms: non_neg_integer() | nil,
           rss_bytes: bytes() | nil,
+          ledger: OOM.Ledger.t() | nil,
           swap_limit_bytes: bytes() | nil,
           swap_usage_bytes: bytes() | nil,
           psi_some_avg10: float() | nil,
@@ -117,6 +123,18 @@ defmodule OOM.Snapshot do
           age_us: non_neg_integer() | nil,
           samples: non_neg_integer() | nil
         }
+
+  @doc false
+  # Without the ledger, which takes longer than all the rest.
+  @spec now() :: t()
+  def now do
+    with watcher when watcher != nil <- Tables.watcher(),
+         report when is_map(report) <- Native.watcher_report(watcher) do
+      from_report(report)
+    else
+      _ -> %__MODULE__{}
+    end
+  end
 
   @doc false
   # A report is the flat map sent by the watcher; `source` is `nil` where no limit binds.

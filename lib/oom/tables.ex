@@ -32,7 +32,7 @@ defmodule OOM.Tables do
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true},
-    # {{:killed, rank}, killed_ms}
+    # {{:killed, rank}, killed_ms}, {:ledger, {ledger, at_ms, until_ms}}
     {OOM.State, [:set, read_concurrency: true]}
   ]
 
@@ -89,6 +89,13 @@ defmodule OOM.Tables do
 
   @spec put_held(:counters.counters_ref()) :: true
   def put_held(counter), do: :ets.insert(OOM.State, {:held, counter})
+
+  @doc "Returns the last ledger, its time, and until when it holds; see OOM.Bookkeeper."
+  @spec ledger() :: {OOM.Ledger.t(), integer(), integer()} | nil
+  def ledger, do: state(:ledger)
+
+  @spec put_ledger({OOM.Ledger.t(), integer(), integer()}) :: true
+  def put_ledger(ledger), do: :ets.insert(OOM.State, {:ledger, ledger})
 
   @doc "Notes the time of a kill at this rank. Called by the guard."
   @spec put_killed(0..1000, integer()) :: :ok

@@ -133,12 +133,12 @@ defmodule OOM.Workers do
   @spec worked(pid(), work()) :: boolean()
   def worked(pid, work), do: :ets.update_element(__MODULE__, pid, {@work, work})
 
-  @doc "Returns the findings of the last look, and the figure in bytes."
-  @spec last_look(pid()) :: {work() | nil, non_neg_integer()}
+  @doc "Returns the findings of the last look, the figure in bytes, and the rank."
+  @spec last_look(pid()) :: {work() | nil, non_neg_integer(), OOM.Priority.rank() | nil}
   def last_look(pid) do
     case :ets.lookup(__MODULE__, pid) do
-      [row] -> {elem(row, @work - 1), elem(row, @bytes - 1)}
-      [] -> {nil, 0}
+      [row] -> {elem(row, @work - 1), elem(row, @bytes - 1), elem(row, @rank - 1)}
+      [] -> {nil, 0, nil}
     end
   end
 

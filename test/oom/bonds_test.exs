@@ -319,11 +319,18 @@ defmodule OOM.BondsTest do
     test "who was spared is said, and not told as killed" do
       [low, protected] = Enum.map([:low, :protected], &worker/1)
       link(low, protected)
-      report = %{rss_bytes: 1, headroom_bytes: 1, limit_bytes: 1, growth_bytes_per_s: 1}
+
+      report = %{
+        rss_bytes: 1,
+        headroom_bytes: 1,
+        limit_bytes: 1,
+        working_set_bytes: 1,
+        growth_bytes_per_s: 1
+      }
 
       log =
         ExUnit.CaptureLog.capture_log(fn ->
-          victim = %{pid: low, rank: 250, bytes: 1, id: :one}
+          victim = %{pid: low, rank: 250, bytes: 1, id: :one, name: nil, supervisor: nil}
           OOM.Reporter.killed([victim], 1, report)
           Kill.begin(low, nil, 1, now(), 100)
           assert_receive {:trace, _, :receive, {:spared, ^low, :protected}}, 5_000

@@ -31,7 +31,7 @@ defmodule OOM.ConfigTest do
     min_victim_bytes: [1, 1_000_000],
     trim: [:auto, true, false],
     kill: [true, false],
-    on_exhausted: [nil, {Kernel, :send, []}, &Function.identity/1]
+    on_exhausted: [nil, :stop, {Kernel, :send, []}, &Function.identity/1]
   ]
 
   # {option, expected value, wrong values}
@@ -117,7 +117,7 @@ defmodule OOM.ConfigTest do
     {:min_victim_bytes, "a positive integer", [nil, 0, -1, 1.0]},
     {:trim, "one of :auto, true, false", [nil, :always, "auto", 1]},
     {:kill, "one of true, false", [nil, :auto, 0]},
-    {:on_exhausted, "a function of one argument or {module, function, args}",
+    {:on_exhausted, "a function of one argument, {module, function, args} or :stop",
      [
        :halt,
        {Kernel, :send, [1 | 2]},

@@ -18,6 +18,53 @@ defmodule OOM.OwnedTest do
       assert Owned.bytes(pid) == 0
     end
 
+    test "of a process that a worker started count for the worker" do
+      test = self()
+
+      pid =
+        worker(fn ->
+          spawn_link(fn ->
+            :ets.insert(:ets.new(:helper, []), {1, Enum.to_list(1..10_000)})
+            send(test, :filled)
+            Process.sleep(:infinity)
+          end)
+        end)
+
+      assert_receive :filled
+      Owned.read(:tables)
+      assert_in_delta Owned.bytes(pid, :tables), 160_000, 5_000
+    end
+
+    test "count with the binaries in their rows, without a new sample at each reading" do
+      pid = worker(fn -> :ets.new(:table, [:public]) end)
+      table = Agent.get(pid, & &1)
+      for n <- 1..500, do: :ets.insert(table, {n, :binary.copy(<<n>>, 10_000)})
+      :erlang.garbage_collect()
+      Owned.read(:tables)
+      assert_in_delta Owned.bytes(pid), 5_000_000, 500_000
+
+      # A tenth more rows count like the others.
+      for n <- 501..550, do: :ets.insert(table, {n, 0})
+      Owned.read(:tables)
+      assert_in_delta Owned.bytes(pid), 5_500_000, 500_000
+
+      # After a change by a quarter the rows are sampled again.
+      for n <- 1..500, do: :ets.delete(table, n)
+      Owned.read(:tables)
+      assert_in_delta Owned.bytes(pid), 0, 100_000
+    end
+
+    test "with private rows count without the binaries in them" do
+      pid =
+        worker(fn ->
+          table = :ets.new(:table, [:private])
+          for n <- 1..100, do: :ets.insert(table, {n, :binary.copy(<<n>>, 10_000)})
+        end)
+
+      Owned.read(:tables)
+      assert Owned.bytes(pid) in 1..100_000
+    end
+
     test "count no more when they are gone" do
       pid = worker(fn -> :ets.new(:table, [:public]) end)
       Owned.read(:tables)
@@ -93,6 +140,15 @@ defmodule OOM.OwnedTest do
         # 201 lists of 1,000 elements, and a process without a list.
         Owned.bytes(pid) > 201 * 16_000 and Owned.bytes(pid) < 201 * 60_000
       end)
+    end
+
+    test "count with a long mailbox and the binaries in it" do
+      pid = worker(fn -> spawn_link(fn -> Process.sleep(:infinity) end) end)
+      helper = Agent.get(pid, & &1)
+      for n <- 1..100, do: send(helper, {n, :binary.copy(<<n>>, 10_000)})
+      :erlang.garbage_collect()
+      Owned.read(:children)
+      assert_in_delta Owned.bytes(pid), 1_000_000, 100_000
     end
 
     test "that are registered count for themselves" do

@@ -23,10 +23,10 @@ defmodule OOM.WorkersTest do
       # The worker spoke for itself while starting.
       :ok = Workers.declare(both, 250)
       :ok = Workers.attach(both, 250, self(), :both, [])
-      for pid <- [declared, found], do: assert({nil, 0} = Workers.last_look(pid))
+      for pid <- [declared, found], do: assert({nil, 0, _rank} = Workers.last_look(pid))
 
       for pid <- [attached, both] do
-        assert {{:born, at_ms, episode}, 0} = Workers.last_look(pid)
+        assert {{:born, at_ms, episode}, 0, _rank} = Workers.last_look(pid)
         assert episode == Level.episode()
         assert at_ms in before_ms..System.monotonic_time(:millisecond)
       end

@@ -101,6 +101,15 @@ defmodule OOM.Real.LimitsTest do
     assert LimitedVM.alive?(vm)
   end
 
+  test "on_exhausted: :stop ends the VM in order, before the kernel kills the VM" do
+    vm = LimitedVM.start!(512 * @mib, on_exhausted: :stop, max_heap_size: :infinity)
+    ref = Process.monitor(vm.peer)
+    protected = protected(vm)
+    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, 8 * @mib, :fast])
+    assert_receive {:DOWN, ^ref, :process, _, _}, Patience.times(30_000)
+    assert Cgroup.oom_kills(vm.cgroup) == 0
+  end
+
   test "with kill: false nobody is killed" do
     vm = LimitedVM.start!(512 * @mib, kill: false)
     workers = [{:low, {:binaries, 0}, priority: :low}]

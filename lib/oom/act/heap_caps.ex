@@ -16,7 +16,7 @@ defmodule OOM.HeapCaps do
   use GenServer
   require Logger
 
-  alias OOM.{Heap, Native, Priority, Stillness, Tables, Units, Workers}
+  alias OOM.{Heap, Native, Priority, Snapshot, Stillness, Tables, Units, Workers}
   alias OOM.HeapCaps.{Limits, Recap, Scan, Setting}
 
   @typedoc "`:default` of `config :oom`, or `:own`: declared for this worker or by it."
@@ -56,7 +56,7 @@ defmodule OOM.HeapCaps do
   def limit_bytes do
     case :ets.lookup(__MODULE__, :limit) do
       [{_, bytes}] -> bytes
-      [] -> OOM.snapshot().limit_bytes
+      [] -> Snapshot.now().limit_bytes
     end
   rescue
     # The application does not run.

@@ -32,7 +32,8 @@ defmodule OOM.VictimQueue do
           grown_bytes: non_neg_integer(),
           state: Workers.state(),
           supervisor: pid() | nil,
-          id: term()
+          id: term(),
+          name: OOM.WorkerName.t() | nil
         }
 
   @typedoc """
@@ -254,7 +255,7 @@ defmodule OOM.VictimQueue do
   defp in_step(_row, _limits), do: {0, 0}
 
   # The row decides: the key may just be replaced, and the worker then has another key.
-  defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, id, _, _} = row, limits) do
+  defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, _, _, _} = row, limits) do
     cond do
       state == :new or sampled == nil ->
         :late
@@ -272,7 +273,7 @@ defmodule OOM.VictimQueue do
         nil
 
       true ->
-        victim(pid, rank, bytes, state, supervisor, id, Evidence.grown_bytes(row, limits.now_ms))
+        victim(row, Evidence.grown_bytes(row, limits.now_ms))
     end
   end
 
@@ -281,7 +282,7 @@ defmodule OOM.VictimQueue do
   defp late?(:stale, _sampled, _limits), do: true
   defp late?(_state, sampled, limits), do: limits.now_ms - sampled > limits.fresh_ms
 
-  defp victim(pid, rank, bytes, state, supervisor, id, grown) do
+  defp victim({pid, rank, bytes, _, state, supervisor, id, _, work}, grown) do
     %{
       pid: pid,
       rank: rank,
@@ -289,9 +290,13 @@ defmodule OOM.VictimQueue do
       grown_bytes: grown,
       state: state,
       supervisor: supervisor,
-      id: id
+      id: id,
+      name: name(work)
     }
   end
+
+  defp name({_, _, %{name: name}}), do: name
+  defp name(_no_look), do: nil
 
   @doc """
   Returns the workers that the throttle looks at: of each rank the largest, and new workers without a look;

@@ -9,7 +9,7 @@ defmodule OOM.Bonds.Rounds do
 
   use GenServer
 
-  alias OOM.{Bonds, Stillness, Units, VictimQueue}
+  alias OOM.{Bonds, Snapshot, Stillness, Units, VictimQueue}
 
   # The pause between two rounds. A round of 100 workers takes about a millisecond.
   @pause_ms %{normal: 5_000, elevated: 1_000, high: 250, critical: 250}
@@ -87,7 +87,7 @@ defmodule OOM.Bonds.Rounds do
 
   defp later(state) do
     least = @pause_ms[state.level]
-    still = Stillness.rest(state.still || Stillness.new(least), OOM.snapshot(), least, @most_ms)
+    still = Stillness.rest(state.still || Stillness.new(least), Snapshot.now(), least, @most_ms)
     in_ms(still.pause_ms, %{state | still: still})
   end
 

@@ -403,7 +403,8 @@ defmodule OOM.VictimQueueTest do
              grown_bytes: 5 * @mib,
              state: :fresh,
              supervisor: supervisor,
-             id: :id
+             id: :id,
+             name: nil
            }
   end
 
@@ -516,7 +517,7 @@ defmodule OOM.VictimQueueTest do
 
   # Growth was seen at that time, without any look since.
   defp looked(pid, at_ms, once?) do
-    {{reductions, _, %{evidence: evidence}}, _} = Workers.last_look(pid)
+    {{reductions, _, %{evidence: evidence}}, _, _} = Workers.last_look(pid)
     Workers.worked(pid, {reductions, at_ms, %{evidence: Map.put(evidence, :once?, once?)}})
   end
 

@@ -1,0 +1,170 @@
+defmodule OOM.OffHeap do
+  @moduledoc false
+  # The memory of a process beside its heap and the binaries that the heap refers to: messages with their
+  # binaries, and monitors. Only `process_info` of `memory` tells, a signal to the process, after a walk over
+  # all messages and monitors in the time of the process. So the question is asked where it may matter:
+  #
+  #   * A queue of 32 messages or more; between two readings the number of messages tells (OOM.Mailboxes).
+  #   * A shorter queue that was there at the last look, too: ten messages may hold 100 MB.
+  #   * A process that has worked a lot since the last reading, as to set up a million monitors takes.
+  #
+  # `memory` counts half of a monitor, the other half at the other end. It leaves out the binaries of messages. Where the messages are small, their binaries are read from a
+  # copy (OOM.BinaryShares), and weighed by the number of messages in between.
+
+  alias OOM.{BinaryShares, Mailboxes}
+
+  # Fewer messages weigh too little for the dearer question, unless they stay.
+  @long_queue 32
+  # Monitors cost next to nothing in reductions: 100,000 reductions set up some 50,000 of 64 bytes, 3 MB.
+  @hard_work 100_000
+  # A walk over many monitors takes long (500,000: 20 to 50 ms), and nothing else runs in the process meanwhile.
+  # No more than this part of the time is spent; in between the work of the process tells.
+  @walk_share 50
+  # Messages are copied up to this size. The copy of 1 MB in 6,400 messages takes 3 to 8 ms.
+  @copied_bytes 2 * 1_048_576
+  # The binaries of a mailbox are read again after a change of the number of messages by a quarter.
+  @again 4
+
+  # The process itself and its entries in tables, in bytes.
+  @process_bytes 1_000
+
+  # `bytes`: the messages and monitors, read or estimated at this look.
+  # `walk`: the last walk; `binaries`: the number of messages at the last reading of their binaries, and these.
+  defstruct queue: 0, bytes: 0, on_heap?: false, looked?: false, walk: nil, binaries: nil
+
+  @typep walk :: %{
+           queue: non_neg_integer(),
+           bytes: non_neg_integer(),
+           reductions: non_neg_integer(),
+           at_ms: integer(),
+           took_ms: non_neg_integer(),
+           bytes_per_reduction: float()
+         }
+  @type t :: %__MODULE__{
+          queue: non_neg_integer(),
+          bytes: non_neg_integer(),
+          on_heap?: boolean(),
+          looked?: boolean(),
+          walk: walk() | nil,
+          binaries: {pos_integer(), non_neg_integer()} | nil
+        }
+
+  @typedoc "What a look reads without a signal: heap, number of messages, reductions, and the time."
+  @type seen :: %{
+          heap_bytes: non_neg_integer(),
+          queue: non_neg_integer(),
+          reductions: non_neg_integer(),
+          at_ms: integer()
+        }
+
+  @doc """
+  Returns the reading of a process at this look; `last` is the reading of the last look, or `nil`. A process
+  that is no candidate (`ask?`) is asked for a long queue only: no walk slows a protected worker.
+  """
+  @spec read(pid(), seen(), t() | nil, boolean()) :: t()
+  def read(pid, %{queue: queue} = seen, last, ask?) do
+    last = last || %__MODULE__{}
+
+    case if(ask? or queue >= @long_queue, do: due(seen, last)) do
+      :walk -> walk(pid, seen, last)
+      nil -> %{last | queue: queue, looked?: true}
+      bytes -> with_binaries(pid, %{last | queue: queue, bytes: bytes})
+    end
+  end
+
+  # Whether a walk is due, or the bytes by the last walk; `nil` where the last reading holds. At the first look
+  # of a process nothing is asked, unless the queue is long: see OOM.HeldBinaries.
+  defp due(%{queue: queue} = seen, %{walk: nil} = last) do
+    waits? = queue >= @long_queue or (queue > 0 and last.queue > 0)
+    if waits? or (last.looked? and seen.reductions > @hard_work), do: :walk
+  end
+
+  # Nothing has changed since the walk.
+  defp due(%{queue: queue, reductions: same}, %{walk: %{queue: queue, reductions: same}}), do: nil
+
+  defp due(%{queue: queue}, %{walk: walk}) when queue >= @long_queue,
+    do: Mailboxes.bytes({max(walk.queue, 1), walk.bytes}, queue) || :walk
+
+  defp due(%{queue: queue} = seen, %{walk: walk} = last) do
+    worked = max(seen.reductions - walk.reductions, 0)
+    messages? = queue > 0 or last.queue > 0
+
+    cond do
+      # The long queue of the walk has gone.
+      walk.queue >= @long_queue -> :walk
+      seen.at_ms - walk.at_ms < @walk_share * walk.took_ms -> estimate(walk, worked)
+      messages? or worked > @hard_work -> :walk
+      true -> nil
+    end
+  end
+
+  defp estimate(walk, worked), do: walk.bytes + trunc(walk.bytes_per_reduction * worked)
+
+  @doc "Returns the binaries in the messages of a reading, in bytes."
+  @spec binary_bytes(t()) :: non_neg_integer()
+  def binary_bytes(%{binaries: nil}), do: 0
+  def binary_bytes(%{queue: 0}), do: 0
+
+  def binary_bytes(%{binaries: {count, bytes}, queue: queue}),
+    do: div(bytes * queue, max(count, 1))
+
+  @doc """
+  Returns the binaries of the heap and of the messages, in bytes. Messages on the heap may be counted with the
+  heap already.
+  """
+  @spec binaries(non_neg_integer(), t()) :: non_neg_integer()
+  def binaries(heap_bytes, %{on_heap?: true} = reading),
+    do: max(heap_bytes, binary_bytes(reading))
+
+  def binaries(heap_bytes, reading), do: heap_bytes + binary_bytes(reading)
+
+  defp walk(pid, %{queue: queue} = seen, last) do
+    began = now()
+
+    case :erlang.process_info(pid, [:memory, :message_queue_data]) do
+      [{_, memory}, {_, where}] ->
+        bytes = max(memory - seen.heap_bytes - @process_bytes, 0)
+
+        walk = %{
+          queue: queue,
+          bytes: bytes,
+          reductions: seen.reductions,
+          at_ms: seen.at_ms,
+          took_ms: now() - began,
+          bytes_per_reduction: rate(last.walk, bytes, seen.reductions)
+        }
+
+        with_binaries(pid, %{
+          last
+          | queue: queue,
+            bytes: bytes,
+            on_heap?: where == :on_heap,
+            walk: walk
+        })
+
+      :undefined ->
+        last
+    end
+  end
+
+  defp rate(%{reductions: before} = walk, bytes, reductions) when reductions > before,
+    do: max(bytes - walk.bytes, 0) / (reductions - before)
+
+  defp rate(_no_walk, _bytes, _reductions), do: 0.0
+
+  defp with_binaries(_pid, %{queue: 0} = reading), do: %{reading | binaries: nil}
+
+  defp with_binaries(pid, %{queue: queue, bytes: bytes, binaries: last} = reading) do
+    if bytes <= @copied_bytes and changed?(queue, last) do
+      held = BinaryShares.bytes(fn -> :erlang.process_info(pid, :messages) end)
+      %{reading | binaries: {queue, held}}
+    else
+      reading
+    end
+  end
+
+  defp changed?(_queue, nil), do: true
+  defp changed?(queue, {count, _}), do: abs(queue - count) * @again > count
+
+  defp now, do: System.monotonic_time(:millisecond)
+end
