@@ -7,7 +7,7 @@ defmodule Arena do
   @usage """
   usage: script/arena [OPTIONS]
 
-    --shapes a,b   which ways to grow, all, or slices (default: all)
+    --shapes a,b   which ways to grow, all, reports or slices (default: all)
     --workers N,M  how many workers grow (default: 1,4,20,200)
     --held P,Q     percent of the limit the node uses when they begin, which the 50 innocents hold
                    in equal parts; 0: what the VM takes by itself (default: 0)
@@ -143,7 +143,10 @@ defmodule Arena do
 
   defp usage do
     names = &Enum.map_join(&1, ", ", fn name -> to_string(name) end)
-    @usage <> "  #{names.(Shape.names())}\n\nslices:\n  #{names.(Shape.slices())}\n"
+
+    @usage <>
+      "  #{names.(Shape.names())}\n\nreports:\n  #{names.(Shape.reports())}\n\n" <>
+      "slices:\n  #{names.(Shape.slices())}\n"
   end
 
   @spec stop(0..2, String.t()) :: no_return()

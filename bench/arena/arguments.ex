@@ -8,8 +8,11 @@ defmodule Arena.Arguments do
 
   @spec shapes(String.t()) :: result([atom()])
   def shapes("all"), do: {:ok, Shape.names()}
+  def shapes("reports"), do: {:ok, Shape.reports()}
   def shapes("slices"), do: {:ok, Shape.slices()}
-  def shapes(text), do: names("shape", text, Shape.names() ++ Shape.slices())
+
+  def shapes(text),
+    do: names("shape", text, Shape.names() ++ Shape.reports() ++ Shape.slices())
 
   @doc "Returns the known names among a comma-separated list."
   @spec names(String.t(), String.t(), [atom()]) :: result([atom()])

@@ -54,25 +54,28 @@ defmodule Arena.Leaker do
   def handle_continue(:begin, {module, id, job}) do
     :ets.insert(@table, {id, self()})
 
-    case module.new(id, job) do
-      nil ->
-        {:noreply, nil}
-
-      data ->
-        send(self(), :step)
-        {:noreply, {module, id, data, Pace.new(job, job.workers)}}
-    end
+    data = module.new(id, job)
+    if data != nil, do: send(self(), :step)
+    {:noreply, {module, id, data, Pace.new(job, job.workers)}}
   end
 
   @impl true
   def handle_info(:begin, state), do: {:noreply, state, {:continue, :begin}}
 
   def handle_info(:step, {module, id, data, pace}) do
-    {bytes, data} = module.step(data)
-    Progress.add(id, bytes)
-    send(self(), :step)
-    {:noreply, {module, id, data, Pace.wait(pace, bytes)}}
+    case module.step(data) do
+      :rest ->
+        {:noreply, {module, id, data, pace}}
+
+      {bytes, data} ->
+        Progress.add(id, bytes)
+        send(self(), :step)
+        {:noreply, {module, id, data, Pace.wait(pace, bytes)}}
+    end
   end
+
+  def handle_info({:take, message}, {module, id, data, pace}),
+    do: {:noreply, {module, id, module.take(message, data), pace}}
 
   # Requests come faster than answers.
   def handle_info({:request, _}, state), do: Process.sleep(5) && {:noreply, state}

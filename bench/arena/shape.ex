@@ -10,8 +10,13 @@ defmodule Arena.Shape do
   @doc "Called in the worker, at its start: `nil` for a worker that grows by the actions of others."
   @callback new(id :: pos_integer(), Job.t()) :: data() | nil
 
-  @doc "Takes more memory, and returns about how many bytes."
-  @callback step(data()) :: {pos_integer(), data()}
+  @doc """
+  Takes more memory, and returns about how many bytes; `:rest` where the worker grows by messages alone.
+  """
+  @callback step(data()) :: {pos_integer(), data()} | :rest
+
+  @doc "Takes a message `{:take, message}`, and returns what the worker keeps."
+  @callback take(message :: term(), data()) :: data()
 
   @doc "Starts the parts of the shape outside of workers: clients, neighbours. Runs in the VM."
   @callback outside(Job.t()) :: term()
@@ -19,7 +24,7 @@ defmodule Arena.Shape do
   @doc "Returns which processes grow, and at what priority; see `Arena.Tree`."
   @callback growers() :: :low | :protected | :unsupervised | :none
 
-  @optional_callbacks outside: 1, growers: 0
+  @optional_callbacks outside: 1, growers: 0, take: 2
 
   @shapes [
     list: Shapes.List,
@@ -43,6 +48,22 @@ defmodule Arena.Shape do
     unsupervised: Shapes.Unsupervised
   ]
 
+  # As in public reports; see shapes/reports.ex.
+  @reports [
+    parts: Shapes.Parts,
+    mail_binaries: Shapes.MailBinaries,
+    timers: Shapes.Timers,
+    monitors: Shapes.Monitors,
+    helper_table: Shapes.HelperTable,
+    row_binaries: Shapes.RowBinaries,
+    private_rows: Shapes.PrivateRows,
+    deflate: Shapes.Deflate,
+    closures: Shapes.Closures,
+    bodies: Shapes.Bodies,
+    terms: Shapes.Terms,
+    gzip: Shapes.Gzip
+  ]
+
   # Within one timeslice; see Arena.Shapes.Slice.
   @slices [
     slice_rand: Shapes.SliceRandom,
@@ -58,8 +79,12 @@ defmodule Arena.Shape do
   @spec slices() :: [atom()]
   def slices, do: Keyword.keys(@slices)
 
+  @doc "Returns the shapes of public reports."
+  @spec reports() :: [atom()]
+  def reports, do: Keyword.keys(@reports)
+
   @spec module(atom()) :: module()
-  def module(name), do: Keyword.fetch!(@shapes ++ @slices, name)
+  def module(name), do: Keyword.fetch!(@shapes ++ @reports ++ @slices, name)
 
   @spec growers(atom()) :: :low | :protected | :unsupervised | :none
   def growers(name), do: optional(module(name), :growers, [], :low)

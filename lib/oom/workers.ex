@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer matches
   # the row, so OOM.VictimQueue checks the key of a victim against the row.
 
-  alias OOM.{Asker, HeapCaps, Level, Plan, Steps, Tree, Units}
+  alias OOM.{Asker, Charges, HeapCaps, Level, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -161,6 +161,7 @@ defmodule OOM.Workers do
          do: Plan.delete(pid, {rank, bytes})
 
     Steps.delete(pid)
+    Charges.delete(pid)
     HeapCaps.forget(pid)
     Asker.forget(pid)
   end
@@ -174,6 +175,7 @@ defmodule OOM.Workers do
     with [{_, rank, bytes, _, _, _, _, _, _} = row] <- :ets.take(__MODULE__, pid) do
       Plan.delete(pid, {rank, bytes})
       Steps.delete(pid)
+      Charges.delete(pid)
       row
     else
       [] -> nil

@@ -4,7 +4,7 @@ defmodule Arena.Shapes.Mailbox do
   # nothing, and is not registered.
   @behaviour Arena.Shape
 
-  alias Arena.{Leaker, Pace, Progress}
+  alias Arena.Sender
 
   # Lists of 50, copied, with their envelopes.
   @sent 100
@@ -14,30 +14,14 @@ defmodule Arena.Shapes.Mailbox do
   def new(_id, _job), do: nil
 
   @impl true
-  def step(nil), do: {1, nil}
+  def step(nil), do: :rest
 
   @impl true
   def outside(job) do
-    for n <- 1..System.schedulers_online() do
-      spawn_link(fn -> send_on(n, job, Pace.new(job, System.schedulers_online())) end)
-    end
-  end
-
-  defp send_on(n, job, pace) do
-    id = rem(n, job.workers) + 1
-
-    case Leaker.whereis(id) do
-      # A client waits where nobody listens.
-      nil -> Process.sleep(1) && send_on(n + 1, job, pace)
-      pid -> send_on(n + 1, job, Pace.wait(pace, send_to(pid, id)))
-    end
-  end
-
-  defp send_to(pid, id) do
-    for _ <- 1..@sent, do: send(pid, {:request, :lists.seq(1, 50)})
-    # For a dead receiver, this counts for a culprit that is over anyway.
-    Progress.add(id, @sent_bytes)
-    @sent_bytes
+    Sender.start(job, fn pid ->
+      for _ <- 1..@sent, do: send(pid, {:request, :lists.seq(1, 50)})
+      @sent_bytes
+    end)
   end
 end
 

@@ -27,9 +27,14 @@ defmodule OOM.Lineup do
             refused: %{},
             # the cost of each worker's last run
             costs: %{},
+            # for so many turns the throttle looks for growth that no figure shows
+            hidden_turns: 0,
             # growth while workers stand, and whether the growth is foreign
             standing: %Standing{},
             foreign?: false
+
+  # Workers left alone have grown during a stand: by more than this, or the stand would have gone on.
+  @unknown_bytes Turn.alert_bytes()
 
   @type seen :: {pid(), Workers.row(), grown_bytes :: non_neg_integer()}
   @type t :: %__MODULE__{}
@@ -54,6 +59,34 @@ defmodule OOM.Lineup do
     do: {reductions, bytes, waits?}
 
   defp look_of({_, _, bytes, _, _, _, _, _, _not_read}), do: {nil, bytes, false}
+
+  @doc """
+  Records how much memory has grown in the last run beside the figures of the workers that ran, before the
+  workers are sorted. Where figures show less than a part of the growth, the throttle looks for the growing
+  worker by an experiment.
+  """
+  @spec hidden(t(), integer()) :: t()
+  def hidden(line, besides_bytes) do
+    besides = if line.standing.all?, do: max(besides_bytes, @unknown_bytes), else: besides_bytes
+    # Without the growth that an experiment has shown.
+    known = for {_, row, _} <- line.seen, reduce: 0, do: (sum -> sum + Evidence.grown_bytes(row))
+
+    cond do
+      besides >= Limits.Scan.hidden_bytes() and known * Limits.cause_share() < besides ->
+        %{line | hidden_turns: Limits.Scan.turns()}
+
+      known >= Limits.Scan.hidden_bytes() ->
+        %{line | hidden_turns: 0}
+
+      true ->
+        %{line | hidden_turns: max(line.hidden_turns - 1, 0)}
+    end
+  end
+
+  @doc "Returns the growth of memory in the last run beside the figures of the workers that ran, in bytes."
+  @spec besides_bytes(t(), [pid()], integer()) :: integer()
+  def besides_bytes(line, pids, grown_bytes),
+    do: grown_bytes - (pids |> Enum.map(&grown_by(&1, line)) |> Enum.sum())
 
   @doc "Sorts the workers into growers and workers left alone from now on; returns the latter."
   @spec sort(t(), non_neg_integer(), integer()) :: {left_alone :: [pid()], t()}
@@ -83,6 +116,10 @@ defmodule OOM.Lineup do
   end
 
   defp leave_alone(%{standing: %{all?: true}} = line, _episode, _until),
+    do: {[], %{line | alone: %{}}}
+
+  # A worker that no figure shows to grow may grow all the same.
+  defp leave_alone(%{hidden_turns: turns} = line, _episode, _until_ms) when turns > 0,
     do: {[], %{line | alone: %{}}}
 
   defp leave_alone(line, episode, until_ms) do
@@ -167,6 +204,10 @@ defmodule OOM.Lineup do
     {rested, others} = Enum.split_with(pids, free?)
     {for({pid, _} <- rested, do: pid), others}
   end
+
+  @doc "Tells whether a worker waited for a message at the look of this stand."
+  @spec waits?(t(), pid()) :: boolean()
+  def waits?(%{looks: looks}, pid), do: match?(%{^pid => {_, _, true}}, looks)
 
   # The worker waits, and has not run since the last stand, as far as the looks tell.
   defp rested?(pid, line) do

@@ -44,12 +44,17 @@ defmodule OOM.Slices do
           non_neg_integer()
         ) :: {run :: [pid()], run_ms :: pos_integer(), stand :: [pid()]}
   def choose(pids, costs, {distance, floor}, last_ms, busy_bytes \\ 0) do
-    budget = max(div(distance - busy_bytes, Turn.share()), div(floor, Turn.floor_share()))
+    budget = budget(distance - busy_bytes, floor)
     {later, pids} = Enum.split_with(pids, fn {_, step} -> busy_bytes > 0 and step > budget end)
     {run, stand, taken} = take(pids, costs, unknown_bytes(costs), budget)
     stand = stand ++ for {pid, _} <- later, do: pid
     {run, if(stand == [], do: run_ms(budget, taken, last_ms), else: Turn.shortest_ms()), stand}
   end
+
+  @doc "Returns the growth that a turn may take, in bytes, at this distance above the floor."
+  @spec budget(integer(), non_neg_integer()) :: non_neg_integer()
+  def budget(distance, floor),
+    do: max(div(distance, Turn.share()), div(floor, Turn.floor_share()))
 
   @doc """
   Tells whether a step (OOM.Steps) fits into the room that the steps in progress leave. A step may pass the

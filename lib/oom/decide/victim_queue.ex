@@ -21,7 +21,19 @@ defmodule OOM.VictimQueue do
   # The choice reads the plan (OOM.Plan) in order, so the cost does not depend on the number of workers, and
   # asks no process anything.
 
-  alias OOM.{EndedGrowth, Evidence, Level, Limits, Plan, Priority, Steps, Tree, Units, Workers}
+  alias OOM.{
+    Charges,
+    EndedGrowth,
+    Evidence,
+    Level,
+    Limits,
+    Plan,
+    Priority,
+    Steps,
+    Tree,
+    Units,
+    Workers
+  }
 
   @normal Priority.rank!(:normal)
 
@@ -263,31 +275,37 @@ defmodule OOM.VictimQueue do
       late?(state, sampled, limits) ->
         :late
 
-      limits.grows? and not Evidence.shown?(row, limits.episode) ->
+      limits.grows? and not shown?(row, limits) ->
         :late
 
-      bytes < limits.min_bytes ->
+      bytes + Charges.grown_bytes(pid, limits.now_ms) < limits.min_bytes ->
         nil
 
       Units.spared?(supervisor, pid) ->
         nil
 
       true ->
-        victim(row, Evidence.grown_bytes(row, limits.now_ms))
+        victim(row, Charges.grown_bytes(pid, limits.now_ms), limits.now_ms)
     end
   end
 
   defp judge(_rank, _bytes, _row, _limits), do: nil
 
+  # An experiment shows growth, too, where no figure does.
+  defp shown?(row, limits),
+    do:
+      Evidence.shown?(row, limits.episode) or Charges.grown_bytes(elem(row, 0), limits.now_ms) > 0
+
   defp late?(:stale, _sampled, _limits), do: true
   defp late?(_state, sampled, limits), do: limits.now_ms - sampled > limits.fresh_ms
 
-  defp victim({pid, rank, bytes, _, state, supervisor, id, _, work}, grown) do
+  # No figure shows the memory that a worker is charged with, but the worker holds what it has taken.
+  defp victim({pid, rank, bytes, _, state, supervisor, id, _, work} = row, charged, now_ms) do
     %{
       pid: pid,
       rank: rank,
-      bytes: bytes,
-      grown_bytes: grown,
+      bytes: bytes + charged,
+      grown_bytes: max(Evidence.grown_bytes(row, now_ms), charged),
       state: state,
       supervisor: supervisor,
       id: id,

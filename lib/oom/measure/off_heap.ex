@@ -17,9 +17,9 @@ defmodule OOM.OffHeap do
   @long_queue 32
   # Monitors cost next to nothing in reductions: 100,000 reductions set up some 50,000 of 64 bytes, 3 MB.
   @hard_work 100_000
-  # A walk over many monitors takes long (500,000: 20 to 50 ms), and nothing else runs in the process meanwhile.
+  # A walk over many monitors takes long (500,000: 20 to 50 ms), and the process neither runs nor stops meanwhile.
   # No more than this part of the time is spent; in between the work of the process tells.
-  @walk_share 50
+  @walk_share 1_000
   # Messages are copied up to this size. The copy of 1 MB in 6,400 messages takes 3 to 8 ms.
   @copied_bytes 2 * 1_048_576
   # The binaries of a mailbox are read again after a change of the number of messages by a quarter.
@@ -150,7 +150,8 @@ defmodule OOM.OffHeap do
   defp rate(%{reductions: before} = walk, bytes, reductions) when reductions > before,
     do: max(bytes - walk.bytes, 0) / (reductions - before)
 
-  defp rate(_no_walk, _bytes, _reductions), do: 0.0
+  defp rate(nil, bytes, reductions), do: bytes / max(reductions, 1)
+  defp rate(walk, _bytes, _reductions), do: walk.bytes_per_reduction
 
   defp with_binaries(_pid, %{queue: 0} = reading), do: %{reading | binaries: nil}
 

@@ -68,10 +68,13 @@ defmodule OOM.OffHeapTest do
       pid = monitors(1_000)
       first = OffHeap.read(pid, seen(pid), %OffHeap{looked?: true}, true)
       walk = %{first.walk | took_ms: 100, bytes_per_reduction: 2.0}
-      seen = %{seen(pid) | reductions: walk.reductions + 200_000, at_ms: walk.at_ms + 4_999}
+      seen = %{seen(pid) | reductions: walk.reductions + 200_000, at_ms: walk.at_ms + 99_999}
       estimated = OffHeap.read(pid, seen, %{first | walk: walk}, true)
       assert estimated.bytes == walk.bytes + 400_000
-      later = OffHeap.read(pid, %{seen | at_ms: walk.at_ms + 5_000}, %{first | walk: walk}, true)
+
+      later =
+        OffHeap.read(pid, %{seen | at_ms: walk.at_ms + 100_000}, %{first | walk: walk}, true)
+
       assert later.bytes < 200_000
     end
 

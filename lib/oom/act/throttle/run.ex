@@ -3,7 +3,7 @@ defmodule OOM.Throttle.Run do
   # The second half of a turn: workers run whose last runs fit into the room above the floor.
 
   alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps, Stretches}
-  alias OOM.Throttle.{Look, Sample, Stand, State, Wait}
+  alias OOM.Throttle.{Look, Sample, Scan, Stand, State, Wait}
 
   # In one of so many turns the workers are also looked at while they may run.
   @look_turns 8
@@ -12,6 +12,9 @@ defmodule OOM.Throttle.Run do
   @spec run(State.t()) :: {:ok, State.t()} | :ok
   # Memory grows on, so all workers stand in the next turn, which begins now.
   def run(%{alert?: true} = state), do: {:ok, %{state | alert?: false, ran: nil, calm: 0}}
+
+  # Nobody is known to grow.
+  def run(%{line: %{hidden_turns: turns}} = state) when turns > 0, do: Scan.run(state)
 
   def run(state) do
     before = Sample.take(state.watcher)
@@ -70,7 +73,7 @@ defmodule OOM.Throttle.Run do
   # A worker that would have stood too long after the next stand runs now, whatever the run costs.
   defp late(state, pids) do
     by_ms = now() + 1 + state.stood_ms
-    due = state.since |> Stretches.due(Lineup.shown(state.line), by_ms) |> MapSet.new()
+    due = state.since |> Stretches.due(State.shown(state), by_ms) |> MapSet.new()
     {late, pids} = Enum.split_with(pids, fn {pid, _} -> MapSet.member?(due, pid) end)
     {for({pid, _} <- late, do: pid), pids}
   end

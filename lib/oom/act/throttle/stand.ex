@@ -7,7 +7,21 @@ defmodule OOM.Throttle.Stand do
   # 38 MB in 60 ms, while they ran one after the other. So where large heaps grow, each stand gives the memory
   # back before the growth of the stand is measured.
 
-  alias OOM.{Evidence, Guard, Level, Limits, Lineup, Standing, Steps, Stretches, Trim, Units}
+  alias OOM.{
+    Charges,
+    Evidence,
+    Experiment,
+    Guard,
+    Level,
+    Limits,
+    Lineup,
+    Standing,
+    Steps,
+    Stretches,
+    Trim,
+    Units
+  }
+
   alias OOM.{VictimQueue, Workers}
   alias OOM.Limits.Turn
   alias OOM.Throttle.{Look, Sample, State, Suspended, Wait}
@@ -53,7 +67,12 @@ defmodule OOM.Throttle.Stand do
            Wait.until(state, began_ms + Limits.longest_stand_ms(), {:looked, look}),
          standing = Sample.take(state.watcher),
          state =
-           line |> read(state) |> stood_for(settled, standing) |> sort() |> charge(standing),
+           line
+           |> read(state)
+           |> hidden(standing)
+           |> stood_for(settled, standing)
+           |> sort()
+           |> charge(standing),
          :ok = Guard.look(self(), Sample.rate(settled, standing)) do
       # At first no worker is known to need a longer stand.
       with {:ok, state} <- longer(state, standing, began_ms + Turn.stand_ms()),
@@ -62,6 +81,8 @@ defmodule OOM.Throttle.Stand do
   end
 
   defp longer(%{turn: 0} = state, _standing, _until_ms), do: {:ok, state}
+  # The runs that follow take long together.
+  defp longer(%{line: %{hidden_turns: turns}} = state, _, _) when turns > 0, do: {:ok, state}
   defp longer(state, standing, until_ms), do: go_on(state, standing, until_ms)
 
   @doc "Goes on with the stand until this time, unless the workers left alone begin to grow meanwhile."
@@ -102,9 +123,11 @@ defmodule OOM.Throttle.Stand do
   end
 
   defp read(pids, state) do
-    seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, Evidence.grown_bytes(row)}
+    seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, grown_bytes(pid, row)}
     %{state | line: Lineup.read(state.line, seen)}
   end
+
+  defp grown_bytes(pid, row), do: max(Evidence.grown_bytes(row), Charges.grown_bytes(pid, now()))
 
   # Growth of known growers since the last stand may be charged late, or still be due.
   defp stood_for(%{line: line} = state, from, to) do
@@ -122,6 +145,18 @@ defmodule OOM.Throttle.Stand do
   defp sort(state) do
     {alone, line} = Lineup.sort(state.line, Level.episode(), now())
     State.resume(%{state | line: line}, alone)
+  end
+
+  defp hidden(%{line: line, ran: ran} = state, standing) do
+    besides =
+      case ran do
+        nil -> 0
+        {before, pids, _} -> Lineup.besides_bytes(line, pids, Sample.moved(before, standing))
+      end
+
+    gone = for {pid, _} <- state.experiment.runs, not is_map_key(line.looks, pid), do: pid
+    experiment = Experiment.forget(state.experiment, gone)
+    %{state | line: Lineup.hidden(line, besides), experiment: experiment}
   end
 
   defp charge(%{ran: nil} = state, _standing), do: state

@@ -2,7 +2,7 @@ defmodule OOM.Throttle.State do
   @moduledoc false
   # The throttle's state from turn to turn.
 
-  alias OOM.{Limits, Lineup, Native, Stretches}
+  alias OOM.{Experiment, Limits, Lineup, Native, Stretches}
   alias OOM.Throttle.{Sample, Suspended}
 
   @enforce_keys [:guard, :watcher]
@@ -25,6 +25,9 @@ defmodule OOM.Throttle.State do
             ran: nil,
             # the turn in which each worker ran last
             ran_turn: %{},
+            # the search for growth that no figure shows, and the growth while nobody ran, in bytes
+            experiment: %Experiment{},
+            control_bytes: 0,
             # so many turns in a row without growth towards the floor
             calm: 0,
             # growth was seen among the workers left alone
@@ -43,6 +46,8 @@ defmodule OOM.Throttle.State do
           loose?: boolean(),
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
           ran_turn: %{pid() => non_neg_integer()},
+          experiment: Experiment.t(),
+          control_bytes: non_neg_integer(),
           calm: non_neg_integer(),
           alert?: boolean()
         }
@@ -70,5 +75,10 @@ defmodule OOM.Throttle.State do
   Sets anew which worker has to run first, after a change of the workers that stand or are shown to grow.
   """
   @spec due(t()) :: t()
-  def due(state), do: %{state | due_ms: Stretches.due_ms(state.since, Lineup.shown(state.line))}
+  def due(state), do: %{state | due_ms: Stretches.due_ms(state.since, shown(state))}
+
+  @doc "Returns the workers that may stand for longer: shown to grow, or growing in each run alone so far."
+  @spec shown(t()) :: %{pid() => true}
+  def shown(%{line: line, experiment: experiment}),
+    do: Map.merge(Lineup.shown(line), Experiment.suspects(experiment))
 end

@@ -51,7 +51,7 @@ defmodule OOM.Throttle.Wait do
 
   # These workers have stood for the longest stretch of a worker that is not shown to grow.
   defp let_go(state) do
-    pids = Stretches.due(state.since, Lineup.shown(state.line), now())
+    pids = Stretches.due(state.since, State.shown(state), now())
     state = State.resume(state, pids)
     State.due(%{state | since: Map.drop(state.since, pids), loose?: true})
   end
