@@ -20,6 +20,8 @@ defmodule OOM.HeldBinaries do
   @many 65_536
   # Few binaries may be one that is being appended to.
   @few 8
+  # A binary that grows by appending is mostly seen below this size first, in bytes.
+  @first_seen 16 * 1_048_576
   # A binary of this size that has grown since the last look is being appended to, in bytes.
   @large 1_048_576
   @word 8
@@ -109,8 +111,9 @@ defmodule OOM.HeldBinaries do
 
   defp step(_found, _last), do: 0
 
-  # A new binary made in one piece takes no further step. The virtual heap shows such a binary in full, and a
-  # binary that grows by appending in its first size.
+  # A large new binary made in one piece takes no further step. The virtual heap shows such a binary in full, and
+  # a binary that grows by appending in its size at the last collection.
+  defp appended?(%{all: all}, _last) when all <= @first_seen, do: true
   defp appended?(%{hidden: hidden, largest: largest}, _last) when 2 * hidden >= largest, do: true
   defp appended?(found, last), do: last.largest >= @large and found.largest > last.largest
 end
