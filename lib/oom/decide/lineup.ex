@@ -145,6 +145,8 @@ defmodule OOM.Lineup do
 
     case costs do
       %{^pid => {bytes, _}} -> waits? and bytes < Limits.grown_bytes()
+      # Where nobody is known to grow, anybody who wants to run may.
+      _ when ranks == %{} -> suspects[pid] == false and waits?
       _ -> suspects[pid] == false and (waits? or not is_map_key(ranks, elem(row, 1)))
     end
   end
