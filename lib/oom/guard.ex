@@ -9,6 +9,7 @@ defmodule OOM.Guard do
   alias OOM.{
     Accountant,
     Asker,
+    Charges,
     Level,
     Native,
     Notifier,
@@ -197,6 +198,7 @@ defmodule OOM.Guard do
 
   defp step(state) do
     policy = Policy.throttled(state.policy, Throttling.at_work?(state.throttling))
+    policy = Policy.charged(policy, Charges.last_ms())
     policy = Policy.largest(policy, Plan.largest_bytes())
     %{state | policy: Policy.steps(policy, Steps.largest())}
   end

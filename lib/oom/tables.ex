@@ -17,7 +17,7 @@ defmodule OOM.Tables do
     {OOM.Owned, [:set, read_concurrency: true]},
     # {pid, bytes}; see OOM.Steps. Ordered, because a walk meets concurrent changes.
     {OOM.Steps, [:ordered_set]},
-    # {pid, bytes, at_ms}: growth shown by an experiment; see OOM.Charges
+    # {pid, bytes, at_ms}: growth shown by an experiment; {:last, at_ms}; see OOM.Charges
     {OOM.Charges, [:set, read_concurrency: true]},
     # {pid, asked_ms}: workers that want a message before the kill; see OOM.Asker
     {OOM.Asker, [:set]},

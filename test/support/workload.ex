@@ -51,7 +51,28 @@ defmodule OOM.Test.Workload do
       {:noreply, {options, data}}
     end
 
+    # What no heap shows, or only a part.
+    def handle_cast({:grow, :parts, bytes}, {options, data}),
+      do: {:noreply, {options, [binary_part(binary(bytes), 0, 100) | data]}}
+
+    def handle_cast({:grow, :timers, bytes}, {options, data}) do
+      Process.send_after(self(), {:due, Enum.to_list(1..div(bytes, 16))}, 3_600_000)
+      {:noreply, {options, data}}
+    end
+
+    def handle_cast({:grow, :deflate, bytes}, {options, data}) do
+      contexts = for _ <- 1..max(div(bytes, 262_144), 1), do: deflate()
+      {:noreply, {options, [contexts | data]}}
+    end
+
     def handle_cast(:drop, {options, _}), do: {:noreply, {options, []}, {:continue, :collect}}
+
+    defp deflate do
+      z = :zlib.open()
+      :ok = :zlib.deflateInit(z)
+      _ = :zlib.deflate(z, "context", :sync)
+      z
+    end
 
     # Grows in one call, without ever returning to the loop.
     def handle_cast({:run_away, bytes}, {options, _}),

@@ -1,27 +1,36 @@
 defmodule OOM.Experiment do
   @moduledoc false
   # Finds the workers whose growth no figure shows (timers, contexts of zlib, rows of private tables), by an
-  # experiment: pure. All workers stand, and one after another runs for a millisecond alone (OOM.Throttle.Scan).
-  # The growth of memory in a worker's runs is the worker's growth; the growth while nobody runs is the control.
+  # experiment: pure. All workers stand, and one after another runs alone for a moment (OOM.Throttle.Scan). The
+  # growth of memory in a worker's runs, beside the growth that the worker's figure shows, is the worker's hidden
+  # growth; the growth while nobody runs is the control.
   #
-  # A single run shows nothing: a worker that makes garbage takes memory in one run and gives the memory back in
-  # another, and the kernel charges memory in batches. So a worker is shown to grow by the mean of its last
-  # runs, well above the control. Many workers run in groups first, and only the members of a group that has
-  # grown run alone.
+  # A single run shows nothing: the kernel charges memory in batches, and a worker may give back in its next run
+  # what it has taken in this one. So the runs of a worker add up, without the largest, until the sum is well
+  # above the control. Many workers run in groups first, and only the members of a group that has grown run alone.
 
-  alias OOM.Limits
+  alias OOM.Limits.Scan
 
-  # `runs`: the growth in the last runs of each worker alone, the last first, and in all of them, each beside the
-  # control of that time. `clean`: the
-  # workers of groups without growth, and until when they are left out. `suspects`: the workers of groups with
-  # growth. `ran`: the number of the run in which each worker ran last.
-  defstruct runs: %{}, clean: %{}, suspects: %{}, ran: %{}, count: 0
+  # `runs`: what is known of each worker that has run alone. `clean`: the workers without growth, and until when
+  # they are left out. `suspects`: the workers of groups with growth. `ran`: the number of the run in which each
+  # worker ran last. `control`: the growth while nobody ran, as a rate.
+  defstruct runs: %{}, clean: %{}, suspects: %{}, ran: %{}, count: 0, control: {0, 0}
 
   @type t :: %__MODULE__{}
-  @typedoc "The growth in the last runs, the last first, and the sum of all runs, in bytes."
-  @type runs ::
-          {last :: [{grown_bytes :: integer(), control_bytes :: integer()}],
-           sum_bytes :: integer()}
+
+  @typedoc """
+  The runs of a worker: their number, their time, their growth in all and the largest, and the worker's own
+  figure before the first run and after the last.
+  """
+  @type runs :: %{
+          count: pos_integer(),
+          grew: non_neg_integer(),
+          ms: non_neg_integer(),
+          bytes: integer(),
+          largest: integer(),
+          from_bytes: non_neg_integer(),
+          to_bytes: non_neg_integer()
+        }
 
   @doc """
   Splits the workers that want to run into groups, in the order of their runs. The suspects run alone, and so
@@ -31,106 +40,124 @@ defmodule OOM.Experiment do
   def groups(experiment, pids, now_ms) do
     pids =
       pids
-      |> Enum.reject(&(Map.get(experiment.clean, &1, now_ms) > now_ms))
+      |> Enum.reject(&clean?(experiment, &1, now_ms))
       |> Enum.sort_by(&Map.get(experiment.ran, &1, 0))
 
     {alone, others} = Enum.split_with(pids, &alone?(&1, experiment))
-    size = max(div(length(others) - 1, Limits.Scan.runs()) + 1, 1)
+    size = max(div(length(others) - 1, Scan.runs()) + 1, 1)
     Enum.map(alone, &[&1]) ++ Enum.chunk_every(others, size)
   end
 
   @doc "Returns the workers that are left out of the experiment for a while, because they do not grow."
   @spec clean(t(), [pid()], integer()) :: [pid()]
-  def clean(experiment, pids, now_ms),
-    do: Enum.filter(pids, &(Map.get(experiment.clean, &1, now_ms) > now_ms))
+  def clean(experiment, pids, now_ms), do: Enum.filter(pids, &clean?(experiment, &1, now_ms))
+
+  defp clean?(%{clean: clean}, pid, now_ms), do: Map.get(clean, pid, now_ms) > now_ms
 
   defp alone?(pid, %{suspects: suspects, runs: runs}),
     do: is_map_key(suspects, pid) or is_map_key(runs, pid)
 
-  @doc """
-  Records the growth of memory while a group ran, in bytes, beside the growth while nobody ran for as long.
-  """
-  @spec ran(t(), [pid()], integer(), non_neg_integer(), integer()) :: t()
-  def ran(experiment, pids, grown_bytes, control_bytes, now_ms) do
-    count = experiment.count + 1
-    ran = Enum.reduce(pids, experiment.ran, &Map.put(&2, &1, count))
-    experiment = %{experiment | ran: ran, count: count}
+  @doc "Records the growth of memory while nobody ran."
+  @spec control(t(), integer(), pos_integer()) :: t()
+  def control(%{control: {bytes, ms}} = experiment, grown_bytes, run_ms),
+    do: %{experiment | control: {max(bytes + grown_bytes, 0), ms + run_ms}}
 
-    grows? =
-      grown_bytes >= Limits.Scan.least_bytes() and
-        grown_bytes >= Limits.Scan.control_share() * control_bytes
+  @doc """
+  Records the growth of memory while these workers ran, in bytes, the length of the run, and the workers' own
+  figures at the last look.
+  """
+  @spec ran(t(), [pid()], integer(), pos_integer(), %{pid() => non_neg_integer()}, integer()) ::
+          t()
+  def ran(experiment, [], _grown_bytes, _run_ms, _figures, _now_ms), do: experiment
+
+  def ran(experiment, pids, grown_bytes, run_ms, figures, now_ms) do
+    count = experiment.count + 1
+    experiment = %{experiment | ran: add(experiment.ran, pids, count), count: count}
+    grows? = grown_bytes >= max(Scan.least_bytes(), beside(experiment, run_ms))
 
     case pids do
-      [pid] -> alone(experiment, pid, {grown_bytes, control_bytes}, now_ms)
+      [pid] -> alone(experiment, pid, {grown_bytes, run_ms}, Map.get(figures, pid, 0), now_ms)
       _ when grows? -> %{experiment | suspects: add(experiment.suspects, pids, true)}
-      _ -> %{experiment | clean: left_out(experiment.clean, pids, now_ms)}
+      _ -> left_out(experiment, pids, now_ms + Scan.group_clean_ms())
     end
   end
+
+  # What counts as growth at the least, beside the control of so long a time.
+  defp beside(%{control: {_bytes, 0}}, _ms), do: 0
+  defp beside(%{control: {bytes, ms}}, run_ms), do: div(Scan.control_share() * bytes * run_ms, ms)
+
+  defp alone(experiment, pid, {grown, ms}, figure, now_ms) do
+    fresh = %{
+      count: 0,
+      grew: 0,
+      ms: 0,
+      bytes: 0,
+      largest: 0,
+      from_bytes: figure,
+      to_bytes: figure
+    }
+
+    runs = Map.get(experiment.runs, pid, fresh)
+
+    runs = %{
+      runs
+      | count: runs.count + 1,
+        grew: runs.grew + if(grown > 0, do: 1, else: 0),
+        ms: runs.ms + ms,
+        bytes: runs.bytes + grown,
+        largest: max(runs.largest, grown),
+        to_bytes: figure
+    }
+
+    if runs.count >= Scan.judged_runs() and hidden_bytes(runs) < runs.count * Scan.noise_bytes(),
+      do: experiment |> forget([pid]) |> left_out([pid], now_ms + Scan.clean_ms()),
+      else: %{experiment | runs: Map.put(experiment.runs, pid, runs)}
+  end
+
+  # The growth beside the worker's own figure, without the largest run.
+  defp hidden_bytes(%{bytes: bytes, largest: largest, from_bytes: from, to_bytes: to}),
+    do: bytes - largest - max(to - from, 0)
 
   defp add(map, pids, value), do: Enum.reduce(pids, map, &Map.put(&2, &1, value))
 
-  @doc "Records that the workers of a group did not want to run."
-  @spec idle(t(), [pid()], integer()) :: t()
-  def idle(experiment, pids, now_ms) do
-    clean = add(experiment.clean, pids, now_ms + Limits.Scan.idle_ms())
-    %{experiment | clean: clean, suspects: Map.drop(experiment.suspects, pids)}
-  end
+  defp left_out(experiment, pids, until_ms),
+    do: %{experiment | clean: add(experiment.clean, pids, until_ms)}
 
-  defp alone(experiment, pid, {grown, _control} = run, now_ms) do
-    {last, sum} = Map.get(experiment.runs, pid, {[], 0})
-    last = Enum.take([run | last], Limits.Scan.window())
+  @doc "Records that these workers did not want to run: they did not take the memory of their group."
+  @spec idle(t(), [pid()]) :: t()
+  def idle(experiment, pids),
+    do: %{experiment | suspects: Map.drop(experiment.suspects, pids)}
 
-    if length(last) >= Limits.Scan.proof_runs() and mean(last, 0) < Limits.Scan.noise_bytes() do
-      %{
-        experiment
-        | runs: Map.delete(experiment.runs, pid),
-          suspects: Map.delete(experiment.suspects, pid),
-          clean: left_out(experiment.clean, [pid], now_ms)
-      }
-    else
-      %{experiment | runs: Map.put(experiment.runs, pid, {last, max(sum + grown, 0)})}
-    end
-  end
-
-  defp left_out(clean, pids, now_ms), do: add(clean, pids, now_ms + Limits.Scan.clean_ms())
-
-  # The mean of the runs (0) or of their controls (1).
-  defp mean(runs, place),
-    do: div(runs |> Enum.map(&elem(&1, place)) |> Enum.sum(), length(runs))
-
-  @doc "Returns the workers shown to grow, with the growth in bytes."
+  @doc "Returns the workers shown to grow, with the growth of their runs in bytes."
   @spec shown(t()) :: %{pid() => pos_integer()}
-  def shown(%{runs: runs}) do
-    for {pid, {last, sum}} <- runs,
-        length(last) >= Limits.Scan.proof_runs(),
-        sum >= Limits.Scan.proof_bytes(),
-        grows?(last),
+  def shown(%{runs: all} = experiment) do
+    for {pid, runs} <- all,
+        runs.count >= Scan.proof_runs(),
+        hidden_bytes(runs) >= Scan.proof_bytes(),
+        grows?(runs, experiment),
         into: %{},
-        do: {pid, sum}
+        do: {pid, runs.bytes}
   end
 
   @doc "Returns the workers whose runs alone have taken memory so far."
   @spec suspects(t()) :: %{pid() => true}
-  def suspects(%{runs: runs}),
-    do: for({pid, {last, _}} <- runs, grows?(last), into: %{}, do: {pid, true})
+  def suspects(%{runs: all} = experiment),
+    do: for({pid, runs} <- all, grows?(runs, experiment), into: %{}, do: {pid, true})
 
-  # In more than half of the runs, and in the mean.
-  defp grows?(last) do
-    grown = mean(last, 0)
-
-    grown >= 2 * Limits.Scan.noise_bytes() and
-      grown >= Limits.Scan.control_share() * mean(last, 1) and
-      2 * Enum.count(last, fn {bytes, _} -> bytes > 0 end) > length(last)
+  defp grows?(runs, experiment) do
+    runs.bytes >= max(2 * runs.count * Scan.noise_bytes(), beside(experiment, runs.ms)) and
+      runs.grew * 3 >= runs.count
   end
 
   @doc "Forgets workers, because they have ended or were told to leave."
   @spec forget(t(), [pid()]) :: t()
-  def forget(experiment, pids),
-    do: %{
+  def forget(experiment, pids) do
+    %{
       experiment
       | runs: Map.drop(experiment.runs, pids),
         suspects: Map.drop(experiment.suspects, pids),
         clean: Map.drop(experiment.clean, pids),
         ran: Map.drop(experiment.ran, pids)
     }
+  end
 end

@@ -29,6 +29,8 @@ defmodule OOM.Lineup do
             costs: %{},
             # for so many turns the throttle looks for growth that no figure shows
             hidden_turns: 0,
+            # the growth of the last turns that no figure shows
+            besides_bytes: 0,
             # growth while workers stand, and whether the growth is foreign
             standing: %Standing{},
             foreign?: false
@@ -67,7 +69,12 @@ defmodule OOM.Lineup do
   """
   @spec hidden(t(), integer()) :: t()
   def hidden(line, besides_bytes) do
-    besides = if line.standing.all?, do: max(besides_bytes, @unknown_bytes), else: besides_bytes
+    faded = round(line.besides_bytes * (1 - Limits.Scan.fades()))
+    line = %{line | besides_bytes: max(faded + besides_bytes, 0)}
+
+    besides =
+      if line.standing.all?, do: max(line.besides_bytes, @unknown_bytes), else: line.besides_bytes
+
     # Without the growth that an experiment has shown.
     known = for {_, row, _} <- line.seen, reduce: 0, do: (sum -> sum + Evidence.grown_bytes(row))
 
@@ -75,7 +82,7 @@ defmodule OOM.Lineup do
       besides >= Limits.Scan.hidden_bytes() and known * Limits.cause_share() < besides ->
         %{line | hidden_turns: Limits.Scan.turns()}
 
-      known >= Limits.Scan.hidden_bytes() ->
+      besides >= Limits.Scan.hidden_bytes() ->
         %{line | hidden_turns: 0}
 
       true ->
@@ -205,6 +212,15 @@ defmodule OOM.Lineup do
     free? = fn {pid, _} -> not is_map_key(line.growers, pid) and rested?(pid, line) end
     {rested, others} = Enum.split_with(pids, free?)
     {for({pid, _} <- rested, do: pid), others}
+  end
+
+  @doc "Returns a worker's own figure at the look of this stand, in bytes."
+  @spec figure_bytes(t(), pid()) :: non_neg_integer()
+  def figure_bytes(%{looks: looks}, pid) do
+    case looks do
+      %{^pid => {_, bytes, _}} -> bytes
+      _ -> 0
+    end
   end
 
   @doc "Tells whether a worker waited for a message at the look of this stand."

@@ -30,7 +30,9 @@ defmodule OOM.Policy do
             # steady workers have paid for the growth of others in this episode
             steady?: false,
             # the headroom left when killing was given up
-            exhausted_bytes: nil
+            exhausted_bytes: nil,
+            # the time of the last growth that an experiment has shown
+            charged_ms: nil
 
   @type t :: %__MODULE__{}
   @type decision :: :wait | :trim | {:kill | :trim_and_kill, need_bytes :: pos_integer()}
@@ -201,6 +203,13 @@ defmodule OOM.Policy do
   @spec seen(t(), map(), integer()) :: t()
   def seen(policy, report, now_ms),
     do: %{policy | outside: Outside.seen(policy.outside, report, now_ms)}
+
+  @doc "Records the time of the last growth shown by an experiment. New evidence ends the giving up."
+  @spec charged(t(), integer() | nil) :: t()
+  def charged(%{charged_ms: at_ms} = policy, at_ms), do: policy
+
+  def charged(policy, at_ms),
+    do: %{policy | charged_ms: at_ms, exhausted_bytes: nil, nobody_since_ms: nil}
 
   @doc "Sets the memory of the largest worker of the lowest rank, in bytes."
   @spec largest(t(), non_neg_integer()) :: t()

@@ -8,10 +8,19 @@ defmodule OOM.Charges do
   @doc "Charges a worker with growth, in bytes."
   @spec put(pid(), pos_integer(), integer()) :: true
   def put(pid, bytes, now_ms) do
-    :ets.insert(__MODULE__, {pid, bytes, now_ms})
+    :ets.insert(__MODULE__, [{pid, bytes, now_ms}, {:last, now_ms}])
 
     # The worker may have ended meanwhile.
     Workers.member?(pid) or delete(pid)
+  end
+
+  @doc "Returns the time of the last charge, or `nil`."
+  @spec last_ms() :: integer() | nil
+  def last_ms do
+    case :ets.lookup(__MODULE__, :last) do
+      [{_, at_ms}] -> at_ms
+      [] -> nil
+    end
   end
 
   @spec delete(pid()) :: true

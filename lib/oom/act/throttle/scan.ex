@@ -14,11 +14,14 @@ defmodule OOM.Throttle.Scan do
     pids = Map.keys(state.still) -- State.busy(state)
     {waiting, pids} = Enum.split_with(pids, &Lineup.waits?(state.line, &1))
     {pids, state} = refuse(state, pids, before)
-    state = State.resume(state, waiting ++ Experiment.clean(state.experiment, pids, now()))
+    state = State.resume(state, Experiment.clean(state.experiment, pids, now()))
     state = State.due(%{state | since: Stretches.only(state.since, state.still)})
 
     with {:ok, state} <- control(state) do
-      groups = Experiment.groups(state.experiment, pids, now())
+      # Workers that waited have their turn together: most of them do not want to run. So do those that would
+      # have stood too long at the end of the scan.
+      late = late(state, pids -- Map.keys(Experiment.suspects(state.experiment)))
+      groups = [waiting, late | Experiment.groups(state.experiment, pids -- late, now())]
       budget = Slices.budget(Sample.distance(before), before.floor_bytes || 0)
       until_ms = now() + Limits.Scan.longest_ms()
 
@@ -38,17 +41,31 @@ defmodule OOM.Throttle.Scan do
     {for({pid, _} <- may, do: pid), %{state | line: line}}
   end
 
-  # The growth while nobody runs, for as long as a run takes.
+  defp late(state, pids) do
+    by_ms = now() + Limits.Scan.longest_ms()
+    late = state.since |> Stretches.due(State.shown(state), by_ms) |> MapSet.new()
+    Enum.filter(pids, &MapSet.member?(late, &1))
+  end
+
+  # The growth while nobody runs, for as long as a run takes, in one of so many turns.
+  @control_turns 4
+
+  defp control(%{turn: turn} = state) when rem(turn, @control_turns) != 0, do: {:ok, state}
+
   defp control(state) do
     from = Sample.fresh(state.watcher)
 
     with {:ok, state} <- Wait.until(state, now() + Limits.Scan.run_ms() + 1, nil) do
       to = Sample.fresh(state.watcher)
-      {:ok, %{state | control_bytes: Sample.grown(from, to)}}
+      control = Experiment.control(state.experiment, Sample.moved(from, to), lasted(from, to))
+      {:ok, if(state.loose?, do: state, else: %{state | experiment: control})}
     end
   end
 
   defp each([], _before, _budget, _until_ms, state), do: {:ok, state}
+
+  defp each([[] | groups], before, budget, until_ms, state),
+    do: each(groups, before, budget, until_ms, state)
 
   defp each([pids | groups], before, budget, until_ms, state) do
     with {:ok, state} <- one(pids, state) do
@@ -70,17 +87,20 @@ defmodule OOM.Throttle.Scan do
          state = stand(pids, state),
          {:ok, state} <- Wait.until(state, now() + Limits.Scan.settle_ms(), :stood) do
       to = Sample.fresh(state.watcher)
-      ran? = reductions(pids) - worked > Limits.rested_reductions()
-      {:ok, State.due(%{state | experiment: learn(state, pids, ran?, Sample.moved(from, to))})}
+      now = reductions(pids)
+      {ran, idle} = Enum.split_with(pids, &(now[&1] - worked[&1] > Limits.rested_reductions()))
+      {:ok, State.due(%{state | experiment: learn(state, ran, idle, {from, to})})}
     end
   end
 
   # A run beside others tells nothing.
-  defp learn(state, pids, ran?, grown_bytes) do
-    cond do
-      state.loose? or State.busy(state) != [] -> state.experiment
-      ran? -> Experiment.ran(state.experiment, pids, grown_bytes, state.control_bytes, now())
-      true -> Experiment.idle(state.experiment, pids, now())
+  defp learn(state, ran, idle, {from, to}) do
+    if state.loose? or State.busy(state) != [] do
+      state.experiment
+    else
+      state.experiment
+      |> Experiment.ran(ran, Sample.moved(from, to), lasted(from, to), figures(ran, state), now())
+      |> Experiment.idle(idle)
     end
   end
 
@@ -90,10 +110,16 @@ defmodule OOM.Throttle.Scan do
     State.due(%{state | still: still, since: Stretches.begun(since, Map.keys(still), now())})
   end
 
+  defp lasted(from, to), do: max(to.at_ms - from.at_ms, 1)
+  defp figures(pids, state), do: Map.new(pids, &{&1, Lineup.figure_bytes(state.line, &1)})
+
   # Reading the reductions of a worker that stands sends no signal.
-  defp reductions(pids) do
-    for pid <- pids, {_, count} <- [:erlang.process_info(pid, :reductions)], reduce: 0 do
-      sum -> sum + count
+  defp reductions(pids), do: Map.new(pids, &{&1, reductions_of(&1)})
+
+  defp reductions_of(pid) do
+    case :erlang.process_info(pid, :reductions) do
+      {_, count} -> count
+      :undefined -> 0
     end
   end
 

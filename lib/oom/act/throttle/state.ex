@@ -25,9 +25,8 @@ defmodule OOM.Throttle.State do
             ran: nil,
             # the turn in which each worker ran last
             ran_turn: %{},
-            # the search for growth that no figure shows, and the growth while nobody ran, in bytes
+            # the search for growth that no figure shows
             experiment: %Experiment{},
-            control_bytes: 0,
             # so many turns in a row without growth towards the floor
             calm: 0,
             # growth was seen among the workers left alone
@@ -47,7 +46,6 @@ defmodule OOM.Throttle.State do
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
           ran_turn: %{pid() => non_neg_integer()},
           experiment: Experiment.t(),
-          control_bytes: non_neg_integer(),
           calm: non_neg_integer(),
           alert?: boolean()
         }

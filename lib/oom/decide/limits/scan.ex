@@ -5,11 +5,15 @@ defmodule OOM.Limits.Scan do
   @mib 1_048_576
 
   @doc """
-  The experiment begins where memory has grown by so much during a run of the throttle, in bytes, and no worker
-  is shown to grow: as much as one worker takes in a slice of a third.
+  The experiment begins where memory has grown by so much in the last turns of the throttle beside all figures,
+  in bytes.
   """
   @spec hidden_bytes() :: pos_integer()
   def hidden_bytes, do: 2 * @mib
+
+  @doc "The growth of earlier turns counts less by this part in each turn."
+  @spec fades() :: float()
+  def fades, do: 0.1
 
   @doc "The experiment goes on for so many turns after the last such growth."
   @spec turns() :: pos_integer()
@@ -31,36 +35,36 @@ defmodule OOM.Limits.Scan do
   @spec settle_ms() :: pos_integer()
   def settle_ms, do: 5
 
-  @doc "Less growth in a run is noise, in bytes: the kernel charges 256 KiB a CPU in advance, on two CPUs."
+  @doc "Less growth of a group is noise, in bytes: the kernel charges 256 KiB a CPU in advance, on two CPUs."
   @spec least_bytes() :: pos_integer()
   def least_bytes, do: 2 * 262_144
 
-  @doc "Growth in a run counts where it is so many times the growth while nobody runs."
+  @doc "Growth counts where it is so many times the growth while nobody runs."
   @spec control_share() :: pos_integer()
   def control_share, do: 4
 
-  @doc "A worker is judged after so many runs alone."
+  @doc "A worker is shown to grow after so many runs alone at the earliest."
   @spec proof_runs() :: pos_integer()
   def proof_runs, do: 3
 
-  @doc "The judgement goes by so many of the last runs."
-  @spec window() :: pos_integer()
-  def window, do: 8
+  @doc "The hidden growth of a worker shown to grow is at least this, in bytes, without the largest run."
+  @spec proof_bytes() :: pos_integer()
+  def proof_bytes, do: 3 * div(@mib, 2)
+
+  @doc "A worker that has not grown in so many runs is left out."
+  @spec judged_runs() :: pos_integer()
+  def judged_runs, do: 6
 
   @doc """
-  A worker whose runs take less in the mean does not grow, in bytes; a worker that grows takes twice as much.
-  The slowest of the growing workers of the arena takes 500 KB in a run.
+  A worker does not grow whose runs take less in the mean, in bytes: an eighth of the least step in which the
+  kernel charges.
   """
   @spec noise_bytes() :: pos_integer()
-  def noise_bytes, do: 131_072
+  def noise_bytes, do: 32_768
 
-  @doc "The growth of all runs of a worker shown to grow is at least this, in bytes."
-  @spec proof_bytes() :: pos_integer()
-  def proof_bytes, do: 2 * @mib
-
-  @doc "A worker that does not want to run is left out for this time, in ms: two turns."
-  @spec idle_ms() :: pos_integer()
-  def idle_ms, do: 80
+  @doc "The workers of a group that did not grow in its run are left out for this time, in ms: two turns."
+  @spec group_clean_ms() :: pos_integer()
+  def group_clean_ms, do: 80
 
   @doc "A worker that does not grow is left out for this time, in ms."
   @spec clean_ms() :: pos_integer()

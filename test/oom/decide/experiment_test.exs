@@ -1,0 +1,94 @@
+defmodule OOM.ExperimentTest do
+  use ExUnit.Case, async: true
+
+  alias OOM.Experiment
+  alias OOM.Limits.Scan
+
+  @mib 1_048_576
+
+  test "few workers run alone, the one that ran longest ago first" do
+    experiment = run(%Experiment{}, [:a], @mib)
+    assert Experiment.groups(experiment, [:a, :b, :c], 0) |> List.last() |> is_list()
+    assert Experiment.groups(experiment, [:a, :b, :c], 0) |> Enum.sort() == [[:a], [:b], [:c]]
+    experiment = experiment |> run([:b], @mib) |> run([:a], @mib)
+    assert [[:b], [:a]] = Experiment.groups(experiment, [:a, :b], 0)
+  end
+
+  test "many run in groups, and only the members of a group that has grown run alone" do
+    pids = Enum.to_list(1..49)
+    groups = Experiment.groups(%Experiment{}, pids, 0)
+    assert length(groups) <= Scan.runs()
+    assert Enum.sort(Enum.concat(groups)) == pids
+
+    [grown | others] = groups
+    experiment = Enum.reduce(others, run(%Experiment{}, grown, 5 * @mib), &run(&2, &1, 0))
+    assert Experiment.groups(experiment, pids, 0) |> Enum.sort() == Enum.map(grown, &[&1])
+    # The others are left out for a moment.
+    assert Experiment.clean(experiment, pids, 0) |> Enum.sort() == Enum.sort(Enum.concat(others))
+    assert Experiment.clean(experiment, pids, Scan.group_clean_ms()) == []
+  end
+
+  test "a worker that takes memory in each run alone is shown to grow, with the sum" do
+    experiment = runs(:a, [@mib, 2 * @mib])
+    assert Experiment.shown(experiment) == %{}
+    assert Experiment.suspects(experiment) == %{a: true}
+    assert Experiment.shown(run(experiment, [:a], 3 * @mib)) == %{a: 6 * @mib}
+  end
+
+  test "slow growth adds up, though the kernel charges it in batches" do
+    slow = List.flatten(List.duplicate([0, 256 * 1_024], 5))
+    assert Experiment.shown(runs(:a, slow)) == %{}
+    assert Experiment.suspects(runs(:a, slow)) == %{a: true}
+    assert %{a: _} = Experiment.shown(runs(:a, slow ++ slow))
+  end
+
+  test "a worker that makes garbage takes memory and gives it back: not shown" do
+    for count <- 1..40 do
+      garbage = [8, -8] |> Stream.cycle() |> Enum.take(count) |> Enum.map(&(&1 * @mib))
+      assert Experiment.shown(runs(:a, garbage)) == %{}
+    end
+  end
+
+  test "growth that the worker's figure shows is not hidden" do
+    experiment =
+      Enum.reduce(1..8, %Experiment{}, fn n, experiment ->
+        Experiment.ran(experiment, [:a], @mib, 1, %{a: n * @mib}, 0)
+      end)
+
+    assert Experiment.shown(experiment) == %{}
+  end
+
+  test "one large run among many is no growth" do
+    assert Experiment.shown(runs(:a, [20 * @mib, 0, 0, 0, 0])) == %{}
+  end
+
+  test "growth that goes on while nobody runs is nobody's" do
+    experiment =
+      Enum.reduce(1..8, %Experiment{}, fn _, experiment ->
+        experiment |> Experiment.control(@mib, 1) |> run([:a], 3 * @mib)
+      end)
+
+    assert Experiment.shown(experiment) == %{}
+    # Nor is a group suspected for it.
+    assert run(experiment, [:b, :c], 3 * @mib).suspects == %{}
+  end
+
+  test "a worker without growth is left out for a while, and judged anew" do
+    experiment = runs(:a, List.duplicate(10_000, Scan.judged_runs()))
+    assert Experiment.clean(experiment, [:a], 0) == [:a]
+    assert experiment.runs == %{}
+  end
+
+  test "a worker that does not want to run is no suspect" do
+    experiment = %Experiment{} |> run([:a, :b], 5 * @mib) |> Experiment.idle([:a])
+    assert experiment.suspects == %{b: true}
+  end
+
+  test "of an ended worker nothing is kept" do
+    experiment = runs(:a, [@mib, @mib, @mib])
+    assert Experiment.forget(experiment, [:a]) == %Experiment{count: 3}
+  end
+
+  defp runs(pid, bytes), do: Enum.reduce(bytes, %Experiment{}, &run(&2, [pid], &1))
+  defp run(experiment, pids, bytes), do: Experiment.ran(experiment, pids, bytes, 1, %{}, 0)
+end
