@@ -12,7 +12,7 @@ defmodule OOM.Real.HiddenTest do
 
   @mib 1_048_576
 
-  for kind <- [:parts, :timers, :deflate] do
+  for kind <- [:parts, :timers] do
     test "#{kind} are found in the workers that make them" do
       vm = LimitedVM.start!(256 * @mib, backoff: [initial_ms: 60_000, max_ms: 60_000])
       low = for i <- 1..4, do: {{:low, i}, [priority: :low]}

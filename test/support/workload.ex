@@ -60,19 +60,7 @@ defmodule OOM.Test.Workload do
       {:noreply, {options, data}}
     end
 
-    def handle_cast({:grow, :deflate, bytes}, {options, data}) do
-      contexts = for _ <- 1..max(div(bytes, 262_144), 1), do: deflate()
-      {:noreply, {options, [contexts | data]}}
-    end
-
     def handle_cast(:drop, {options, _}), do: {:noreply, {options, []}, {:continue, :collect}}
-
-    defp deflate do
-      z = :zlib.open()
-      :ok = :zlib.deflateInit(z)
-      _ = :zlib.deflate(z, "context", :sync)
-      z
-    end
 
     # Grows in one call, without ever returning to the loop.
     def handle_cast({:run_away, bytes}, {options, _}),
