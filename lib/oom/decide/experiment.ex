@@ -144,6 +144,10 @@ defmodule OOM.Experiment do
   def suspects(%{runs: all} = experiment),
     do: for({pid, runs} <- all, grows?(runs, experiment), into: %{}, do: {pid, true})
 
+  @doc "Tells whether no worker has taken memory in its runs alone so far."
+  @spec quiet?(t()) :: boolean()
+  def quiet?(experiment), do: suspects(experiment) == %{}
+
   defp grows?(runs, experiment) do
     runs.bytes >= max(2 * runs.count * Scan.noise_bytes(), beside(experiment, runs.ms)) and
       runs.grew * 3 >= runs.count

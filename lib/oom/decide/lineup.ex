@@ -90,6 +90,15 @@ defmodule OOM.Lineup do
     end
   end
 
+  @doc "Records a scan. After some scans in which nothing grew the experiment is over."
+  @spec scanned(t(), boolean()) :: t()
+  def scanned(line, false), do: line
+
+  def scanned(line, true) do
+    left = line.hidden_turns - div(Limits.Scan.turns(), Limits.Scan.quiet_scans())
+    %{line | hidden_turns: max(left, 0), besides_bytes: 0}
+  end
+
   @doc "Returns the growth of memory in the last run beside the figures of the workers that ran, in bytes."
   @spec besides_bytes(t(), [pid()], integer()) :: integer()
   def besides_bytes(line, pids, grown_bytes),

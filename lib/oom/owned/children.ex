@@ -27,7 +27,7 @@ defmodule OOM.Owned.Children do
   defp add(pid, {owners, seen}) do
     {owner, seen} = Line.worker(pid, seen)
 
-    if owner in [nil, :too_far, pid],
+    if owner in [nil, pid],
       do: {owners, seen},
       else: {Map.put(owners, owner, count(owners[owner], pid)), seen}
   end

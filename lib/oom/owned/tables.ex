@@ -27,7 +27,7 @@ defmodule OOM.Owned.Tables do
          words when is_integer(words) <- :ets.info(table, :memory),
          {worker, seen} = Line.worker(owner, seen),
          seen = Map.put(seen, owner, worker) do
-      if worker in [nil, :too_far],
+      if worker == nil,
         do: {tables, seen},
         else: {[{table, worker, words * word} | tables], seen}
     else

@@ -17,6 +17,7 @@ defmodule OOM.Reporter.Exhausted do
   def run(fun, snapshot), do: spawn(fn -> fun.(snapshot) end)
 
   # Of two stops the VM heeds the first. The process is killed at the end of the stop with all others.
+  @spec stop() :: no_return()
   defp stop do
     Process.flag(:priority, :max)
     Logger.error("OOM: the VM stops, as `on_exhausted: :stop` says")

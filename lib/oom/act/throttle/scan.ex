@@ -28,7 +28,9 @@ defmodule OOM.Throttle.Scan do
       with {:ok, state} <- each(groups, before, budget, until_ms, state) do
         shown = Experiment.shown(state.experiment)
         for {pid, bytes} <- shown, do: Charges.put(pid, bytes, now())
-        {:ok, %{state | ran: nil, calm: 0}}
+        quiet? = Sample.moved(before, Sample.take(state.watcher)) < Limits.Scan.least_bytes()
+        line = Lineup.scanned(state.line, quiet? and Experiment.quiet?(state.experiment))
+        {:ok, %{state | line: line, ran: nil, calm: 0}}
       end
     end
   end

@@ -19,6 +19,10 @@ defmodule OOM.Limits.Scan do
   @spec turns() :: pos_integer()
   def turns, do: 25
 
+  @doc "The experiment is over after so many scans in which nothing grew."
+  @spec quiet_scans() :: pos_integer()
+  def quiet_scans, do: 5
+
   @doc "A scan lasts at most this time, in ms: with the stand before, less than the longest stretch."
   @spec longest_ms() :: pos_integer()
   def longest_ms, do: 24
