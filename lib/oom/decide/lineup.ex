@@ -72,8 +72,9 @@ defmodule OOM.Lineup do
     faded = round(line.besides_bytes * (1 - Limits.Scan.fades()))
     line = %{line | besides_bytes: max(faded + besides_bytes, 0)}
 
-    besides =
-      if line.standing.all?, do: max(line.besides_bytes, @unknown_bytes), else: line.besides_bytes
+    # The workers left alone have just begun to stand because memory has grown.
+    begins? = match?(%{all?: true, ms: 0}, line.standing)
+    besides = if begins?, do: max(line.besides_bytes, @unknown_bytes), else: line.besides_bytes
 
     # Without the growth that an experiment has shown.
     known = for {_, row, _} <- line.seen, reduce: 0, do: (sum -> sum + Evidence.grown_bytes(row))
