@@ -83,7 +83,7 @@ defmodule OOM.Lineup do
       besides >= Limits.Scan.hidden_bytes() and known * Limits.cause_share() < besides ->
         %{line | hidden_turns: Limits.Scan.turns()}
 
-      besides >= Limits.Scan.hidden_bytes() ->
+      besides >= Limits.Scan.hidden_bytes() and known >= besides ->
         %{line | hidden_turns: 0}
 
       true ->
