@@ -5,9 +5,9 @@ defmodule OOM.Experiment do
   # growth of memory in a worker's runs, beside the growth that the worker's figure shows, is the worker's hidden
   # growth; the growth while nobody runs is the control.
   #
-  # A single run shows nothing: the kernel charges memory in batches, and a worker may give back in its next run
-  # what it has taken in this one. So the runs of a worker add up, without the largest, until the sum is well
-  # above the control. Many workers run in groups first, and only the members of a group that has grown run alone.
+  # A single run shows nothing: the kernel charges memory in batches, and the next run of a worker may give the
+  # memory back. So the runs of a worker add up, without the largest, until the sum is well above the control.
+  # Many workers run in groups first. Only the members of a group with growth run alone.
 
   alias OOM.Limits.Scan
 

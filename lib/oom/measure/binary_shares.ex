@@ -1,16 +1,16 @@
 defmodule OOM.BinaryShares do
   @moduledoc false
-  # The off-heap binaries in terms that belong to somebody else: messages in a mailbox, rows of a table. The VM
-  # tells binaries of a heap only, so a throw-away process copies the terms to its own heap and asks itself.
-  # The end of that process drops the references at once.
+  # The off-heap binaries in terms of another process: messages in a mailbox, rows of a table. The VM tells only
+  # the binaries of a heap. So a throw-away process copies the terms to a heap of its own, and asks for the
+  # binaries of this heap. The end of the process drops the references at once.
 
-  # A copy takes part in the scheduling of its owner, and the owner may wait for its turn.
+  # The owner of the messages answers at the priority of the asking process.
   @spawn [:link, :monitor, priority: :max]
 
   @doc """
   Returns the bytes of the off-heap binaries in the terms that `read` returns. Each binary is divided among
   the references to the binary, so a binary sent to ten mailboxes counts for a tenth in each. One reference
-  does not count: that of the process that made the binary, which holds the reference until its next collection.
+  does not count: the maker of the binary holds a reference until the maker's next collection.
   """
   @spec bytes((() -> term())) :: non_neg_integer()
   def bytes(read) do

@@ -2,15 +2,15 @@ defmodule OOM.HeldBinaries do
   @moduledoc false
   # The off-heap binaries that a worker's heap refers to.
   #
-  # The virtual binary heap, which costs nothing to read, counts them badly. A binary that grows by appending
-  # shows in its first size until the next collection: 60 MB read as 1,864 bytes. A part of a binary shows as
-  # the part and keeps the whole: 100 messages of 200 KiB, of which a worker keeps 100 bytes each, read as 10
-  # KB. So the worker is asked for its binaries, and each binary is divided among its holders. The question is
-  # a signal to the worker, so a worker is asked again only after some work, or after a change of the virtual
-  # heap. A worker without off-heap binaries is never asked. Nor is any worker at the first look: a worker at
-  # the end of a long run queue would get its turn at once, with all the memory of that turn.
+  # The virtual binary heap costs nothing to read, but counts badly. A binary that grows by appending shows in
+  # its first size until the next collection: 60 MB read as 1,864 bytes. A part of a binary shows as the part,
+  # and keeps the whole: a worker with 100 bytes of each of 100 messages of 200 KiB reads as 10 KB. So the probe
+  # asks the worker for its binaries, and divides each binary among its holders. The question is a signal to the
+  # worker, so the probe asks again only after some work, or after a change of the virtual heap. The probe never
+  # asks a worker without off-heap binaries, and no worker at the first look: a worker at the end of a long run
+  # queue would get its turn at once, with all the memory of the turn.
 
-  # A worker that has done no more reductions than this since it was asked holds the same as before.
+  # After no more reductions than this since the last answer a worker holds the same as before.
   @worked 500
   # A suspended worker answers without a turn, and an append of 64 KiB takes next to no reductions.
   @appended 20

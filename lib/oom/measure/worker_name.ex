@@ -1,8 +1,8 @@
 defmodule OOM.WorkerName do
   @moduledoc false
-  # What a person on call knows a worker by: the registered name, the initial call that OTP notes, and the label
-  # (OTP 27). A dead worker has none of these any more, so the name is read while the worker lives: once, at
-  # the look that finds the worker too large to be one of many.
+  # A worker's name for a person on call: the registered name, the initial call noted by OTP, and the label (OTP
+  # 27). A dead worker has no name any more, so the probe reads the name while the worker lives: once, at the
+  # first look at a worker too large to be one of many.
 
   alias OOM.{InitialCall, Usage, VM}
 

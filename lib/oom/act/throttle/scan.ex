@@ -1,8 +1,8 @@
 defmodule OOM.Throttle.Scan do
   @moduledoc false
-  # The second half of a turn where memory grows in no worker's figure: the workers that want to run do so one
-  # after another, alone, while all others stand (OOM.Experiment). The growth of each run is measured at its end,
-  # when the workers stand again.
+  # The second half of a turn where memory grows in no worker's figure: the workers run one after another, each
+  # alone, while all others stand (OOM.Experiment). The growth of a run is measured when the workers of the run
+  # stand again.
 
   alias OOM.{Charges, Experiment, Limits, Lineup, Slices, Steps, Stretches}
   alias OOM.Throttle.{Sample, State, Suspended, Wait}
@@ -18,8 +18,8 @@ defmodule OOM.Throttle.Scan do
     state = State.due(%{state | since: Stretches.only(state.since, state.still)})
 
     with {:ok, state} <- control(state) do
-      # Workers that waited have their turn together: most of them do not want to run. So do those that would
-      # have stood too long at the end of the scan.
+      # Workers that waited for a message run together, because most of them have nothing to do. Workers that
+      # would have stood too long at the end of the scan run together, too.
       late = late(state, pids -- Map.keys(Experiment.suspects(state.experiment)))
       groups = [waiting, late | Experiment.groups(state.experiment, pids -- late, now())]
       budget = Slices.budget(Sample.distance(before), before.floor_bytes || 0)
@@ -73,7 +73,7 @@ defmodule OOM.Throttle.Scan do
     with {:ok, state} <- one(pids, state) do
       taken = Sample.grown(before, Sample.take(state.watcher))
 
-      # Workers that have stood for long enough run from now on, and would be measured with the next.
+      # A worker that has stood for long enough runs from now on, beside the next run, and spoils the measure.
       if taken >= budget or now() >= until_ms or state.loose?,
         do: {:ok, state},
         else: each(groups, before, budget, until_ms, state)
