@@ -14,15 +14,14 @@ defmodule OOM.WorkerName do
 
   # A smaller worker is reported by its pid and its id alone, in bytes.
   @least 65_536
-  # Without a keyed read the VM copies the whole dictionary, so a larger process is not asked, in bytes.
-  @most_to_copy 1_048_576
+
   @doc "Returns the name of a worker with so many bytes of heap; `nil` where the worker is too small for one."
   @spec read(pid(), non_neg_integer(), non_neg_integer(), t() | nil) :: t() | nil
   def read(_pid, _bytes, _heap_bytes, %{} = known), do: known
   def read(_pid, bytes, _heap_bytes, nil) when bytes < @least, do: nil
 
   def read(pid, _bytes, heap_bytes, nil) do
-    if VM.keyed_dictionary?() or heap_bytes <= @most_to_copy,
+    if ask?(heap_bytes),
       do: %{name: Usage.name(pid), call: call(InitialCall.of(pid)), label: label(pid)},
       else: %{name: Usage.name(pid), call: nil, label: nil}
   end
@@ -40,7 +39,14 @@ defmodule OOM.WorkerName do
     end
 
     defp short(text), do: String.slice(text, 0, @longest_label)
+
+    defp ask?(_heap_bytes), do: true
   else
+    # Without a keyed read the VM copies the whole dictionary, so a larger process is not asked, in bytes.
+    @most_to_copy 1_048_576
+
+    defp ask?(heap_bytes), do: heap_bytes <= @most_to_copy
+
     defp label(_pid), do: nil
   end
 
