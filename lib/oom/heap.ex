@@ -13,7 +13,7 @@ defmodule OOM.Heap do
   # process can call `OOM.set_priority/2`; otherwise sampling covers it. OOM.HeapCaps holds the cap of each
   # process.
 
-  alias OOM.{HeapCaps, Priority}
+  alias OOM.{HeapCaps, HeldBinaries, Priority}
 
   @word 8
   @most_words 0x3FFFFFFFFFFFFFF
@@ -55,6 +55,11 @@ defmodule OOM.Heap do
     :ok
   end
 
+  @doc "Returns the blocks of a heap in bytes, from the `garbage_collection_info` of the process."
+  @spec block_bytes(keyword()) :: non_neg_integer()
+  def block_bytes(gc),
+    do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
+
   @doc """
   Returns the heap of a process in bytes, with garbage, and with binaries where `binaries?`. Only a process
   that runs at this moment is sent a signal.
@@ -63,10 +68,9 @@ defmodule OOM.Heap do
   def held_bytes(pid \\ self(), binaries? \\ false) do
     case :erlang.process_info(pid, :garbage_collection_info) do
       {_, gc} ->
-        heap = gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size]
         # As the VM counts binaries for a cap: once for each reference.
-        binaries = if binaries?, do: gc[:bin_vheap_size] + gc[:bin_old_vheap_size], else: 0
-        (heap + binaries) * @word
+        binaries = if binaries?, do: HeldBinaries.virtual_bytes(gc), else: 0
+        block_bytes(gc) + binaries
 
       :undefined ->
         0

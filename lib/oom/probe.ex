@@ -7,7 +7,7 @@ defmodule OOM.Probe do
   # The probes on a chunk share the chunk: each takes the next pid by one atomic add, and notes the index of
   # the current worker in a word of its own.
 
-  alias OOM.{Evidence, HeapStep, HeldBinaries, Level, Limits, OffHeap, Owned}
+  alias OOM.{Evidence, Heap, HeapStep, HeldBinaries, Level, Limits, OffHeap, Owned}
   alias OOM.{Steps, Tables, WorkerName, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
@@ -41,11 +41,20 @@ defmodule OOM.Probe do
 
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
-        seen = %{heap_bytes: heap(gc), queue: queue, reductions: reductions, at_ms: now_ms}
+        seen = %{
+          heap_bytes: Heap.block_bytes(gc),
+          queue: queue,
+          reductions: reductions,
+          at_ms: now_ms
+        }
+
         beside = OffHeap.read(pid, seen, found(last, :beside), rank != :protected)
         held = HeldBinaries.read(pid, gc, reductions, status, found(last, :held))
         hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: found(last, :hard_ms)
-        bytes = heap(gc) + beside.bytes + binaries(gc, held, beside) + Owned.bytes(pid)
+
+        bytes =
+          Heap.block_bytes(gc) + beside.bytes + binaries(gc, held, beside) + Owned.bytes(pid)
+
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
         waits? = waits?(pid, status, queue)
         free? = waits? or had_turn?(reductions, now_ms, last)
@@ -53,7 +62,7 @@ defmodule OOM.Probe do
         live = live(gc)
         touched = touched(gc, live, last)
         # Growth is measured by this: of the heap blocks only the part written to.
-        taken = bytes - heap(gc) + elem(touched, 1)
+        taken = bytes - Heap.block_bytes(gc) + elem(touched, 1)
 
         evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
         copied = copied(status, ran?(reductions, last), gc, live, last)
@@ -68,7 +77,7 @@ defmodule OOM.Probe do
           touched: touched,
           taken: taken,
           waits?: waits?,
-          name: WorkerName.read(pid, bytes, heap(gc), found(last, :name))
+          name: WorkerName.read(pid, bytes, Heap.block_bytes(gc), found(last, :name))
         }
 
         {bytes, state, Enum.max([held.step, flood(beside, gc), copied]),
@@ -159,9 +168,6 @@ defmodule OOM.Probe do
   defp found({_, _, found}, key), do: Map.get(found, key)
   defp found(nil, _key), do: nil
 
-  defp heap(gc),
-    do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
-
   defp binaries(gc, held, beside),
     do: OffHeap.binaries(HeldBinaries.virtual_bytes(gc) + held.hidden, beside)
 
@@ -170,7 +176,7 @@ defmodule OOM.Probe do
   # either. The copy takes about as long as the clients took to send the messages (1 GB/s both), so as much has
   # come again by the end of the copy.
   defp flood(%{on_heap?: true, queue: queue, bytes: bytes}, gc) when queue > 0,
-    do: 2 * (bytes + heap(gc))
+    do: 2 * (bytes + Heap.block_bytes(gc))
 
   defp flood(_beside, _gc), do: 0
 

@@ -6,6 +6,8 @@ defmodule OOM.Reporter do
 
   use GenServer
 
+  import OOM.Bytes, only: [mib: 1]
+
   require Logger
 
   alias OOM.{Bookkeeper, Priority, Snapshot, Usage, WorkerName}
@@ -241,9 +243,6 @@ defmodule OOM.Reporter do
       "(#{snapshot.source}#{if snapshot.file, do: ", #{snapshot.file}"})" <>
       growth(snapshot.growth_bytes_per_s)
   end
-
-  defp mib(nil), do: "?"
-  defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
 
   defp tell(message), do: GenServer.cast(__MODULE__, message)
 end

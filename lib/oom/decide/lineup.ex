@@ -157,8 +157,8 @@ defmodule OOM.Lineup do
   # grew, unless the worker wants to run and workers of the same rank grow. And a worker that has run, has
   # taken nothing, and waits for a message. To wait alone shows nothing: the worker may be between two
   # timeouts.
-  defp free?(pid, row, %{suspects: suspects, looks: looks, ranks: ranks, costs: costs}) do
-    waits? = match?({_, _, true}, looks[pid])
+  defp free?(pid, row, %{suspects: suspects, ranks: ranks, costs: costs} = line) do
+    waits? = waits?(line, pid)
 
     case costs do
       %{^pid => {bytes, _}} -> waits? and bytes < Limits.grown_bytes()

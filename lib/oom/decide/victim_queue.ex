@@ -252,7 +252,7 @@ defmodule OOM.VictimQueue do
     |> Enum.reduce({[], []}, fn {minus, pid}, {known, late} ->
       row = Workers.lookup(pid)
 
-      case judge(rank, -minus, row, limits) do
+      case judge({rank, -minus}, row, Charges.grown_bytes(pid, limits.now_ms), limits) do
         :late -> {known, [in_step(row, limits) | late]}
         nil -> {known, late}
         victim -> {[victim | known], late}
@@ -267,7 +267,7 @@ defmodule OOM.VictimQueue do
   defp in_step(_row, _limits), do: {0, 0}
 
   # The row decides: the key may just be replaced, and the worker then has another key.
-  defp judge(rank, bytes, {pid, rank, bytes, sampled, state, supervisor, _, _, _} = row, limits) do
+  defp judge({rank, bytes}, {pid, rank, bytes, sampled, state, _, _, _, _} = row, charged, limits) do
     cond do
       state == :new or sampled == nil ->
         :late
@@ -275,26 +275,22 @@ defmodule OOM.VictimQueue do
       late?(state, sampled, limits) ->
         :late
 
-      limits.grows? and not shown?(row, limits) ->
+      # An experiment shows growth, too, where no figure does.
+      limits.grows? and charged == 0 and not Evidence.shown?(row, limits.episode) ->
         :late
 
-      bytes + Charges.grown_bytes(pid, limits.now_ms) < limits.min_bytes ->
+      bytes + charged < limits.min_bytes ->
         nil
 
-      Units.spared?(supervisor, pid) ->
+      Units.spared?(elem(row, 5), pid) ->
         nil
 
       true ->
-        victim(row, Charges.grown_bytes(pid, limits.now_ms), limits.now_ms)
+        victim(row, charged, limits.now_ms)
     end
   end
 
   defp judge(_rank, _bytes, _row, _limits), do: nil
-
-  # An experiment shows growth, too, where no figure does.
-  defp shown?(row, limits),
-    do:
-      Evidence.shown?(row, limits.episode) or Charges.grown_bytes(elem(row, 0), limits.now_ms) > 0
 
   defp late?(:stale, _sampled, _limits), do: true
   defp late?(_state, sampled, limits), do: limits.now_ms - sampled > limits.fresh_ms

@@ -8,6 +8,8 @@ defmodule OOM.Holds.Alarm do
   #   * `:oom_start_fails` - the start has failed several times in a row; retries go on, and the alarm
   #     ends with the first start that does not fail
 
+  import OOM.Bytes, only: [mib: 1]
+
   require Logger
 
   alias OOM.{Hold, Snapshot}
@@ -114,8 +116,6 @@ defmodule OOM.Holds.Alarm do
   end
 
   defp named(hold), do: "#{short(hold.id)} under #{short(hold.supervisor)}"
-
-  defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
 
   defp with_it(%{id: id, ids: ids}) do
     case ids -- [id] do

@@ -1,6 +1,7 @@
 defmodule OOM.Bookkeeper do
   @moduledoc false
-  # Makes the ledger (OOM.Ledger) in the process that asks for it, and keeps the last one for others.
+  # Makes the ledger (OOM.Ledger). A caller makes a new ledger where the last ledger no longer holds, and stores
+  # the new ledger for later callers.
 
   alias OOM.{Ledger, Owned, Tables, Usage}
 

@@ -30,7 +30,7 @@ defmodule OOM.OffHeap do
 
   # `bytes`: the messages and monitors, read or estimated at this look.
   # `walk`: the last walk; `binaries`: the number of messages at the last reading of their binaries, and these.
-  defstruct queue: 0, bytes: 0, on_heap?: false, looked?: false, walk: nil, binaries: nil
+  defstruct queue: 0, bytes: 0, on_heap?: false, walk: nil, binaries: nil
 
   @typep walk :: %{
            queue: non_neg_integer(),
@@ -44,7 +44,6 @@ defmodule OOM.OffHeap do
           queue: non_neg_integer(),
           bytes: non_neg_integer(),
           on_heap?: boolean(),
-          looked?: boolean(),
           walk: walk() | nil,
           binaries: {pos_integer(), non_neg_integer()} | nil
         }
@@ -63,20 +62,20 @@ defmodule OOM.OffHeap do
   """
   @spec read(pid(), seen(), t() | nil, boolean()) :: t()
   def read(pid, %{queue: queue} = seen, last, ask?) do
-    last = last || %__MODULE__{}
-
     case if(ask? or queue >= @long_queue, do: due(seen, last)) do
-      :walk -> walk(pid, seen, last)
-      nil -> %{last | queue: queue, looked?: true}
+      :walk -> walk(pid, seen, last || %__MODULE__{})
+      nil -> %{(last || %__MODULE__{}) | queue: queue}
       bytes -> with_binaries(pid, %{last | queue: queue, bytes: bytes})
     end
   end
 
   # Whether a walk is due, or the bytes by the last walk; `nil` where the last reading holds. At the first look
   # of a process nothing is asked, unless the queue is long: see OOM.HeldBinaries.
+  defp due(%{queue: queue}, nil), do: if(queue >= @long_queue, do: :walk)
+
   defp due(%{queue: queue} = seen, %{walk: nil} = last) do
     waits? = queue >= @long_queue or (queue > 0 and last.queue > 0)
-    if waits? or (last.looked? and seen.reductions > @hard_work), do: :walk
+    if waits? or seen.reductions > @hard_work, do: :walk
   end
 
   # Nothing has changed since the walk.

@@ -6,7 +6,7 @@ defmodule OOM.Owned.Children do
 
   @behaviour OOM.Owned
 
-  alias OOM.{HeldBinaries, OffHeap}
+  alias OOM.{Heap, HeldBinaries, OffHeap}
   alias OOM.Owned.Line
 
   @sample 200
@@ -14,7 +14,6 @@ defmodule OOM.Owned.Children do
   @asked 8
   # The memory of a process besides the heap: the process block, the stack and the entry in tables.
   @fixed_bytes 1_000
-  @word 8
 
   @impl true
   def read do
@@ -58,7 +57,7 @@ defmodule OOM.Owned.Children do
   defp bytes(pid, ask?) do
     case :erlang.process_info(pid, [:garbage_collection_info, :message_queue_len]) do
       [{_, gc}, {_, queue}] ->
-        heap = @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
+        heap = Heap.block_bytes(gc)
         beside = if ask?, do: beside(pid, heap, queue), else: %OffHeap{}
         heap + beside.bytes + binaries(gc, beside) + @fixed_bytes
 

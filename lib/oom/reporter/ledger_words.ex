@@ -2,6 +2,8 @@ defmodule OOM.Reporter.LedgerWords do
   @moduledoc false
   # The ledger in words, for the log.
 
+  import OOM.Bytes, only: [mib: 1]
+
   alias OOM.Ledger
 
   # Less growth than this is not told, in bytes/s.
@@ -36,6 +38,4 @@ defmodule OOM.Reporter.LedgerWords do
     |> Enum.sort_by(fn {_, bytes} -> -bytes end)
     |> Enum.map_join(", ", fn {key, bytes} -> "#{key} #{mib(bytes)}" end)
   end
-
-  defp mib(bytes), do: "#{Float.round(bytes / 1_048_576, 1)} MiB"
 end

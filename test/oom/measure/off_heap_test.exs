@@ -66,7 +66,7 @@ defmodule OOM.OffHeapTest do
 
     test "are not walked again at once where the walk took long" do
       pid = monitors(1_000)
-      first = OffHeap.read(pid, seen(pid), %OffHeap{looked?: true}, true)
+      first = OffHeap.read(pid, seen(pid), %OffHeap{}, true)
       walk = %{first.walk | took_ms: 100, bytes_per_reduction: 2.0}
       seen = %{seen(pid) | reductions: walk.reductions + 200_000, at_ms: walk.at_ms + 99_999}
       estimated = OffHeap.read(pid, seen, %{first | walk: walk}, true)
@@ -80,7 +80,7 @@ defmodule OOM.OffHeapTest do
 
     test "of a process that is no candidate are not walked" do
       pid = monitors(1_000)
-      assert OffHeap.read(pid, seen(pid), %OffHeap{looked?: true}, false).bytes == 0
+      assert OffHeap.read(pid, seen(pid), %OffHeap{}, false).bytes == 0
     end
   end
 

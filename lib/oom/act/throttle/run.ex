@@ -2,7 +2,7 @@ defmodule OOM.Throttle.Run do
   @moduledoc false
   # The second half of a turn: workers run whose last runs fit into the room above the floor.
 
-  alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps, Stretches}
+  alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps}
   alias OOM.Throttle.{Look, Sample, Scan, Stand, State, Wait}
 
   # In one of so many turns the workers are also looked at while they may run.
@@ -72,9 +72,8 @@ defmodule OOM.Throttle.Run do
 
   # A worker that would have stood too long after the next stand runs now, whatever the run costs.
   defp late(state, pids) do
-    by_ms = now() + 1 + state.stood_ms
-    due = state.since |> Stretches.due(State.shown(state), by_ms) |> MapSet.new()
-    {late, pids} = Enum.split_with(pids, fn {pid, _} -> MapSet.member?(due, pid) end)
+    late = State.late(state, now() + 1 + state.stood_ms)
+    {late, pids} = Enum.split_with(pids, fn {pid, _} -> MapSet.member?(late, pid) end)
     {for({pid, _} <- late, do: pid), pids}
   end
 

@@ -44,8 +44,7 @@ defmodule OOM.Throttle.Scan do
   end
 
   defp late(state, pids) do
-    by_ms = now() + Limits.Scan.longest_ms()
-    late = state.since |> Stretches.due(State.shown(state), by_ms) |> MapSet.new()
+    late = State.late(state, now() + Limits.Scan.longest_ms())
     Enum.filter(pids, &MapSet.member?(late, &1))
   end
 

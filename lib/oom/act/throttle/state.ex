@@ -75,6 +75,11 @@ defmodule OOM.Throttle.State do
   @spec due(t()) :: t()
   def due(state), do: %{state | due_ms: Stretches.due_ms(state.since, shown(state))}
 
+  @doc "Returns the workers that will have stood for long enough by this time."
+  @spec late(t(), integer()) :: MapSet.t(pid())
+  def late(state, by_ms),
+    do: state.since |> Stretches.due(shown(state), by_ms) |> MapSet.new()
+
   @doc "Returns the workers that may stand for longer: shown to grow, or growing in each run alone so far."
   @spec shown(t()) :: %{pid() => true}
   def shown(%{line: line, experiment: experiment}),
