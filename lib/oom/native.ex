@@ -39,6 +39,10 @@ defmodule OOM.Native do
   @spec watcher_report(watcher()) :: report() | nil
   def watcher_report(_watcher), do: not_loaded()
 
+  # One atomic word, and no garbage.
+  @spec watcher_samples(watcher()) :: non_neg_integer()
+  def watcher_samples(_watcher), do: not_loaded()
+
   @spec watcher_level(watcher()) :: level()
   def watcher_level(_watcher), do: not_loaded()
 

@@ -69,8 +69,8 @@ defmodule OOM.Probe do
 
         found = %{
           hard_ms: hard_ms,
-          held: held,
-          beside: beside,
+          held: HeldBinaries.kept(held),
+          beside: OffHeap.kept(beside),
           evidence: evidence,
           live: live,
           copied: copied,

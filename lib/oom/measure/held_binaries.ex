@@ -45,8 +45,11 @@ defmodule OOM.HeldBinaries do
   Returns the binaries of a worker at this look, `last` being those of the last look, or `nil`. `gc` is the
   worker's `garbage_collection_info`.
   """
-  @spec read(pid(), keyword(), non_neg_integer(), atom(), t() | nil) :: t()
+  @spec read(pid(), keyword(), non_neg_integer(), atom(), t() | :none | nil) :: t()
   def read(_pid, _gc, reductions, _status, nil), do: %__MODULE__{at: reductions}
+
+  def read(pid, gc, reductions, status, :none),
+    do: read(pid, gc, reductions, status, %__MODULE__{at: 0})
 
   def read(pid, gc, reductions, status, last) do
     virtual = virtual_bytes(gc)
@@ -63,6 +66,11 @@ defmodule OOM.HeldBinaries do
         %{last | all: virtual + last.hidden}
     end
   end
+
+  @doc "Returns the part of a finding to keep until the next look: most workers have no binaries."
+  @spec kept(t()) :: t() | :none
+  def kept(%{virtual: 0, asked?: false, count: 0}), do: :none
+  def kept(found), do: found
 
   @doc "Returns the bytes of binaries that the virtual heap shows; a shared binary counts in each holder."
   @spec virtual_bytes(keyword()) :: non_neg_integer()

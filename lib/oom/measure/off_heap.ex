@@ -60,7 +60,9 @@ defmodule OOM.OffHeap do
   Returns the reading of a process at this look; `last` is the reading of the last look, or `nil`. A process
   that is no candidate (`ask?`) is asked for a long queue only: no walk slows a protected worker.
   """
-  @spec read(pid(), seen(), t() | nil, boolean()) :: t()
+  @spec read(pid(), seen(), t() | :none | nil, boolean()) :: t()
+  def read(pid, seen, :none, ask?), do: read(pid, seen, %__MODULE__{}, ask?)
+
   def read(pid, %{queue: queue} = seen, last, ask?) do
     case if(ask? or queue >= @long_queue, do: due(seen, last)) do
       :walk -> walk(pid, seen, last || %__MODULE__{})
@@ -98,6 +100,11 @@ defmodule OOM.OffHeap do
   end
 
   defp estimate(walk, worked), do: walk.bytes + trunc(walk.bytes_per_reduction * worked)
+
+  @doc "Returns the part of a reading to keep until the next look: most workers have no messages."
+  @spec kept(t()) :: t() | :none
+  def kept(%{queue: 0, walk: nil}), do: :none
+  def kept(reading), do: reading
 
   @doc "Returns the binaries in the messages of a reading, in bytes."
   @spec binary_bytes(t()) :: non_neg_integer()

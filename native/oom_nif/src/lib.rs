@@ -84,6 +84,11 @@ fn watcher_level(watcher: ResourceArc<WatcherResource>) -> LevelAtom {
 }
 
 #[rustler::nif]
+fn watcher_samples(watcher: ResourceArc<WatcherResource>) -> u64 {
+    watcher.watcher().shared().samples()
+}
+
+#[rustler::nif]
 fn watcher_alive(watcher: ResourceArc<WatcherResource>) -> bool {
     watcher.watcher().shared().running()
 }

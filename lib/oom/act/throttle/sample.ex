@@ -31,20 +31,19 @@ defmodule OOM.Throttle.Sample do
   @doc "Returns a report on memory as of now. The latest report may be older by the watcher's interval."
   @spec fresh(Native.watcher()) :: t()
   def fresh(watcher) do
-    before = samples(watcher)
+    before = Native.watcher_samples(watcher)
     Native.watcher_sample(watcher)
     await(watcher, before, System.monotonic_time(:millisecond) + @fresh_ms)
     take(watcher)
   end
 
   defp await(watcher, before, until_ms) do
-    if samples(watcher) == before and System.monotonic_time(:millisecond) < until_ms do
+    if Native.watcher_samples(watcher) == before and
+         System.monotonic_time(:millisecond) < until_ms do
       :erlang.yield()
       await(watcher, before, until_ms)
     end
   end
-
-  defp samples(watcher), do: Native.watcher_report(watcher).samples
 
   @doc """
   Returns the room above the floor, in bytes. Memory free inside the VM counts too, unless the system has next

@@ -13,8 +13,9 @@ defmodule OOM.Throttle.Scan do
     before = Sample.fresh(state.watcher)
     pids = Map.keys(state.still) -- State.busy(state)
     {waiting, pids} = Enum.split_with(pids, &Lineup.waits?(state.line, &1))
+    {free, waiting} = Enum.split(waiting, max(length(waiting) - Limits.Scan.most_waiting(), 0))
     {pids, state} = refuse(state, pids, before)
-    state = State.resume(state, Experiment.clean(state.experiment, pids, now()))
+    state = State.resume(state, free ++ Experiment.clean(state.experiment, pids, now()))
     state = State.due(%{state | since: Stretches.only(state.since, state.still)})
 
     with {:ok, state} <- control(state) do

@@ -31,6 +31,13 @@ defmodule OOM.Limits.Scan do
   @spec runs() :: pos_integer()
   def runs, do: 8
 
+  @doc """
+  So many workers that wait for a message are part of a scan; the others go on. To stop and let go 1,000 workers
+  takes longer than their run.
+  """
+  @spec most_waiting() :: pos_integer()
+  def most_waiting, do: 128
+
   @doc "A worker runs for this time, in ms: the resolution of a VM timer."
   @spec run_ms() :: pos_integer()
   def run_ms, do: 1
