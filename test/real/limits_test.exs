@@ -68,9 +68,8 @@ defmodule OOM.Real.LimitsTest do
     supervisor = LimitedVM.call(vm, Workload, :start, [workers, []])
 
     protected = protected(vm)
-    :ok = LimitedVM.call(vm, Healthy, :fill_up, [protected, @mib, :fast])
-    args = [supervisor, :none, :binary, 1, 20, :exhausted]
-    assert {:done, events} = LimitedVM.call(vm, Workload, :grow_until, args)
+    # A trim gives a part of the filling back.
+    events = LimitedVM.call(vm, Workload, :fill_until_exhausted, [protected, @mib])
     assert Enum.filter(events, &match?({:ended, _, _, _}, &1)) == []
     assert length(LimitedVM.call(vm, Workload, :pids, [supervisor, :low])) == count
   end

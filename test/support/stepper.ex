@@ -7,6 +7,8 @@ defmodule OOM.Test.Stepper do
   @mib 1_048_576
   @pause_ms 20
   @looks 25
+  # A step takes 10,000 reductions, being suspended and looked at 15 a second.
+  @step_reductions 1_000
   @calm_bytes_per_s 500_000
 
   defmodule Reader do
@@ -153,11 +155,20 @@ defmodule OOM.Test.Stepper do
         do: pid
   end
 
-  @doc "Waits until all tasks have stood still for a while; returns the tasks."
+  @doc """
+  Waits until all tasks have stood still for a while; returns the tasks. A task that gets slices may be found
+  suspended at each look, so the work of a task counts, too.
+  """
   @spec await_standing() :: [pid()]
   def await_standing do
     pids = Task.Supervisor.children(__MODULE__.Tasks)
-    if pids != [] and standing?(pids, @looks), do: pids, else: await_standing()
+    before = work(pids)
+    still? = pids != [] and standing?(pids, @looks) and work(pids) - before < @step_reductions
+    if still?, do: pids, else: await_standing()
+  end
+
+  defp work(pids) do
+    Enum.sum(for pid <- pids, {:reductions, count} <- [Process.info(pid, :reductions)], do: count)
   end
 
   @doc "Waits until none of these stands still, and all have gone on."

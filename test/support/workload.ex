@@ -3,7 +3,7 @@ defmodule OOM.Test.Workload do
   # Runs inside a limited VM: workers that grow on request, and a recorder of starts, ends with
   # reasons, and messages about the level, in order.
 
-  alias OOM.Test.Patience
+  alias OOM.Test.{Healthy, Patience}
 
   defmodule Worker do
     @moduledoc false
@@ -296,6 +296,20 @@ defmodule OOM.Test.Workload do
     end
 
     :ok
+  end
+
+  @doc "Fills `supervisor`'s workers until killing is given up, and again when memory comes back; returns the events."
+  @spec fill_until_exhausted(pid(), non_neg_integer()) :: [term()]
+  def fill_until_exhausted(supervisor, left_bytes) do
+    :ok = Healthy.fill_up(supervisor, left_bytes, :fast)
+    events = events()
+
+    if done?(:exhausted, events) do
+      events
+    else
+      await_samples(OOM.snapshot().samples + 4)
+      fill_until_exhausted(supervisor, left_bytes)
+    end
   end
 
   @doc "Runs a process that builds a list of `bytes` and ends."
