@@ -16,7 +16,11 @@ defmodule OOM.Application do
     # application, and with it the node of a release.
     children = [OOM.Tables.Heir, {OOM.Tables, config}, {OOM.Keeper, parts(config)}]
     options = [strategy: :one_for_one, max_restarts: 20, name: OOM.Application]
-    Supervisor.start_link(children, options)
+
+    with {:ok, pid} <- Supervisor.start_link(children, options) do
+      OOM.Supervisor.Rejoin.start()
+      {:ok, pid}
+    end
   end
 
   # Held children come back now, because later nothing would bring them back. The guard ends first, so that
@@ -86,6 +90,7 @@ defmodule OOM.Application do
     do: [
       OOM.HeapReports,
       OOM.Reporter,
+      OOM.Leftovers,
       OOM.Notifier,
       OOM.Accountant,
       OOM.Asker,

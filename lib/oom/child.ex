@@ -91,6 +91,19 @@ defmodule OOM.Child do
     |> kept(id, options, began_ms)
   end
 
+  @doc "Called in an OOM.Supervisor: enters a child that was started before the application."
+  @spec rejoin(pid(), term(), keyword()) :: :ok
+  def rejoin(pid, id, options) do
+    config = Tables.config()
+
+    if config != nil and node(pid) == node() do
+      cap = if worker?(options), do: cap(options, config)
+      Tables.while_there(fn -> registered(pid, id, options, cap) end)
+    else
+      :ok
+    end
+  end
+
   @doc "Tells whether the VM may end a worker with these options for its heap."
   @spec capped?(keyword()) :: boolean()
   def capped?(options) do

@@ -60,6 +60,10 @@ defmodule OOM.Heap do
   def block_bytes(gc),
     do: @word * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
 
+  @doc "Returns the live part of a heap at most, in bytes: with the garbage made since the last collection."
+  @spec live_bytes(keyword()) :: non_neg_integer()
+  def live_bytes(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])
+
   @doc """
   Returns the heap of a process in bytes, with garbage, and with binaries where `binaries?`. Only a process
   that runs at this moment is sent a signal.

@@ -11,7 +11,8 @@ defmodule OOM.Kill do
   # The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
   # suspension and the exit all take effect when the victim is scheduled out.
 
-  alias OOM.{Bonds, Guard, Owned, RecentKills, Reporter, Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Bonds, Guard, Leftovers, Owned, Priority, RecentKills, Reporter}
+  alias OOM.{Snapshot, Steps, Tree, Units, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
@@ -24,28 +25,42 @@ defmodule OOM.Kill do
   def begin(pid, supervisor, bytes, now_ms, grace_ms) do
     Victims.mark(pid, now_ms, bytes)
     RecentKills.note(Workers.rank(pid), now_ms)
-    start(Workers.take(pid), pid, supervisor, grace_ms)
+    # The row of a step goes with the row of the worker.
+    step = Steps.bytes_of(pid)
+    row = Workers.take(pid)
+    arguments = [row, pid, supervisor, grace_ms, step]
+    :erlang.spawn_opt(__MODULE__, :spare_or_run, arguments, priority: :max)
   end
 
-  defp start(row, pid, supervisor, grace_ms),
-    do:
-      :erlang.spawn_opt(__MODULE__, :spare_or_run, [row, pid, supervisor, grace_ms],
-        priority: :max
-      )
-
   @doc false
-  @spec spare_or_run(Workers.row() | nil, pid(), pid() | nil, pos_integer()) :: :ok
+  @spec spare_or_run(Workers.row() | nil, pid(), pid() | nil, pos_integer(), non_neg_integer()) ::
+          :ok
   # No row, so no rank to compare.
-  def spare_or_run(nil, pid, supervisor, grace_ms), do: run(pid, supervisor, grace_ms)
+  def spare_or_run(nil, pid, supervisor, grace_ms, _step), do: run(pid, supervisor, grace_ms)
 
-  def spare_or_run(row, pid, supervisor, grace_ms) do
+  def spare_or_run(row, pid, supervisor, grace_ms, step) do
+    grace_ms = if fits?(step), do: grace_ms, else: 0
     rank = elem(row, 1)
     still? = stand_still(pid)
     bond = Bonds.at_kill(pid, supervisor)
 
     if Units.highest(rank, bond) == rank,
-      do: run(pid, supervisor, grace_ms, still?),
+      do: run(pid, supervisor, grace_ms, {rank, still?}),
       else: spare(row, bond, still?)
+  end
+
+  # A victim that traps exits works on until it reads the order. Its next collection may take more than is left.
+  defp fits?(0), do: true
+
+  defp fits?(step) do
+    case Snapshot.now() do
+      %{headroom_bytes: headroom, critical_headroom_bytes: floor}
+      when is_integer(headroom) and is_integer(floor) ->
+        step + div(floor, 2) <= headroom
+
+      _unknown ->
+        true
+    end
   end
 
   # The guard counts on the victim's memory, and must hear that the worker stays.
@@ -88,19 +103,25 @@ defmodule OOM.Kill do
   end
 
   @doc false
-  @spec run(pid(), pid() | nil, pos_integer(), boolean()) :: :ok
-  def run(pid, supervisor, grace_ms, still? \\ false) do
+  @spec run(pid(), pid() | nil, non_neg_integer(), {Priority.rank(), boolean()}) :: :ok
+  def run(pid, supervisor, grace_ms, {rank, still?} \\ {0, false}) do
     ref = Process.monitor(pid)
     ports = Owned.ports(pid)
     Owned.Ports.drop_at_end(ports)
     if Tree.consents?(supervisor), do: Visit.take(supervisor, pid)
-    unit? = Tree.kind(pid) == :unit
 
     # A victim that traps exits leaves only for its parent, so the order comes first in the parent's name. Our
     # own exit signal is an unexpected message for such a victim: a GenServer would log the message or crash.
     # A crash formats the state, which takes a multiple of the memory to be freed.
     if supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
     Process.exit(pid, @reason)
+    # Before the victim, or a process the victim has started, takes a further step.
+    if grace_ms == 0 do
+      Process.exit(pid, :kill)
+      Leftovers.end_below(%{pid => rank})
+    else
+      Leftovers.watch(pid, rank, grace_ms)
+    end
 
     # A victim that traps exits leaves by itself, so the throttle must not suspend the victim any longer. The
     # victim resumes only now: without the order it would take one more turn.
@@ -116,18 +137,16 @@ defmodule OOM.Kill do
       receive do
         {:DOWN, ^ref, :process, ^pid, _} -> true
       after
-        grace_ms -> by_force(pid, unit?)
+        grace_ms -> by_force(pid)
       end
     end
 
     :ok
   end
 
-  defp by_force(pid, unit?) do
-    # The supervisor would have ended these one by one. A link does not end a process that traps exits.
-    below = if unit?, do: Owned.Children.below(pid), else: []
+  # A link does not end a process that traps exits; see OOM.Leftovers.
+  defp by_force(pid) do
     Process.exit(pid, :kill)
-    Enum.each(below, &Process.exit(&1, :kill))
     Process.alive?(pid)
   end
 end

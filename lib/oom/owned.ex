@@ -13,6 +13,9 @@ defmodule OOM.Owned do
   @doc "Returns all holdings of registered workers."
   @callback read() :: [holding()]
 
+  # A smaller step takes less than a millisecond.
+  @hand_bytes 1_048_576
+
   @kinds [tables: Tables, ports: Ports, children: Children]
 
   # The pause between two readings is at least so many times the duration of the last: among 100,000
@@ -79,6 +82,27 @@ defmodule OOM.Owned do
     case :ets.lookup(__MODULE__, {kind, pid}) do
       [{_, bytes, _, _}] -> bytes
       [] -> 0
+    end
+  end
+
+  @doc """
+  Returns the last reading of a worker's children: the live part of the heap with the largest step, that step,
+  both in bytes, and a number of the reading.
+  """
+  @spec children(pid()) :: {non_neg_integer(), non_neg_integer(), integer()}
+  def children(pid) do
+    case :ets.lookup(__MODULE__, {:children, pid}) do
+      [{_, _bytes, {live, step, _pid}, reading}] -> {live, step, reading}
+      [] -> {0, 0, 0}
+    end
+  end
+
+  @doc "Returns the child of a worker that takes the largest step; `nil` where no step matters."
+  @spec hand(pid()) :: pid() | nil
+  def hand(pid) do
+    case :ets.lookup(__MODULE__, {:children, pid}) do
+      [{_, _bytes, {_live, step, hand}, _reading}] when step >= @hand_bytes -> hand
+      _small_or_none -> nil
     end
   end
 

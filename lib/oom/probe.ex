@@ -21,7 +21,8 @@ defmodule OOM.Probe do
   # Reductions per ms; a worker that does more works hard.
   @hard 20
   @busy_ms 500
-  @word 8
+  # Growth of a heap counts for so long.
+  @shown_ms Limits.shown_ms()
   # A smaller heap is copied in no time; see OOM.Steps.
   @large_heap 1_048_576
 
@@ -56,16 +57,21 @@ defmodule OOM.Probe do
           Heap.block_bytes(gc) + beside.bytes + binaries(gc, held, beside) + Owned.bytes(pid)
 
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
-        waits? = waits?(pid, status, queue)
-        free? = waits? or had_turn?(reductions, now_ms, last)
+        children = children_step(Owned.children(pid), found(last, :children), now_ms)
+        idle? = waits?(pid, status, queue)
+        # A worker whose child grows waits for nothing.
+        waits? = idle? and elem(children, 1) == 0
+        free? = idle? or had_turn?(reductions, now_ms, last)
 
-        live = live(gc)
+        live = Heap.live_bytes(gc)
         touched = touched(gc, live, last)
         # Growth is measured by this: of the heap blocks only the part written to.
         taken = bytes - Heap.block_bytes(gc) + elem(touched, 1)
 
         evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
-        copied = copied(status, ran?(reductions, last), gc, live, last)
+        grew_ms = if grew?(live, last), do: now_ms, else: found(last, :grew_ms)
+        lately? = grew_ms != nil and now_ms - grew_ms <= @shown_ms
+        copied = copied({status, lately?}, ran?(reductions, last), gc, last)
 
         found = %{
           hard_ms: hard_ms,
@@ -74,14 +80,16 @@ defmodule OOM.Probe do
           evidence: evidence,
           live: live,
           copied: copied,
+          grew_ms: grew_ms,
+          children: children,
           touched: touched,
           taken: taken,
           waits?: waits?,
           name: WorkerName.read(pid, bytes, Heap.block_bytes(gc), found(last, :name))
         }
 
-        {bytes, state, Enum.max([held.step, flood(beside, gc), copied]),
-         {reductions, now_ms, found}}
+        step = Enum.max([held.step, flood(beside, gc), copied, elem(children, 1)])
+        {bytes, state, step, {reductions, now_ms, found}}
 
       :undefined ->
         nil
@@ -102,9 +110,6 @@ defmodule OOM.Probe do
     do: {Evidence.born(episode), 0, now_ms - at_ms, true}
 
   defp before(_no_look, _bytes, _now_ms, _free?), do: nil
-
-  # The live part of a heap at most: garbage since the last collection is included.
-  defp live(gc), do: @word * (gc[:heap_size] + gc[:old_heap_size] + gc[:mbuf_size])
 
   # The part of the heap blocks that was written to; the system has provided only this part. A heap of 100 MB
   # gets a block that is larger by a fifth, and fills the block in hundreds of turns, in which the block's
@@ -152,18 +157,32 @@ defmodule OOM.Probe do
     ran?(reductions, last) or (long? and reductions - before > Limits.rested_reductions())
   end
 
-  # What the next collection of a growing heap copies (OOM.HeapStep). A worker that the throttle has
-  # suspended, or that has not run since, still has the step of the last look.
-  defp copied(_status, _ran?, gc, live, {_, _, %{live: before}})
-       when live > before and live >= @large_heap,
-       do: HeapStep.bytes(gc)
+  # What the next collection of a growing heap copies (OOM.HeapStep). A worker may sleep between its steps,
+  # so growth counts for a while. A worker that the throttle has suspended, or that has not run since, still
+  # has the step of the last look.
+  defp copied({_status, true}, _ran?, gc, _last), do: HeapStep.bytes(gc)
 
-  defp copied(status, false, _gc, _live, {_, _, %{copied: copied}})
+  defp copied({status, _lately?}, false, _gc, {_, _, %{copied: copied}})
        when status in [:suspended, :runnable, :running],
        do: copied
 
-  defp copied(:suspended, _ran?, _gc, _live, {_, _, %{copied: copied}}), do: copied
-  defp copied(_status, _ran?, _gc, _live, _last), do: 0
+  defp copied({:suspended, _lately?}, _ran?, _gc, {_, _, %{copied: copied}}), do: copied
+  defp copied(_status, _ran?, _gc, _last), do: 0
+
+  defp grew?(live, {_, _, %{live: before}}), do: live > before and live >= @large_heap
+  defp grew?(_live, _no_look), do: false
+
+  # A child of the worker collects, too. The step counts while the child's heap grows, and for a while after.
+  defp children_step({_, _, reading}, {_, _, reading, _} = before, _now_ms), do: before
+
+  defp children_step({live, step, reading}, {before, _, _, _}, now_ms) when live > before,
+    do: {live, step, reading, now_ms}
+
+  defp children_step({live, step, reading}, {_, _, _, grew_ms}, now_ms)
+       when grew_ms != nil and now_ms - grew_ms <= @shown_ms,
+       do: {live, step, reading, grew_ms}
+
+  defp children_step({live, _step, reading}, _before, _now_ms), do: {live, 0, reading, nil}
 
   defp found({_, _, found}, key), do: Map.get(found, key)
   defp found(nil, _key), do: nil

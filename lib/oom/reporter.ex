@@ -42,6 +42,10 @@ defmodule OOM.Reporter do
   @spec spared(pid(), term(), Priority.rank()) :: :ok
   def spared(pid, id, rank), do: tell({:spared, pid, id, rank})
 
+  @doc "Reports processes that were ended because they outlived the victims that had started them."
+  @spec leftovers(pos_integer(), pos_integer()) :: :ok
+  def leftovers(count, victims), do: tell({:leftovers, count, victims})
+
   @doc "Reports growing workers that cannot be killed, and stay suspended at the floor until there is room."
   @spec kept([pid()]) :: :ok
   def kept(pids), do: tell({:kept, pids})
@@ -96,6 +100,14 @@ defmodule OOM.Reporter do
     _ = if count == 0, do: Process.send_after(self(), :tell_spared, @gather_ms)
     named = if count < @named, do: [{pid, id, rank} | named], else: named
     {:noreply, not_killed(pid, %{state | spared: {count + 1, named}})}
+  end
+
+  def handle_cast({:leftovers, count, victims}, state) do
+    Logger.warning(
+      "OOM: ended #{count} processes that had been started by #{victims} victims and outlived the grace"
+    )
+
+    {:noreply, state}
   end
 
   def handle_cast({:kept, pids}, state) do

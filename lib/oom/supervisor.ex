@@ -98,6 +98,17 @@ defmodule OOM.Supervisor do
   `:all_significant`, no supervisor ends while another significant child is held (but a plain supervisor
   does when the last running one ends by itself).
 
+  A supervisor below that may restart no child (`max_restarts: 0`) ends with a killed child, as with a crash:
+  the child's siblings end, and the supervisor above holds the whole and starts it again later. So what depends
+  on the child never keeps the pid of a dead process, and a child there has the priority of the most important
+  worker that would end. Where no supervisor above could hold the whole (at the top of the tree), and in a
+  `DynamicSupervisor`, only the child is held.
+
+  A worker may start a supervisor of its own, as Broadway and poolboy do. The children of that supervisor are
+  workers with the priority of the worker that started them, and are killed and held one by one. What a
+  victim has started, linked or not, is ended after `grace_ms`, at the latest: a supervisor started by the
+  victim might otherwise wait half a minute for a child that traps exits and grows.
+
   `OOM.child_spec(sup, unit: true)` makes a subtree one worker with one priority. The memory of all processes
   below counts. The unit is told to leave in order, ended by force after `grace_ms`, held, and brought back
   as a whole. A priority declared inside a unit does not count.
@@ -211,15 +222,17 @@ defmodule OOM.Supervisor do
   end
 
   @doc """
-  Returns the value for a module's `init/1`, as `Supervisor.init/2`; takes `:oom` too. Raises `ArgumentError`
-  for a wrong option under `:oom`.
+  Returns the value for a module's `init/1`: the same as `Supervisor.init/2`, and with `:oom` also the options
+  under it. Raises `ArgumentError` for a wrong option under `:oom`.
   """
   @spec init([:supervisor.child_spec() | {module(), term()} | module()], [option()]) ::
           {:ok, tuple()}
   def init(children, options) when is_list(children) and is_list(options) do
     {oom, options} = Keyword.pop(options, :oom, [])
     {:ok, {flags, specs}} = otp_init(children, options)
-    {:ok, {Map.put(flags, :oom, Child.Options.check!(oom)), specs}}
+    oom = Child.Options.check!(oom)
+    flags = if oom == [], do: flags, else: Map.put(flags, :oom, oom)
+    {:ok, {flags, specs}}
   end
 
   # Elixir passes :auto_shutdown on from 1.15 on; OTP has had it for longer.

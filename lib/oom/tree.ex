@@ -136,15 +136,27 @@ defmodule OOM.Tree do
   @spec no_worker(pid()) :: boolean()
   def no_worker(pid) do
     with nil <- lookup(pid),
-         {_, rank, _, _, _, supervisor, _, own, _} <- Workers.lookup(pid) do
-      above = if supervisor, do: options(supervisor), else: []
-      priority = [priority: Units.own(pid) || rank]
-      put(pid, :supervisor, supervisor, above |> Keyword.merge(own) |> Keyword.merge(priority))
+         {_, _, _, _, _, supervisor, _, _, _} <- Workers.lookup(pid) do
+      put(pid, :supervisor, supervisor, options_below(pid))
       Workers.delete(pid)
       Census.changed()
       true
     else
       _ -> false
+    end
+  end
+
+  @doc "Returns the options for workers below a worker: the worker's own, and those from above."
+  @spec options_below(pid()) :: options()
+  def options_below(worker) do
+    case Workers.lookup(worker) do
+      {_, rank, _, _, _, supervisor, _, own, _} ->
+        above = if supervisor, do: options(supervisor), else: []
+        priority = [priority: Units.own(worker) || rank]
+        above |> Keyword.merge(own) |> Keyword.merge(priority)
+
+      nil ->
+        []
     end
   end
 

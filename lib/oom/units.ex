@@ -187,7 +187,7 @@ defmodule OOM.Units do
     do: true
 
   defp depends?({_, _, _, _, {_, auto, children}}),
-    do: auto != :never and Enum.any?(children, & &1.significant)
+    do: auto != :never and Enum.any?(children, &(&1.significant or &1.fatal))
 
   defp floors(groups, subtrees) do
     for {supervisor, _, _, _, facts} <- groups,
@@ -204,6 +204,10 @@ defmodule OOM.Units do
   # The workers and supervisors that go down with a killed child, the child included unless temporary.
   defp with_it(%{restart: :temporary} = child, supervisor, {_, auto, _}),
     do: if(ends?(child, auto), do: ended(supervisor), else: [])
+
+  # The supervisor ends, with all other children.
+  defp with_it(%{fatal: true}, supervisor, {_, _, children}),
+    do: for(%{pid: pid} when is_pid(pid) <- children, do: pid) ++ ended(supervisor)
 
   defp with_it(child, _supervisor, {strategy, _, children}),
     do:

@@ -10,7 +10,7 @@ defmodule OOM.Visit do
   # throws leaves the state unchanged and copies nothing. A function that returns copies nothing either:
   # the reply goes to a name no process has.
 
-  alias OOM.{Child, Holds, Tree, Units, Victims}
+  alias OOM.{Child, Holds, Tree, Units, Victims, Workers}
 
   @strategies [:one_for_one, :one_for_all, :rest_for_one, :simple_one_for_one]
   @auto [:never, :any_significant, :all_significant]
@@ -24,9 +24,14 @@ defmodule OOM.Visit do
           pid: pid() | nil,
           type: :worker | :supervisor,
           restart: :permanent | :transient | :temporary,
-          significant: boolean()
+          significant: boolean(),
+          fatal: boolean()
         }
-  @typedoc "Children in start order; `:dynamic` without such a list, `:tasks` of a `Task.Supervisor`."
+  @typedoc """
+  Children in start order; `:dynamic` without such a list, `:tasks` of a `Task.Supervisor`. A kill of a `fatal`
+  child ends the supervisor, which may restart no child at all; `auto_shutdown` is then `:intensity`, unless
+  declared.
+  """
   @type facts :: {strategy :: atom(), auto_shutdown :: atom(), [child()]} | :dynamic | :tasks
 
   @doc """
@@ -37,21 +42,46 @@ defmodule OOM.Visit do
   def take(supervisor, pid), do: run(supervisor, &taken(&1, pid, :killed))
 
   @doc """
-  Called in a supervisor about to end because a significant child was killed. Tells the supervisor above,
-  which otherwise sees an ordinary child end.
+  Called in a supervisor about to end because its child `victim` was killed. Tells the supervisor above, which
+  otherwise sees an ordinary child end. What comes back later is as large as the victim.
   """
-  @spec ending() :: :ok
-  def ending do
-    {me, parent} = {self(), Tree.Start.parent()}
+  @spec ending(pid()) :: :ok
+  def ending(victim) do
+    {me, parent, bytes} = {self(), Tree.Start.parent(), Victims.bytes(victim)}
 
-    case Tree.kind(parent) do
-      :supervisor -> run(parent, &taken(&1, me, :ended))
-      :oom -> Victims.mark(me, System.monotonic_time(:millisecond), 0)
-      _nobody_of_ours -> :ok
+    case above(parent) do
+      nil -> :ok
+      {:worker, supervisor} -> ends(parent, supervisor, :killed, bytes)
+      _supervisor -> ends(me, parent, :ended, bytes)
     end
-
-    :ok
   end
+
+  defp ends(pid, supervisor, why, bytes) do
+    Victims.mark(pid, now(), bytes)
+    if Tree.consents?(supervisor), do: run(supervisor, &taken(&1, pid, why)), else: :ok
+  end
+
+  # What holds the children of a process above: a supervisor, or a worker that has started this supervisor and
+  # ends with it.
+  defp above(parent) do
+    cond do
+      Tree.kind(parent) in [:supervisor, :oom] -> :supervisor
+      supervisor = is_pid(parent) && Workers.supervisor_of(parent) -> {:worker, supervisor}
+      true -> nil
+    end
+  end
+
+  @doc """
+  Called in a supervisor: tells whether the kill of a child that would be restarted must end the supervisor. So
+  it is where no restart is allowed (intensity 0): the end of the supervisor then restarts what depends on the
+  child. With no supervisor above to hold the whole, only the child is held.
+  """
+  @spec fatal?(tuple()) :: boolean()
+  def fatal?(state),
+    do: intensity(state) == 0 and above(Tree.Start.parent()) != nil
+
+  # The record of OTP's supervisor, whose strategy `read/1` has checked.
+  defp intensity(state), do: elem(state, 5)
 
   @doc """
   Called in a supervisor: returns the effect of the end of a child that is not held. `:stays` and `:ends`
@@ -65,6 +95,10 @@ defmodule OOM.Visit do
       _ -> :stays
     end
   end
+
+  @doc "Called in a supervisor: tells whether no end of a child may end it."
+  @spec lasts?(tuple()) :: boolean()
+  def lasts?(state), do: auto(state) == :never and intensity(state) != 0
 
   @doc "Tells whether a supervisor ends after the end of all its significant children."
   @spec ends_with_all?(tuple()) :: boolean()
@@ -113,16 +147,19 @@ defmodule OOM.Visit do
   defp read(%{__struct__: DynamicSupervisor}), do: :dynamic
 
   defp read(state) when elem(state, 0) == :state and elem(state, 2) in @strategies do
-    {strategy, auto} = {elem(state, 2), auto(state)}
+    {strategy, auto, fatal?} = {elem(state, 2), auto(state), fatal?(state)}
+    auto = if fatal? and auto == :never, do: :intensity, else: auto
 
     cond do
       strategy == :simple_one_for_one -> :dynamic
       ask(:count_children, state)[:specs] > @many -> {strategy, auto, []}
-      true -> {strategy, auto, children(state)}
+      true -> {strategy, auto, for(child <- children(state), do: fatal(child, fatal?))}
     end
   end
 
   defp read(_unknown), do: :dynamic
+
+  defp fatal(child, fatal?), do: Map.put(child, :fatal, fatal? and child.restart != :temporary)
 
   defp auto(state), do: Enum.find(@auto, :never, &(&1 in Tuple.to_list(state)))
 
@@ -182,6 +219,7 @@ defmodule OOM.Visit do
         not held?(spec.restart, why) -> forget(pid, id, spec, state)
         # The child ends with the supervisor, and must not take down the child whose end ends the supervisor.
         ending?(children) -> end_quietly(pid, id, spec, state)
+        fatal?(state) -> end_all(pid, spec, state)
         true -> hold_with_others(pid, id, spec, children, state)
       end
     else
@@ -212,12 +250,23 @@ defmodule OOM.Visit do
 
       :ends ->
         Process.put(@ends_with, pid)
-        ending()
+        ending(pid)
         throw(:ends)
 
       :stays ->
         throw(:forgotten_as_ever)
     end
+  end
+
+  # OTP ends the supervisor for the child's exit. The end of a transient child in order would be none to OTP.
+  defp end_all(pid, spec, state) do
+    Process.put(@ends_with, pid)
+    ending(pid)
+    if spec.restart == :permanent, do: throw(:ends)
+    leave(pid)
+    flush(pid)
+    send(self(), {:EXIT, pid, :killed})
+    state
   end
 
   defp hold(id, unit, pid, start, return),
@@ -261,4 +310,6 @@ defmodule OOM.Visit do
 
   defp tell(request, state),
     do: elem(:supervisor.handle_call(request, {self(), make_ref()}, state), 2)
+
+  defp now, do: System.monotonic_time(:millisecond)
 end

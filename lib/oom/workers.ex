@@ -209,6 +209,15 @@ defmodule OOM.Workers do
     :ets.select(__MODULE__, [{row, [], [{{:"$1", :"$2"}}]}])
   end
 
+  @doc "Returns the supervisor of a worker; `nil` where none is known, and for any other process."
+  @spec supervisor_of(pid()) :: pid() | nil
+  def supervisor_of(pid) do
+    case lookup(pid) do
+      nil -> nil
+      row -> elem(row, @supervisor - 1)
+    end
+  end
+
   @doc "Tells whether a process is registered; cheaper than a lookup."
   @spec member?(pid()) :: boolean()
   def member?(pid), do: :ets.member(__MODULE__, pid)

@@ -5,6 +5,7 @@ defmodule OOM.KillTest do
   import OOM.Test.{Eventually, HeldTree}
 
   alias OOM.{Kill, Workers}
+  alias OOM.Test.UsedUp
   alias OOM.Tree.Census
 
   defmodule Strict do
@@ -31,7 +32,7 @@ defmodule OOM.KillTest do
   defp strict, do: %{id: :strict, start: {Strict, :start_link, [self()]}}
 
   defp plain do
-    start = {Supervisor, :start_link, [[strict()], [strategy: :one_for_one, max_restarts: 0]]}
+    start = {UsedUp, :start_link, [Supervisor, [strict()], [strategy: :one_for_one]]}
     %{id: :plain, type: :supervisor, start: start}
   end
 

@@ -5,6 +5,8 @@ defmodule OOM.TreeTest do
   import OOM.Test.{Eventually, HeldTree}
 
   alias OOM.{Holds, Kill, Tree, Units, VictimQueue, Victims, Workers}
+  alias OOM.Owned.Line
+  alias OOM.Test.UsedUp
   alias OOM.Tree.Census
 
   defp below(child, options \\ []) do
@@ -16,23 +18,23 @@ defmodule OOM.TreeTest do
   end
 
   defp plain(children, options) do
-    options = Keyword.merge([strategy: :one_for_one, max_restarts: 0], options)
+    options = Keyword.merge([strategy: :one_for_one], options)
 
     %{
       id: :plain,
       type: :supervisor,
       restart: :temporary,
-      start: {Supervisor, :start_link, [children, options]}
+      start: {UsedUp, :start_link, [Supervisor, children, options]}
     }
   end
 
   defp dynamic, do: {DynamicSupervisor, strategy: :one_for_one, max_restarts: 0}
 
   # Ends a worker as the guard does, in the same order.
-  defp end_one(pid) do
+  defp end_one(pid, bytes \\ 1) do
     row = Workers.lookup(pid)
     assert row != nil
-    Victims.mark(pid, System.monotonic_time(:millisecond), 1)
+    Victims.mark(pid, System.monotonic_time(:millisecond), bytes)
     Workers.delete(pid)
     ref = Process.monitor(pid)
     :ok = Kill.run(pid, elem(row, 5), 1_000)
@@ -50,6 +52,8 @@ defmodule OOM.TreeTest do
     for {id, pid, type, modules} <- Supervisor.which_children(supervisor),
         do: {id, is_pid(pid), type, modules}
   end
+
+  defp some(list), do: list != [] && list
 
   defp held_under(supervisor),
     do:
@@ -607,8 +611,7 @@ defmodule OOM.TreeTest do
         OOM.child_spec(worker(:c), priority: 600)
       ]
 
-      flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: :any_significant}
-      start = {:supervisor, :start_link, [OOM.Test.Template, {flags, children}]}
+      start = {UsedUp, :start_link, [UsedUp, children, [auto_shutdown: :any_significant]]}
       {_, supervisor} = below(%{id: :ends, type: :supervisor, start: start})
       [a, b, c] = for id <- [:a, :b, :c], do: started(id)
       walk()
@@ -711,10 +714,120 @@ defmodule OOM.TreeTest do
     end
   end
 
+  describe "a supervisor that may restart no child" do
+    defp strict(sup, children, options \\ []) do
+      options = Keyword.merge([strategy: :one_for_one, max_restarts: 0], options)
+      %{id: :strict, type: :supervisor, start: {sup, :start_link, [children, options]}}
+    end
+
+    defp above(sup, children, strategy) do
+      start = {sup, :start_link, [children, [strategy: strategy]]}
+      %{id: :above, type: :supervisor, start: start}
+    end
+
+    test "ends with a killed child, and comes back with what depends on it" do
+      for above <- [Supervisor, OOM.Supervisor],
+          strict <- [Supervisor, OOM.Supervisor],
+          restart <- [:permanent, :transient] do
+        strict = strict(strict, [worker(:a, restart: restart), worker(:b)])
+        {_, supervisor} = below(above(above, [strict, worker(:c)], :rest_for_one))
+        [a, b, c] = for id <- [:a, :b, :c], do: started(id)
+        walk()
+        refs = for pid <- [b, c], do: Process.monitor(pid)
+        end_one(a)
+        for ref <- refs, do: assert_receive({:DOWN, ^ref, _, _, :shutdown}, 5_000)
+        [a2, b2, c2] = for id <- [:a, :b, :c], do: started(id)
+        assert [a2, b2, c2] -- [a, b, c] == [a2, b2, c2]
+        assert Process.alive?(supervisor)
+
+        assert Enum.map(Supervisor.which_children(supervisor), &elem(&1, 1))
+               |> Enum.all?(&is_pid/1)
+      end
+    end
+
+    test "is held as a whole, with the size of the victim" do
+      strict = strict(Supervisor, [worker(:a), worker(:b)], strategy: :one_for_all)
+      {_, supervisor} = below(above(Supervisor, [strict], :one_for_one), backoff: :long)
+      {a, _b} = {started(:a), started(:b)}
+      walk()
+      end_one(a, 7)
+      assert [%{ids: [:strict], bytes: 7}] = eventually(fn -> some(held_under(supervisor)) end)
+      assert [{:strict, :undefined, _, _}] = Supervisor.which_children(supervisor)
+    end
+
+    test "makes each child worth as much as all that would end" do
+      strict = strict(Supervisor, [worker(:a), OOM.child_spec(worker(:b), priority: :high)])
+      below(above(Supervisor, [strict], :one_for_one))
+      {a, _b} = {started(:a), started(:b)}
+      walk()
+      walk()
+      assert rank(a) == OOM.Priority.rank!(:high)
+    end
+
+    test "holds the child alone where no supervisor above could hold the whole" do
+      {:ok, supervisor} =
+        Supervisor.start_link([OOM.child_spec(worker(:a), [])],
+          strategy: :one_for_one,
+          max_restarts: 0
+        )
+
+      a = started(:a)
+      walk()
+      end_one(a)
+      eventually(fn -> OOM.release({supervisor, :a}) == :ok end)
+      assert started(:a) != a
+      Supervisor.stop(supervisor)
+    end
+  end
+
+  describe "a supervisor started by a worker" do
+    defmodule Owner do
+      @moduledoc false
+      use GenServer
+
+      def start_link({test, children}), do: GenServer.start_link(__MODULE__, {test, children})
+
+      @impl true
+      def init({test, children}) do
+        {:ok, supervisor} = Supervisor.start_link(children, strategy: :one_for_one)
+        send(test, {:inner, supervisor})
+        {:ok, nil}
+      end
+    end
+
+    test "has workers of its own, with the owner's rank, held there" do
+      {top, _} = start(:short, [])
+      own = {Owner, :start_link, [{self(), [worker(:a), worker(:b)]}]}
+
+      {:ok, owner} =
+        Supervisor.start_child(top, OOM.child_spec(%{id: :own, start: own}, priority: 90))
+
+      assert_receive {:inner, inner}
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert Enum.map([owner, a, b], &rank/1) == [90, 90, 90]
+      assert Tree.kind(inner) == :supervisor
+      end_one(a)
+      assert started(:a) != a
+      assert Process.alive?(owner) and Process.alive?(b) and Process.alive?(inner)
+    end
+
+    test "is a part of the owner in a unit" do
+      {top, _} = start(:short, [])
+      own = {Owner, :start_link, [{self(), [worker(:a)]}]}
+      spec = OOM.child_spec(%{id: :own, type: :supervisor, start: own}, unit: true)
+      {:ok, owner} = Supervisor.start_child(top, spec)
+      assert_receive {:inner, inner}
+      a = started(:a)
+      walk()
+      assert Workers.member?(owner)
+      refute Workers.member?(a) or Workers.member?(inner)
+    end
+  end
+
   describe "a supervisor that ends because of a significant child" do
     defp ending(auto, children, restart \\ :permanent) do
-      flags = %{strategy: :one_for_one, intensity: 0, period: 1, auto_shutdown: auto}
-      start = {:supervisor, :start_link, [OOM.Test.Template, {flags, children}]}
+      start = {UsedUp, :start_link, [UsedUp, children, [auto_shutdown: auto]]}
       %{id: :ends, type: :supervisor, restart: restart, start: start}
     end
 
@@ -863,8 +976,7 @@ defmodule OOM.TreeTest do
       walk()
       assert rank(unit) == 90
       refute Workers.member?(a) or Workers.member?(b)
-      below = OOM.Owned.Children.below(unit)
-      assert a in below and b in below
+      assert for(pid <- [a, b], do: elem(Line.worker(pid, %{}), 0)) == [unit, unit]
     end
 
     test "a process inside that declares itself is no worker" do

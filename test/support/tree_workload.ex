@@ -3,6 +3,8 @@ defmodule OOM.Test.TreeWorkload do
   # Runs inside a limited VM: below an OOM.Supervisor a plain supervisor of each kind with a
   # leaking and a healthy worker, and a report of their fate.
 
+  alias OOM.Test.UsedUp
+
   @near 120 * 1_048_576
   @chunk :binary.copy(<<1>>, 1_024)
 
@@ -130,8 +132,9 @@ defmodule OOM.Test.TreeWorkload do
   end
 
   defp static(children, strategy) do
-    options = [strategy: strategy, max_restarts: 0]
-    %{id: :static, type: :supervisor, start: {Supervisor, :start_link, [children, options]}}
+    options = [strategy: strategy]
+    start = {UsedUp, :start_link, [Supervisor, children, options]}
+    %{id: :static, type: :supervisor, start: start}
   end
 
   defp start(kind, supervisor) when kind in [:dynamic, :transient, :temporary] do

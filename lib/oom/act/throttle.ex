@@ -57,14 +57,14 @@ defmodule OOM.Throttle do
     with {:ok, state} <- Stand.run(state), {:ok, state} <- Run.run(state) do
       cond do
         state.line.foreign? and not crowded?(state) -> exit({:shutdown, :foreign})
-        state.calm >= Turn.calm_turns() -> :ok
+        state.calm >= Turn.calm_turns() and not crowded?(state) -> :ok
         true -> turn(%{state | turn: state.turn + 1})
       end
     end
   end
 
-  # Foreign growth makes no room for steps that do not fit together: let go, two heaps of 110 MB were copied
-  # at once.
+  # Neither foreign nor slow growth makes room for steps that do not fit together: let go, two heaps of 110 MB
+  # were copied at once, or one of 105 MB by a worker that grew by 100 MB/s.
   defp crowded?(%{line: %{seen: seen}} = state) do
     steps = for {pid, _, _} <- seen, do: Steps.bytes_of(pid)
 

@@ -23,7 +23,8 @@ defmodule OOM.Supervisor.Callback do
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
-        known(flags, Keyword.merge(inherited, own))
+        alone? = auto_shutdown(flags) == :never and intensity(flags) != 0
+        known(strategy, alone?, Keyword.merge(inherited, own))
         {:ok, {flags, wrap(specs, strategy, options)}}
 
       other ->
@@ -33,9 +34,7 @@ defmodule OOM.Supervisor.Callback do
 
   # Called before the children start, which may be supervisors too. Children of a template are not wrapped:
   # the walk finds them, and a visit tells this supervisor of a kill, as with a plain supervisor.
-  defp known(flags, options) do
-    strategy = strategy(flags)
-
+  defp known(strategy, alone?, options) do
     kind =
       cond do
         options[:inside_unit] -> :inside
@@ -49,7 +48,7 @@ defmodule OOM.Supervisor.Callback do
         Tree.put(self(), kind, Tree.Start.parent(), options)
 
         # No child takes a sibling down, so no walk has to ask for the facts.
-        if strategy == :one_for_one and auto_shutdown(flags) == :never,
+        if strategy == :one_for_one and alone?,
           do: Tree.put_facts(self(), {:one_for_one, :never, []})
       end
     end)
@@ -62,6 +61,18 @@ defmodule OOM.Supervisor.Callback do
       Process.put({__MODULE__, :inherited}, inherited)
       inherited
     end
+  end
+
+  @doc """
+  Enters this supervisor again, in new tables. `alone?` tells that no end of a child ends the supervisor.
+  """
+  @spec rejoin(boolean()) :: :ok
+  def rejoin(alone?) do
+    # The supervisor above has entered itself and this supervisor before.
+    inherited = Tree.Start.here()
+    Process.put({__MODULE__, :inherited}, inherited)
+    {strategy, own} = noted()
+    known(strategy, alone?, Keyword.merge(inherited, own))
   end
 
   @doc "Returns the options for children added later."
@@ -97,6 +108,10 @@ defmodule OOM.Supervisor.Callback do
 
   defp auto_shutdown(%{} = flags), do: Map.get(flags, :auto_shutdown, :never)
   defp auto_shutdown(_), do: :never
+
+  defp intensity(%{} = flags), do: Map.get(flags, :intensity, 1)
+  defp intensity(flags) when is_tuple(flags), do: elem(flags, 1)
+  defp intensity(_), do: 1
 
   defp strategy(%{} = flags), do: Map.get(flags, :strategy, :one_for_one)
   defp strategy(flags) when is_tuple(flags), do: elem(flags, 0)

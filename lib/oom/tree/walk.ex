@@ -148,6 +148,22 @@ defmodule OOM.Tree.Walk do
     end
   end
 
+  # A worker may start a supervisor of its own, as Broadway does: the children of that supervisor are workers
+  # of their own, told apart by their growth, held there, and worth as much as the worker that started them.
+  # All of a unit is one worker.
+  defp corrected({:worker, worker} = place, pid, state) do
+    with nil <- Tree.lookup(pid),
+         true <- Tree.kind(worker) != :unit,
+         {_, true} <- :erlang.process_info(pid, :trap_exit),
+         {:supervisor, _, _} <- InitialCall.of_supervisor(pid) do
+      options = Tree.options_below(worker)
+      Tree.put_new(pid, :supervisor, Workers.supervisor_of(worker) || worker, options)
+      {{:supervisor, pid, :supervisor, options}, changed(pid, :supervisor, state)}
+    else
+      _ -> {place, state}
+    end
+  end
+
   defp corrected(place, _parent, state), do: {place, state}
 
   # An OOM.Supervisor registers its children itself. Unregistered children are just starting.

@@ -188,6 +188,13 @@ defmodule OOM.Supervisor.StartTest do
                end)
     end
 
+    test "returns from init/2 what Supervisor.init/2 returns" do
+      for options <- [[strategy: :one_for_one], [strategy: :rest_for_one, max_restarts: 7]] do
+        assert OOM.Supervisor.init([worker(:a)], options) ==
+                 Supervisor.init([worker(:a)], options)
+      end
+    end
+
     test "takes what Supervisor.init/2 returns" do
       assert %{active: 1} =
                same(fn sup ->

@@ -3,6 +3,7 @@ defmodule OOM.Test.Chaos.Tree do
   # A random tree: supervisors of every kind below each other, and the workers required to run.
 
   alias OOM.Test.Chaos.Worker
+  alias OOM.Test.UsedUp
 
   @kinds [
     :oom,
@@ -60,8 +61,8 @@ defmodule OOM.Test.Chaos.Tree do
   end
 
   defp start(:oom, path, depth) do
-    options = [strategy: pick(@oom_strategies), max_restarts: 0]
-    {OOM.Supervisor, :start_link, [children(path, depth), options]}
+    options = [strategy: pick(@oom_strategies)]
+    {UsedUp, :start_link, [OOM.Supervisor, children(path, depth), options]}
   end
 
   defp start(:dynamic, path, _depth) do
@@ -87,8 +88,8 @@ defmodule OOM.Test.Chaos.Tree do
   end
 
   defp start(strategy, path, depth) do
-    options = [strategy: strategy, max_restarts: 0]
-    {Supervisor, :start_link, [children(path, depth), options]}
+    options = [strategy: strategy]
+    {UsedUp, :start_link, [Supervisor, children(path, depth), options]}
   end
 
   defp children(path, depth), do: for(n <- 1..pick(1..6), do: node([n | path], depth + 1))

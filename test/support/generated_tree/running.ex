@@ -68,7 +68,7 @@ defmodule OOM.Test.GeneratedTree.Running do
       shutdown: first.shutdown
     }
 
-    {:ok, pid} = otp(node, [template], context, :simple_one_for_one)
+    {:ok, pid} = otp(node, [template], :simple_one_for_one, intensity(node, context))
     populate(pid, node, &:supervisor.start_child(pid, [&1, births]))
   end
 
@@ -83,12 +83,14 @@ defmodule OOM.Test.GeneratedTree.Running do
         partitions: length(children),
         child_spec: spec,
         with_arguments: fn [], n -> [Enum.at(children, n), context] end
-      ] ++ intensity(node, context)
+      ] ++ one_more(node, context)
     )
   end
 
   defp start_supervisor(%{kind: :plain} = node, context),
-    do: otp(node, Enum.map(node.children, &spec(&1, context)), context, node.strategy)
+    do:
+      node
+      |> otp(Enum.map(node.children, &spec(&1, context)), node.strategy, one_more(node, context))
 
   defp start_supervisor(%{kind: :oom} = node, context) do
     oom = if node.path == [], do: [backoff: @backoff], else: []
@@ -96,14 +98,12 @@ defmodule OOM.Test.GeneratedTree.Running do
 
     OOM.Supervisor.start_link(
       Enum.map(node.children, &spec(&1, context)),
-      [strategy: node.strategy, auto_shutdown: node.auto, oom: oom] ++ intensity(node, context)
+      [strategy: node.strategy, auto_shutdown: node.auto, oom: oom] ++ one_more(node, context)
     )
   end
 
   # Elixir 1.14 passes no :auto_shutdown on.
-  defp otp(node, specs, context, strategy) do
-    [max_restarts: intensity, max_seconds: period] = intensity(node, context)
-
+  defp otp(node, specs, strategy, max_restarts: intensity, max_seconds: period) do
     flags = %{
       strategy: strategy,
       intensity: intensity,
@@ -116,6 +116,10 @@ defmodule OOM.Test.GeneratedTree.Running do
 
   defp intensity(node, {_, restarts}),
     do: [max_restarts: Map.get(restarts, node.path, 0), max_seconds: 1_000]
+
+  # With no restart allowed at all, a kill would end the supervisor. The scenario counts the restarts.
+  defp one_more(node, context),
+    do: node |> intensity(context) |> Keyword.update!(:max_restarts, &(&1 + 1))
 
   # A kill during the start of the children means a failed start.
   defp populate(pid, node, start) do
