@@ -51,7 +51,7 @@ defmodule OOM.Leftovers do
   def handle_info(:look, victims) do
     {due, later} = Enum.split_with(victims, due?(now(), short?()))
     if due != [], do: due |> Map.new(&{elem(&1, 0), elem(&1, 1)}) |> end_below()
-    if later != [], do: Process.send_after(self(), :look, @look_ms)
+    _ = if later != [], do: Process.send_after(self(), :look, @look_ms)
     {:noreply, later}
   end
 
