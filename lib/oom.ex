@@ -233,6 +233,33 @@ defmodule OOM do
   defp cap(max_heap_size), do: [max_heap_size: max_heap_size]
 
   @doc """
+  Guards the workers below a supervisor that others have started, without a change there.
+
+  `supervisor` is OTP's or Elixir's, as a pid, a registered name, or `{:application, name}` for the top
+  supervisor of an application. The workers below are found within one to ten seconds, and at once when
+  memory becomes short; they are ranked, killed with the consent of their supervisors, held and brought back as
+  below an `OOM.Supervisor`. A name that is not registered yet is waited for, and adopted again when another
+  process has the name. `config :oom, adopt: [rabbit_sup: [priority: :low]]` does the same at the start.
+
+  ## Options
+
+    * `:priority` - for all workers below. Default: `:normal`
+    * `:priorities` - `[{key, priority}]`, for single children and all that is below them: the first key that is
+      a child's id, registered name or module decides. Default: `[]`
+    * `:backoff`, `:max_kills` - as in `child_spec/2`
+    * `:exit_reason` - `:kill` ends victims at once, for workers that are not started again after an orderly
+      end. Default: `:shutdown`, an order with the reason `{:shutdown, :memory_pressure}`
+
+  Raises `ArgumentError` for an unknown option, for an `OOM.Supervisor` or a process that is no supervisor of
+  OTP or Elixir, and where the `:oom` application does not run.
+  """
+  @spec adopt(pid() | atom() | {:application, atom()}, keyword()) :: :ok
+  def adopt(supervisor, options \\ []) do
+    _ = running!()
+    Tree.Adoption.adopt(supervisor, options)
+  end
+
+  @doc """
   Returns a child specification, as `Supervisor.child_spec/2` does, with options for OOM.
 
   ## Options

@@ -97,6 +97,7 @@ defmodule OOM.Application do
       OOM.Shed,
       OOM.Holds,
       OOM.Tree.Census,
+      OOM.Tree.Adoption,
       OOM.Bonds.Rounds,
       OOM.HeapCaps,
       {OOM.Guard, config}

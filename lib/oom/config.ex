@@ -81,6 +81,12 @@ defmodule OOM.Config do
       "`false` watches, trims and reports, and kills nobody; `max_heap_size` is then `:infinity` by " <>
         "default, and workers are neither suspended nor kept from starting"
     },
+    adopt: {
+      [],
+      :adopt,
+      "supervisors started by others whose workers are guarded, as `[{name, options}]` or " <>
+        "`[{{:application, name}, options}]`, with the options of `OOM.adopt/2`"
+    },
     on_exhausted: {
       nil,
       :callback,
@@ -270,6 +276,8 @@ defmodule OOM.Config do
       _ -> wrong!(name, "[initial_ms: i, max_ms: m] with 0 < i <= m", value)
     end
   end
+
+  defp check!(:adopt, _name, adoptions), do: OOM.Tree.Adoption.check!(adoptions)
 
   defp check!(:callback, _name, what) when what in [nil, :stop], do: what
   defp check!(:callback, _name, fun) when is_function(fun, 1), do: fun

@@ -115,6 +115,8 @@ defmodule OOM.Kill do
     # A crash formats the state, which takes a multiple of the memory to be freed.
     if supervisor != nil, do: send(pid, {:EXIT, supervisor, @reason})
     Process.exit(pid, @reason)
+    if Tree.exit_reason(supervisor) == :kill, do: Process.exit(pid, :kill)
+
     # Before the victim, or a process the victim has started, takes a further step.
     if grace_ms == 0 do
       Process.exit(pid, :kill)

@@ -34,7 +34,7 @@ defmodule OOM.Tables do
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true},
-    # {{:killed, rank}, killed_ms}, {:ledger, {ledger, at_ms, until_ms}}
+    # {{:killed, rank}, killed_ms}, {:ledger, {ledger, at_ms, until_ms}}, {{:adopted, target}, options}
     {OOM.State, [:set, read_concurrency: true]}
   ]
 
@@ -114,6 +114,14 @@ defmodule OOM.Tables do
   rescue
     ArgumentError -> false
   end
+
+  @doc "Notes the adoption of a supervisor; see OOM.Tree.Adoption."
+  @spec put_adopted(OOM.Tree.Adoption.target(), keyword()) :: true
+  def put_adopted(target, options), do: :ets.insert(OOM.State, {{:adopted, target}, options})
+
+  @doc "Returns all adoptions."
+  @spec adopted() :: [{OOM.Tree.Adoption.target(), keyword()}]
+  def adopted, do: :ets.select(OOM.State, [{{{:adopted, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}])
 
   @doc "Tells whether the application is about to end: a child held from now on would stay down."
   @spec stopping?() :: boolean()

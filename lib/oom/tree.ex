@@ -25,7 +25,8 @@ defmodule OOM.Tree do
   @type facts :: OOM.Visit.facts() | nil
   @type row :: {pid(), kind(), parent :: pid() | nil, options(), facts()}
 
-  @inherited [:priority, :backoff, :max_kills, :max_heap_size, :shed, :inside_unit]
+  @inherited [:priority, :backoff, :max_kills, :max_heap_size, :shed, :inside_unit] ++
+               [:priorities, :exit_reason]
 
   @spec put(pid(), kind(), pid() | nil, options()) :: true
   def put(pid, kind, parent, options),
@@ -159,6 +160,29 @@ defmodule OOM.Tree do
         []
     end
   end
+
+  @doc """
+  Enters a supervisor started by others with these options for all below. Workers and supervisors known there
+  already are found anew, but for those with a priority of their own.
+  """
+  @spec adopt(pid(), options()) :: :ok
+  def adopt(pid, options) do
+    if row_options(pid) != inheritable(options) or kind(pid) != :supervisor do
+      below =
+        for {child, kind, ^pid, _, _} when kind in [:supervisor, :special] <- all(), do: child
+
+      Enum.each([pid | below], &Workers.forget_found/1)
+      Enum.each(below, &:ets.delete(__MODULE__, &1))
+      put(pid, :supervisor, parent(pid), options)
+    end
+
+    :ok
+  end
+
+  @doc "Returns the exit reason for victims of this supervisor: `:kill` where an order to leave would not do."
+  @spec exit_reason(pid() | nil) :: :kill | :shutdown
+  def exit_reason(nil), do: :shutdown
+  def exit_reason(supervisor), do: Keyword.get(options(supervisor), :exit_reason, :shutdown)
 
   @doc "Returns all rows."
   @spec all() :: [row()]

@@ -202,6 +202,14 @@ defmodule OOM.Workers do
     end
   end
 
+  @doc "Deletes a supervisor's workers without a declared rank: the next walk finds them anew."
+  @spec forget_found(pid()) :: :ok
+  def forget_found(supervisor) do
+    row = {:"$1", :_, :_, :_, :_, supervisor, :_, @found, :_}
+    for pid <- :ets.select(__MODULE__, [{row, [], [:"$1"]}]), do: delete(pid)
+    :ok
+  end
+
   @doc "Returns a supervisor's workers of one rank with their bytes; scans the whole table."
   @spec of(pid(), OOM.Priority.rank()) :: [{pid(), non_neg_integer()}]
   def of(supervisor, rank) do

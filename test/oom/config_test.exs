@@ -6,6 +6,11 @@ defmodule OOM.ConfigTest do
   doctest OOM.Config
 
   @good [
+    adopt: [
+      [],
+      [rabbit_sup: [priority: :low, priorities: [{:queues, :high}], exit_reason: :kill]],
+      [{{:application, :rabbit}, [priority: 100]}]
+    ],
     limit: [nil, 1, 512 * 1024 * 1024],
     watermarks: [
       :auto,
@@ -36,6 +41,7 @@ defmodule OOM.ConfigTest do
 
   # {option, expected value, wrong values}
   @bad [
+    {:adopt, "a list of {supervisor, options}", [:rabbit_sup, [:rabbit_sup], nil]},
     {:limit, "a positive number of bytes",
      [0, -1, 1.5, "512M", :infinity, {:bytes, 1}, 0x8000000000000000]},
     {:watermarks, ":auto or [elevated: e, high: h, critical: c] with 0 < e < h < c <= 1",

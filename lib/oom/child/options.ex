@@ -21,6 +21,37 @@ defmodule OOM.Child.Options do
     {check!(ours), rest}
   end
 
+  @adopted [:priority, :backoff, :max_kills, :priorities, :exit_reason]
+
+  @doc "Checks the options of `OOM.adopt/2`, and returns them."
+  @spec adopted!(keyword()) :: keyword()
+  def adopted!(options) do
+    unless Keyword.keyword?(options) do
+      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
+    end
+
+    Enum.map(options, fn
+      {:priorities, rules} -> {:priorities, rules!(rules)}
+      {:exit_reason, reason} when reason in [:kill, :shutdown] -> {:exit_reason, reason}
+      {:exit_reason, other} -> wrong!(":exit_reason to be :kill or :shutdown", other)
+      {name, _} = option when name in @adopted -> hd(check!([option]))
+      other -> wrong!("one of the options #{Enum.map_join(@adopted, ", ", &inspect/1)}", other)
+    end)
+  end
+
+  defp rules!(rules) do
+    unless is_list(rules) and Enum.all?(rules, &match?({_key, _priority}, &1)),
+      do: wrong!(":priorities to be a list of {id, module or name, priority}", rules)
+
+    for {key, priority} <- rules do
+      _ = Priority.rank!(priority)
+      {key, priority}
+    end
+  end
+
+  defp wrong!(expected, got),
+    do: raise(ArgumentError, "expected #{expected}, got: #{inspect(got)}")
+
   @doc "Checks options that must all be ours, and returns them."
   @spec check!(keyword()) :: keyword()
   def check!(options) do

@@ -46,6 +46,10 @@ defmodule OOM.Tree.Census do
   @spec changed() :: :ok
   def changed, do: tell(:changed)
 
+  @doc "Tells the census that processes outside have become workers: the next walk looks at all processes."
+  @spec anew() :: :ok
+  def anew, do: tell(:anew)
+
   @doc "Walks now and returns after the walk; for tests and tools."
   @spec walk() :: :ok
   def walk, do: GenServer.call(__MODULE__, :walk, :infinity)
@@ -66,6 +70,8 @@ defmodule OOM.Tree.Census do
       quiet?: false,
       # processes the next walk skips
       settled: [],
+      # whether the current walk began before the processes to look at changed
+      anew?: false,
       # callers waiting for the current walk, and for the walk after
       callers: [],
       next: [],
@@ -89,6 +95,11 @@ defmodule OOM.Tree.Census do
     {:noreply, if(hurry?, do: start(state), else: hurry(state))}
   end
 
+  def handle_info(:anew, state) do
+    state = %{state | settled: [], anew?: state.walk != nil}
+    {:noreply, if(state.walk == nil, do: start(state), else: state)}
+  end
+
   def handle_info(:moved, state), do: {:noreply, hurry(state)}
 
   def handle_info(:changed, %{walk: nil, pause_ms: pause} = state) when pause > @least_ms,
@@ -102,7 +113,8 @@ defmodule OOM.Tree.Census do
        %{
          state
          | pause_ms: pause(result, state),
-           settled: result.settled,
+           settled: if(state.anew?, do: [], else: result.settled),
+           anew?: false,
            quiet?: result.found == 0
        }}
 

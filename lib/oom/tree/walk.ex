@@ -171,6 +171,7 @@ defmodule OOM.Tree.Walk do
 
   defp classify(pid, parent, kind, options, state) do
     facts = facts(parent)
+    options = ruled(options, pid, facts)
 
     case Victims.marked?(pid) || role(pid, type(facts, pid)) do
       true ->
@@ -189,6 +190,29 @@ defmodule OOM.Tree.Walk do
         {{:worker, pid}, %{state | found: state.found + 1}}
     end
   end
+
+  # The first rule that names the child's id, its registered name or its module decides; see OOM.adopt/2.
+  defp ruled(options, pid, facts) do
+    with [_ | _] = rules <- options[:priorities],
+         keys = keys(pid, facts),
+         {_key, priority} <- Enum.find(rules, fn {key, _} -> key in keys end) do
+      Keyword.put(options, :priority, priority)
+    else
+      _no_rule -> options
+    end
+  end
+
+  defp keys(pid, facts) do
+    name = with {_, name} <- :erlang.process_info(pid, :registered_name), do: name
+    [id(facts, pid), name, module(InitialCall.of(pid))]
+  end
+
+  defp id({_, _, children}, pid), do: Enum.find_value(children, &(&1.pid == pid && &1.id))
+  defp id(_unknown, _pid), do: nil
+
+  defp module({:supervisor, module, _}), do: module
+  defp module({module, _, _}), do: module
+  defp module(_unknown), do: nil
 
   defp rank(:linked, _rank), do: :protected
   defp rank(:worker, rank), do: rank

@@ -1,0 +1,149 @@
+defmodule OOM.Tree.Adoption do
+  @moduledoc false
+  # Supervisors started by others whose workers are guarded on request (`OOM.adopt/2`, `config :oom, adopt:`).
+  # A row in OOM.Tree is all it takes: the walk finds, ranks and watches what is below, and the guard kills
+  # with the supervisor's consent.
+  #
+  # This process waits for supervisors that do not run yet, and for the next process of one that ends. The
+  # adoptions are kept in the table of the application, so a crash of this process loses none.
+
+  use GenServer
+
+  require Logger
+
+  alias OOM.{InitialCall, Tables, Tree}
+  alias OOM.Child.Options
+  alias OOM.Tree.Census
+
+  # Time between two looks for supervisors that do not run. A name that appears is adopted this much later.
+  @look_ms 1_000
+
+  @typedoc "A pid, a registered name, or an application, whose top supervisor is meant."
+  @type target :: pid() | atom() | {:application, atom()}
+
+  @spec start_link(term()) :: GenServer.on_start()
+  def start_link(_options), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
+
+  @doc "Adopts a supervisor now, or as soon as it runs; options are checked. Raises `ArgumentError`."
+  @spec adopt(target(), keyword()) :: :ok
+  def adopt(target, options) do
+    options = Options.adopted!(options)
+
+    case find!(target) do
+      nil -> :ok
+      pid -> enter!(pid, target, options)
+    end
+
+    # A pid has no next process.
+    unless is_pid(target), do: Tables.put_adopted(target, options)
+    with pid when is_pid(pid) <- Process.whereis(__MODULE__), do: send(pid, :look)
+    :ok
+  end
+
+  @doc "Checks a configured list of adoptions."
+  @spec check!(term()) :: [{target(), keyword()}]
+  def check!(adoptions) do
+    unless is_list(adoptions) and Enum.all?(adoptions, &match?({_target, _options}, &1)),
+      do: wrong!(":adopt to be a list of {supervisor, options}", adoptions)
+
+    for {target, options} <- adoptions do
+      unless is_atom(target) or match?({:application, app} when is_atom(app), target),
+        do: wrong!("a supervisor in :adopt to be a name or {:application, name}", target)
+
+      {target, Options.adopted!(options)}
+    end
+  end
+
+  @impl true
+  def init(nil) do
+    for {target, options} <- Tables.config().adopt, do: Tables.put_adopted(target, options)
+    {:ok, look(%{seen: %{}, timer: nil})}
+  end
+
+  @impl true
+  def handle_info(:look, state), do: {:noreply, look(state)}
+
+  # The supervisor ended; the next process is adopted as soon as it runs.
+  def handle_info({:DOWN, ref, :process, _, _}, state),
+    do: {:noreply, look(%{state | seen: state.seen |> Map.reject(&match?({_, {_, ^ref}}, &1))})}
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp look(state) do
+    adopted = Tables.adopted()
+    state = Enum.reduce(adopted, state, &look/2)
+    _ = state.timer && Process.cancel_timer(state.timer)
+    waits? = map_size(state.seen) < length(adopted)
+    %{state | timer: if(waits?, do: Process.send_after(self(), :look, @look_ms))}
+  end
+
+  defp look({target, options}, state) do
+    case find(target) do
+      pid when is_pid(pid) ->
+        enter(pid, target, options)
+        see(state, target, pid)
+
+      nil ->
+        state
+    end
+  end
+
+  defp see(%{seen: seen} = state, target, pid) do
+    case seen do
+      %{^target => {^pid, _ref}} -> state
+      _ -> %{state | seen: Map.put(seen, target, {pid, Process.monitor(pid)})}
+    end
+  end
+
+  # A configured name may belong to a process that is no supervisor: this must not end the application.
+  defp enter(pid, target, options) do
+    enter!(pid, target, options)
+  rescue
+    error in ArgumentError -> Logger.error("OOM: adoption failed: " <> Exception.message(error))
+  end
+
+  defp enter!(pid, target, options) do
+    case Tree.kind(pid) do
+      :oom ->
+        wrong!(
+          "a supervisor of others, which #{inspect(target)} is not: it is an OOM.Supervisor",
+          pid
+        )
+
+      kind when kind in [:unit, :inside] ->
+        wrong!("a supervisor outside of units, which #{inspect(target)} is not", pid)
+
+      _other ->
+        unless match?({:supervisor, _, _}, InitialCall.of_supervisor(pid)),
+          do: wrong!("a supervisor of OTP or Elixir, which #{inspect(target)} is not", pid)
+
+        Tree.adopt(pid, options)
+        Census.anew()
+    end
+  end
+
+  defp find!(pid) when is_pid(pid) do
+    if node(pid) == node() and Process.alive?(pid),
+      do: pid,
+      else: wrong!("a live process of this node", pid)
+  end
+
+  defp find!(name) when is_atom(name) and name != nil, do: find(name)
+  defp find!({:application, name}) when is_atom(name), do: find({:application, name})
+  defp find!(other), do: wrong!("a supervisor as a pid, a name or {:application, name}", other)
+
+  defp find({:application, name}) do
+    with master when is_pid(master) <- :application_controller.get_master(name),
+         {pid, _module} when is_pid(pid) <- :application_master.get_child(master) do
+      pid
+    else
+      _not_running -> nil
+    end
+  end
+
+  defp find(name), do: Process.whereis(name)
+
+  @spec wrong!(String.t(), term()) :: no_return()
+  defp wrong!(expected, got),
+    do: raise(ArgumentError, "expected #{expected}, got: #{inspect(got)}")
+end
