@@ -44,7 +44,7 @@ defmodule OOM.MixProject do
     [
       licenses: ["Apache-2.0"],
       links: %{},
-      files: ~w(lib native/compiler.exs native/oom/src native/oom/Cargo.toml
+      files: ~w(lib src native/compiler.exs native/oom/src native/oom/Cargo.toml
                 native/oom_nif/src native/oom_nif/Cargo.toml Cargo.toml Cargo.lock
                 mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
     ]

@@ -1,11 +1,10 @@
 defmodule OOM.Tree.Adoption do
   @moduledoc false
-  # Supervisors started by others whose workers are guarded on request (`OOM.adopt/2`, `config :oom, adopt:`).
-  # A row in OOM.Tree is all it takes: the walk finds, ranks and watches what is below, and the guard kills
-  # with the supervisor's consent.
+  # The adoption of foreign supervisors (`OOM.adopt/2`, `config :oom, adopt:`). Adoption is a row in OOM.Tree:
+  # the walk then finds, ranks and watches the workers below, and the guard kills with the supervisor's consent.
   #
-  # This process waits for supervisors that do not run yet, and for the next process of one that ends. The
-  # adoptions are kept in the table of the application, so a crash of this process loses none.
+  # The process waits for supervisors to start, also for the restart of an adopted supervisor. The table of the
+  # application keeps the adoptions, so a crash of the process loses none.
 
   use GenServer
 
@@ -15,7 +14,7 @@ defmodule OOM.Tree.Adoption do
   alias OOM.Child.Options
   alias OOM.Tree.Census
 
-  # Time between two looks for supervisors that do not run. A name that appears is adopted this much later.
+  # Time between two looks for missing supervisors, and the longest delay of an adoption.
   @look_ms 1_000
 
   @typedoc "A pid, a registered name, or an application, whose top supervisor is meant."
@@ -63,7 +62,7 @@ defmodule OOM.Tree.Adoption do
   @impl true
   def handle_info(:look, state), do: {:noreply, look(state)}
 
-  # The supervisor ended; the next process is adopted as soon as it runs.
+  # The supervisor has ended, and its restart brings a new process.
   def handle_info({:DOWN, ref, :process, _, _}, state),
     do: {:noreply, look(%{state | seen: state.seen |> Map.reject(&match?({_, {_, ^ref}}, &1))})}
 
@@ -95,7 +94,7 @@ defmodule OOM.Tree.Adoption do
     end
   end
 
-  # A configured name may belong to a process that is no supervisor: this must not end the application.
+  # A configured name may belong to a plain process: the error must not end the application.
   defp enter(pid, target, options) do
     enter!(pid, target, options)
   rescue
