@@ -190,7 +190,9 @@ defmodule OOM do
     end
 
     # A supervisor registered as a worker would be killed with all its children.
-    if Tree.supervisor?(pid) or match?({:supervisor, _, _}, InitialCall.of(pid)) do
+    call = InitialCall.of(pid)
+
+    if Tree.supervisor?(pid) or match?({:supervisor, _, _}, call) or InitialCall.special?(call) do
       raise ArgumentError,
             "expected a worker, got the supervisor #{inspect(pid)}; its priority is said where it " <>
               "is started (OOM.child_spec/2), or by itself, in its init/1"

@@ -7,6 +7,9 @@
 -module(oom_supervisor).
 
 -export([start_link/2, start_link/3]).
+-export_type([name/0]).
+
+-type name() :: {local, atom()} | {global, term()} | {via, module(), term()}.
 
 -callback init(Args :: term()) ->
     {ok, {supervisor:sup_flags() | #{atom() => term()}, [supervisor:child_spec()]}} | ignore.
@@ -18,7 +21,7 @@ start_link(Module, Args) ->
 
 %% @doc Starts a supervisor with a name: `{local, Name}', `{global, Name}' or `{via, Module, Name}'; as
 %% supervisor:start_link/3.
--spec start_link(supervisor:sup_name(), module(), term()) -> supervisor:startlink_ret().
+-spec start_link(name(), module(), term()) -> supervisor:startlink_ret().
 start_link({local, Name}, Module, Args) when is_atom(Name) ->
     'Elixir.OOM.Supervisor':start_link(Module, Args, [{name, Name}]);
 start_link({global, _} = Name, Module, Args) ->

@@ -8,6 +8,14 @@ defmodule OOM.InitialCall do
   @typedoc "`:unknown` for a process too large to ask."
   @type t :: {module(), atom(), arity() | atom()} | :unknown | nil
 
+  # Supervisors with a loop of their own: ranch's, and RabbitMQ's copy of OTP's.
+  @special [:ranch_conns_sup, :supervisor2]
+
+  @doc "Tells whether this is the initial call of a supervisor with a loop of its own."
+  @spec special?(t()) :: boolean()
+  def special?({module, _, _}), do: module in @special
+  def special?(_call), do: false
+
   @doc "Returns the initial call of a process. Asks the process, and waits for the end of its present step."
   @spec of(pid()) :: t()
   def of(pid), do: call(word(pid, :"$initial_call"))

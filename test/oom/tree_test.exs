@@ -352,6 +352,19 @@ defmodule OOM.TreeTest do
       assert Process.alive?(b)
     end
 
+    test "RabbitMQ's supervisor, which its specification calls a worker" do
+      start = {__MODULE__.Conns, :start, [{:supervisor2, :init, 1}]}
+      {_, plain} = below(plain([%{id: :conns, start: start}], []))
+      [{_, supervisor, :worker, _}] = Supervisor.which_children(plain)
+      connection = __MODULE__.Conns.connect(supervisor)
+      walk()
+      assert Tree.kind(supervisor) == :special
+      refute Workers.member?(supervisor)
+      assert Workers.member?(connection)
+      message = ~r/expected a worker, got the supervisor/
+      assert_raise ArgumentError, message, fn -> OOM.set_priority(supervisor, :low) end
+    end
+
     test "a process that a supervisor's child specification did not name" do
       parent = self()
 
@@ -1063,9 +1076,10 @@ defmodule OOM.TreeTest do
 
   # As in ranch: a special process that spawns connections and forgets ended connections.
   defmodule Conns do
-    def start, do: :proc_lib.start_link(__MODULE__, :init, [self()])
+    def start(call \\ nil), do: :proc_lib.start_link(__MODULE__, :init, [self(), call])
 
-    def init(parent) do
+    def init(parent, call) do
+      if call, do: Process.put(:"$initial_call", call)
       Process.flag(:trap_exit, true)
       :proc_lib.init_ack(parent, {:ok, self()})
       loop(parent, [])

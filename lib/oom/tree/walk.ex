@@ -10,8 +10,6 @@ defmodule OOM.Tree.Walk do
 
   alias OOM.{Bonds, InitialCall, Tree, Units, Victims, Visit, Workers}
 
-  # Supervisors with a loop of their own, which may not be declared as supervisors.
-  @special [:ranch_conns_sup]
   # Linked with all their users. Such an end would end all users, and the guard can kill users one by one.
   @linked [Registry.Partition]
   # The search through ancestors stops here, whoever started or awaits whom.
@@ -231,10 +229,11 @@ defmodule OOM.Tree.Walk do
   end
 
   defp trapping({:supervisor, _, _}, _type), do: :supervisor
-  defp trapping({module, _, _}, _type) when module in @special, do: :special
   defp trapping(_call, :supervisor), do: :special
   defp trapping({module, _, _}, _type) when module in @linked, do: :linked
-  defp trapping(_call, _type), do: :worker
+
+  # A supervisor with a loop of its own may not be declared as a supervisor.
+  defp trapping(call, _type), do: if(InitialCall.special?(call), do: :special, else: :worker)
 
   defp facts(supervisor) do
     with row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4)
