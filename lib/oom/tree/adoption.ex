@@ -72,7 +72,7 @@ defmodule OOM.Tree.Adoption do
     adopted = Tables.adopted()
     state = Enum.reduce(adopted, state, &look/2)
     _ = state.timer && Process.cancel_timer(state.timer)
-    waits? = map_size(state.seen) < length(adopted)
+    waits? = Enum.any?(adopted, fn {target, _} -> not is_map_key(state.seen, target) end)
     %{state | timer: if(waits?, do: Process.send_after(self(), :look, @look_ms))}
   end
 
