@@ -42,14 +42,14 @@
 %% priority of all workers below.
 -spec set_priority(priority()) -> ok.
 set_priority(Priority) ->
-    call(set_priority, [Priority], fun() -> 'Elixir.OOM':set_priority(Priority) end).
+    call([Priority], fun() -> 'Elixir.OOM':set_priority(Priority) end).
 
 %% @doc Declares the priority of another worker, or the caller's with options: `max_heap_size' and
 %% `handle_pressure'.
 -spec set_priority(pid(), priority()) -> ok;
                   (priority(), [option()]) -> ok.
 set_priority(PidOrPriority, Other) ->
-    call(set_priority, [PidOrPriority, Other], fun() ->
+    call([PidOrPriority, Other], fun() ->
         'Elixir.OOM':set_priority(PidOrPriority, Other)
     end).
 
@@ -57,7 +57,7 @@ set_priority(PidOrPriority, Other) ->
 %% application.
 -spec child_spec(supervisor:child_spec(), [option()]) -> supervisor:child_spec().
 child_spec(Spec, Options) ->
-    call(child_spec, [Spec, Options], fun() -> 'Elixir.OOM':child_spec(map(Spec), Options) end).
+    call([Spec, Options], fun() -> 'Elixir.OOM':child_spec(map(Spec), Options) end).
 
 map({Id, Start, Restart, Shutdown, Type, Modules}) ->
     #{
@@ -78,7 +78,7 @@ map(Other) ->
 -spec adopt(pid() | atom() | {application, atom()}, [Option]) -> ok when
     Option :: option() | {priorities, [{term(), priority()}]} | {exit_reason, kill | shutdown}.
 adopt(Supervisor, Options) ->
-    call(adopt, [Supervisor, Options], fun() -> 'Elixir.OOM':adopt(Supervisor, Options) end).
+    call([Supervisor, Options], fun() -> 'Elixir.OOM':adopt(Supervisor, Options) end).
 
 %% @doc Returns the level of pressure; reads one word, and is `normal' where the application does not run.
 -spec level() -> level().
@@ -87,35 +87,35 @@ level() -> 'Elixir.OOM':level().
 %% @doc Tells whether to admit new work of this priority now.
 -spec admit(low | normal | high) -> boolean().
 admit(Priority) ->
-    call(admit, [Priority], fun() -> 'Elixir.OOM':'admit?'(Priority) end).
+    call([Priority], fun() -> 'Elixir.OOM':'admit?'(Priority) end).
 
 %% @doc Returns limit, usage, headroom, growth and the ledger as a map.
 -spec snapshot() -> snapshot().
 snapshot() ->
-    call(snapshot, [], fun() -> plain('Elixir.OOM':snapshot()) end).
+    call([], fun() -> plain('Elixir.OOM':snapshot()) end).
 
 %% @doc Sends the caller `{oom, Level, Snapshot}' on each change of the level. The snapshot has the key
 %% `'__struct__'' besides those of snapshot/0.
 -spec subscribe() -> ok.
-subscribe() -> call(subscribe, [], fun() -> 'Elixir.OOM':subscribe() end).
+subscribe() -> call([], fun() -> 'Elixir.OOM':subscribe() end).
 
 %% @doc Ends the caller's subscription.
 -spec unsubscribe() -> ok.
-unsubscribe() -> call(unsubscribe, [], fun() -> 'Elixir.OOM':unsubscribe() end).
+unsubscribe() -> call([], fun() -> 'Elixir.OOM':unsubscribe() end).
 
 %% @doc Returns the workers that hold most.
 -spec top(pos_integer()) -> [usage()].
 top(Count) ->
-    call(top, [Count], fun() -> [plain(Usage) || Usage <- 'Elixir.OOM':top(Count)] end).
+    call([Count], fun() -> [plain(Usage) || Usage <- 'Elixir.OOM':top(Count)] end).
 
 %% @doc Returns the children that are down because of memory.
 -spec held() -> [hold()].
-held() -> call(held, [], fun() -> [plain(Held) || Held <- 'Elixir.OOM':held()] end).
+held() -> call([], fun() -> [plain(Held) || Held <- 'Elixir.OOM':held()] end).
 
 %% @doc Brings a held child back now.
 -spec release(pid() | atom(), term()) -> ok | {error, term()}.
 release(Supervisor, Id) ->
-    call(release, [Supervisor, Id], fun() -> 'Elixir.OOM':release({Supervisor, Id}) end).
+    call([Supervisor, Id], fun() -> 'Elixir.OOM':release({Supervisor, Id}) end).
 
 %% @private
 -spec format_error(term(), [term()]) -> #{general => string()}.
@@ -128,12 +128,12 @@ format_error(_Reason, [{_Module, _Function, _Arguments, Info} | _]) ->
 plain(Struct) -> maps:remove('__struct__', Struct).
 
 %% Elixir's ArgumentError is badarg, with the message as its description.
-call(_Function, Arguments, Fun) ->
+call(Arguments, Fun) ->
     try
         Fun()
     catch
         error:#{'__struct__' := 'Elixir.ArgumentError', message := Message} ->
-            badarg(Arguments, binary_to_list(Message));
+            badarg(Arguments, unicode:characters_to_list(Message));
         error:{expected, What, Got} ->
             badarg(Arguments, lists:flatten(io_lib:format("expected ~s, got: ~tp", [What, Got])))
     end.

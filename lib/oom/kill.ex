@@ -12,7 +12,7 @@ defmodule OOM.Kill do
   # suspension and the exit all take effect when the victim is scheduled out.
 
   alias OOM.{Bonds, Guard, Leftovers, Owned, Priority, RecentKills, Reporter}
-  alias OOM.{Snapshot, Steps, Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Steps, Tree, Units, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
@@ -39,7 +39,9 @@ defmodule OOM.Kill do
   def spare_or_run(nil, pid, supervisor, grace_ms, _step), do: run(pid, supervisor, grace_ms)
 
   def spare_or_run(row, pid, supervisor, grace_ms, step) do
-    grace_ms = if fits?(step), do: grace_ms, else: 0
+    # A victim that traps exits works on until it reads the order, and its next collection may take more than
+    # is left.
+    grace_ms = if step == 0 or Steps.fits?(step), do: grace_ms, else: 0
     rank = elem(row, 1)
     still? = stand_still(pid)
     bond = Bonds.at_kill(pid, supervisor)
@@ -47,20 +49,6 @@ defmodule OOM.Kill do
     if Units.highest(rank, bond) == rank,
       do: run(pid, supervisor, grace_ms, {rank, still?}),
       else: spare(row, bond, still?)
-  end
-
-  # A victim that traps exits works on until it reads the order. Its next collection may take more than is left.
-  defp fits?(0), do: true
-
-  defp fits?(step) do
-    case Snapshot.now() do
-      %{headroom_bytes: headroom, critical_headroom_bytes: floor}
-      when is_integer(headroom) and is_integer(floor) ->
-        step + div(floor, 2) <= headroom
-
-      _unknown ->
-        true
-    end
   end
 
   # The guard counts on the victim's memory, and must hear that the worker stays.

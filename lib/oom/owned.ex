@@ -5,6 +5,7 @@ defmodule OOM.Owned do
   # each in a throw-away process; the probes add the figure to the worker's own.
 
   alias OOM.Owned.{Children, Ports, Tables}
+  alias OOM.Steps
 
   @type kind :: :tables | :ports | :children
   @typedoc "A worker's holding of a kind: bytes, and details for the kill."
@@ -12,9 +13,6 @@ defmodule OOM.Owned do
 
   @doc "Returns all holdings of registered workers."
   @callback read() :: [holding()]
-
-  # A smaller step takes less than a millisecond.
-  @hand_bytes 1_048_576
 
   @kinds [tables: Tables, ports: Ports, children: Children]
 
@@ -100,8 +98,11 @@ defmodule OOM.Owned do
   @doc "Returns the child of a worker that takes the largest step; `nil` where no step matters."
   @spec hand(pid()) :: pid() | nil
   def hand(pid) do
-    case :ets.lookup(__MODULE__, {:children, pid}) do
-      [{_, _bytes, {_live, step, hand}, _reading}] when step >= @hand_bytes -> hand
+    with [{_, _bytes, {_live, step, hand}, _reading}] <-
+           :ets.lookup(__MODULE__, {:children, pid}),
+         true <- step >= Steps.matters_bytes() do
+      hand
+    else
       _small_or_none -> nil
     end
   end

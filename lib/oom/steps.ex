@@ -8,7 +8,7 @@ defmodule OOM.Steps do
   #   * A mailbox on the heap, in a worker that was flooded before the mailbox could be moved off: the next
   #     collection copies the mailbox.
 
-  alias OOM.Workers
+  alias OOM.{Snapshot, Workers}
 
   # A smaller step takes less than a millisecond.
   @matters_bytes 1_048_576
@@ -37,6 +37,23 @@ defmodule OOM.Steps do
     case :ets.lookup(__MODULE__, pid) do
       [{_, bytes}] -> bytes
       [] -> 0
+    end
+  end
+
+  @doc "Returns the least step that matters, in bytes."
+  @spec matters_bytes() :: pos_integer()
+  def matters_bytes, do: @matters_bytes
+
+  @doc "Tells whether a step of so many bytes leaves half of the floor; `true` where no headroom is known."
+  @spec fits?(non_neg_integer()) :: boolean()
+  def fits?(bytes) do
+    case Snapshot.now() do
+      %{headroom_bytes: headroom, critical_headroom_bytes: floor}
+      when is_integer(headroom) and is_integer(floor) ->
+        bytes + div(floor, 2) <= headroom
+
+      _unknown ->
+        true
     end
   end
 

@@ -153,17 +153,17 @@ defmodule OOM.Visit do
     cond do
       strategy == :simple_one_for_one -> :dynamic
       ask(:count_children, state)[:specs] > @many -> {strategy, auto, []}
-      true -> {strategy, auto, for(child <- children(state), do: fatal(child, fatal?))}
+      true -> {strategy, auto, children(state)}
     end
   end
 
   defp read(_unknown), do: :dynamic
 
-  defp fatal(child, fatal?), do: Map.put(child, :fatal, fatal? and child.restart != :temporary)
-
   defp auto(state), do: Enum.find(@auto, :never, &(&1 in Tuple.to_list(state)))
 
   defp children(state) do
+    fatal? = fatal?(state)
+
     for {id, pid, type, _} <- Enum.reverse(ask(:which_children, state)) do
       {:ok, spec} = ask({:get_childspec, id}, state)
 
@@ -172,7 +172,8 @@ defmodule OOM.Visit do
         pid: if(is_pid(pid), do: pid),
         type: type,
         restart: spec.restart,
-        significant: Map.get(spec, :significant, false)
+        significant: Map.get(spec, :significant, false),
+        fatal: fatal? and spec.restart != :temporary
       }
     end
   end
@@ -249,8 +250,7 @@ defmodule OOM.Visit do
         end_quietly(pid, id, spec, state)
 
       :ends ->
-        Process.put(@ends_with, pid)
-        ending(pid)
+        ends_with(pid)
         throw(:ends)
 
       :stays ->
@@ -260,13 +260,17 @@ defmodule OOM.Visit do
 
   # OTP ends the supervisor for the child's exit. The end of a transient child in order would be none to OTP.
   defp end_all(pid, spec, state) do
-    Process.put(@ends_with, pid)
-    ending(pid)
+    ends_with(pid)
     if spec.restart == :permanent, do: throw(:ends)
     leave(pid)
     flush(pid)
     send(self(), {:EXIT, pid, :killed})
     state
+  end
+
+  defp ends_with(pid) do
+    Process.put(@ends_with, pid)
+    ending(pid)
   end
 
   defp hold(id, unit, pid, start, return),

@@ -5,22 +5,20 @@ defmodule OOM.Leftovers do
   # minute for each, while the child grows. No registered worker owns such a child any more, so no kill would
   # come.
   #
-  # Each process belongs to its parent, whether linked or not. Where memory is nearly gone, what is left of
-  # an ended victim ends before the grace is over. Registered workers worth more than the victim stay, and so
+  # Each process belongs to its parent, whether linked or not. With less than half of the floor left,
+  # the processes of an ended victim end before the grace is over. Registered workers worth more than the victim stay, and so
   # do the processes below.
   #
   # A process of its own: one look at all processes serves all victims whose grace has ended meanwhile.
 
   use GenServer
 
-  alias OOM.{Priority, Reporter, Snapshot, Units}
+  alias OOM.{Priority, Reporter, Steps, Units}
 
   # Time between two looks at victims and headroom while a grace lasts; and the least pause after a look at all
   # processes, as a multiple of its length: a million processes take 0.6 s.
   @look_ms 10
   @share 4
-  # With less than this part of the floor left, no grace is given to what an ended victim has left behind.
-  @short_part 2
   # The look at all processes is repeated for the processes below those found, so many times at most.
   @generations 16
 
@@ -50,7 +48,7 @@ defmodule OOM.Leftovers do
 
   def handle_info(:look, state) do
     began = now()
-    {due, later} = Enum.split_with(state.victims, due?(began, short?()))
+    {due, later} = Enum.split_with(state.victims, due?(began, not Steps.fits?(0)))
     if due != [], do: due |> Map.new(&{elem(&1, 0), elem(&1, 1)}) |> end_below()
     ended = now()
     state = %{state | victims: later, rest_until_ms: ended + @share * (ended - began)}
@@ -68,17 +66,6 @@ defmodule OOM.Leftovers do
   @spec due?(integer(), boolean()) :: (victim() -> boolean())
   defp due?(now, short?),
     do: fn {pid, _, due_ms} -> due_ms <= now or (short? and not Process.alive?(pid)) end
-
-  defp short? do
-    case Snapshot.now() do
-      %{headroom_bytes: headroom, critical_headroom_bytes: floor}
-      when is_integer(headroom) and is_integer(floor) ->
-        headroom * @short_part < floor
-
-      _unknown ->
-        false
-    end
-  end
 
   @doc "Ends the processes that these victims, each with its rank, have started."
   @spec end_below(%{pid() => Priority.rank()}) :: :ok

@@ -13,9 +13,7 @@ defmodule OOM.Child.Options do
   @doc "Checks the options of `OOM.child_spec/2` that are ours; returns `{ours, rest}`."
   @spec split!(keyword()) :: {keyword(), keyword()}
   def split!(options) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
-    end
+    keyword!("options", options)
 
     {ours, rest} = Keyword.split(options, @options)
     {check!(ours), rest}
@@ -26,9 +24,7 @@ defmodule OOM.Child.Options do
   @doc "Checks the options of `OOM.adopt/2`, and returns them."
   @spec adopted!(keyword()) :: keyword()
   def adopted!(options) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "expected options to be a keyword list, got: #{inspect(options)}"
-    end
+    keyword!("options", options)
 
     Enum.map(options, fn
       {:priorities, rules} -> {:priorities, rules!(rules)}
@@ -49,15 +45,19 @@ defmodule OOM.Child.Options do
     end
   end
 
-  defp wrong!(expected, got),
+  defp keyword!(name, options) do
+    unless Keyword.keyword?(options), do: wrong!("#{name} to be a keyword list", options)
+  end
+
+  @doc "Refuses a value."
+  @spec wrong!(String.t(), term()) :: no_return()
+  def wrong!(expected, got),
     do: raise(ArgumentError, "expected #{expected}, got: #{inspect(got)}")
 
   @doc "Checks options that must all be ours, and returns them."
   @spec check!(keyword()) :: keyword()
   def check!(options) do
-    unless Keyword.keyword?(options) do
-      raise ArgumentError, "expected :oom to be a keyword list, got: #{inspect(options)}"
-    end
+    keyword!(":oom", options)
 
     Enum.map(options, fn
       {:priority, priority} ->
@@ -74,7 +74,7 @@ defmodule OOM.Child.Options do
         {:unit, unit}
 
       {:unit, other} ->
-        raise ArgumentError, "expected :unit to be true or false, got: #{inspect(other)}"
+        wrong!(":unit to be true or false", other)
 
       {:max_kills, kills} ->
         {:max_kills, Config.max_kills!(kills)}

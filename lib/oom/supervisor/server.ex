@@ -264,8 +264,12 @@ defmodule OOM.Supervisor.Server do
         forget(pid, spec, {:shutdown, :memory_pressure}, state)
 
       spec ->
-        if Visit.fatal?(state), do: end_all(pid, state), else: hold(pid, spec, options, state)
+        hold(pid, spec, options, state)
     end
+  end
+
+  defp hold(pid, spec, options, state) do
+    if Visit.fatal?(state), do: end_all(pid, state), else: hold_unit(pid, spec, options, state)
   end
 
   # The end of a transient child in order would be none to OTP.
@@ -274,7 +278,7 @@ defmodule OOM.Supervisor.Server do
     exited(pid, :killed, state)
   end
 
-  defp hold(pid, spec, options, state) do
+  defp hold_unit(pid, spec, options, state) do
     unit = unit(spec.id, state)
     state = end_quietly(pid, spec, state)
     others = for {other, true} when other != spec.id <- Enum.reverse(unit), do: other
@@ -295,11 +299,8 @@ defmodule OOM.Supervisor.Server do
 
   defp ended(pid, {id, options}, state) do
     case childspec(id, state) do
-      %{restart: :permanent} = spec ->
-        if Visit.fatal?(state), do: end_all(pid, state), else: hold(pid, spec, options, state)
-
-      spec ->
-        forget(pid, spec, :shutdown, state)
+      %{restart: :permanent} = spec -> hold(pid, spec, options, state)
+      spec -> forget(pid, spec, :shutdown, state)
     end
   end
 

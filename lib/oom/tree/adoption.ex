@@ -43,11 +43,11 @@ defmodule OOM.Tree.Adoption do
   @spec check!(term()) :: [{target(), keyword()}]
   def check!(adoptions) do
     unless is_list(adoptions) and Enum.all?(adoptions, &match?({_target, _options}, &1)),
-      do: wrong!(":adopt to be a list of {supervisor, options}", adoptions)
+      do: Options.wrong!(":adopt to be a list of {supervisor, options}", adoptions)
 
     for {target, options} <- adoptions do
       unless is_atom(target) or match?({:application, app} when is_atom(app), target),
-        do: wrong!("a supervisor in :adopt to be a name or {:application, name}", target)
+        do: Options.wrong!("a supervisor in :adopt to be a name or {:application, name}", target)
 
       {target, Options.adopted!(options)}
     end
@@ -104,17 +104,18 @@ defmodule OOM.Tree.Adoption do
   defp enter!(pid, target, options) do
     case Tree.kind(pid) do
       :oom ->
-        wrong!(
+        Options.wrong!(
           "a supervisor of others, which #{inspect(target)} is not: it is an OOM.Supervisor",
           pid
         )
 
       kind when kind in [:unit, :inside] ->
-        wrong!("a supervisor outside of units, which #{inspect(target)} is not", pid)
+        Options.wrong!("a supervisor outside of units, which #{inspect(target)} is not", pid)
 
       _other ->
         unless match?({:supervisor, _, _}, InitialCall.of_supervisor(pid)),
-          do: wrong!("a supervisor of OTP or Elixir, which #{inspect(target)} is not", pid)
+          do:
+            Options.wrong!("a supervisor of OTP or Elixir, which #{inspect(target)} is not", pid)
 
         Tree.adopt(pid, options)
         Census.anew()
@@ -124,12 +125,14 @@ defmodule OOM.Tree.Adoption do
   defp find!(pid) when is_pid(pid) do
     if node(pid) == node() and Process.alive?(pid),
       do: pid,
-      else: wrong!("a live process of this node", pid)
+      else: Options.wrong!("a live process of this node", pid)
   end
 
   defp find!(name) when is_atom(name) and name != nil, do: find(name)
   defp find!({:application, name}) when is_atom(name), do: find({:application, name})
-  defp find!(other), do: wrong!("a supervisor as a pid, a name or {:application, name}", other)
+
+  defp find!(other),
+    do: Options.wrong!("a supervisor as a pid, a name or {:application, name}", other)
 
   defp find({:application, name}) do
     with master when is_pid(master) <- :application_controller.get_master(name),
@@ -141,8 +144,4 @@ defmodule OOM.Tree.Adoption do
   end
 
   defp find(name), do: Process.whereis(name)
-
-  @spec wrong!(String.t(), term()) :: no_return()
-  defp wrong!(expected, got),
-    do: raise(ArgumentError, "expected #{expected}, got: #{inspect(got)}")
 end
