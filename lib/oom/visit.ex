@@ -77,8 +77,11 @@ defmodule OOM.Visit do
   child. With no supervisor above to hold the whole, only the child is held.
   """
   @spec fatal?(tuple()) :: boolean()
-  def fatal?(state),
-    do: intensity(state) == 0 and above(Tree.Start.parent()) != nil
+  def fatal?(state), do: fatal_at?(intensity(state))
+
+  @doc "The same for a supervisor of this intensity, also before its start is through."
+  @spec fatal_at?(non_neg_integer()) :: boolean()
+  def fatal_at?(intensity), do: intensity == 0 and above(Tree.Start.parent()) != nil
 
   # The record of OTP's supervisor, whose strategy `read/1` has checked.
   defp intensity(state), do: elem(state, 5)
@@ -96,9 +99,9 @@ defmodule OOM.Visit do
     end
   end
 
-  @doc "Called in a supervisor: tells whether no end of a child may end it."
+  @doc "Called in a supervisor: tells whether no end of a child ends the supervisor."
   @spec lasts?(tuple()) :: boolean()
-  def lasts?(state), do: auto(state) == :never and intensity(state) != 0
+  def lasts?(state), do: auto(state) == :never and not fatal?(state)
 
   @doc "Tells whether a supervisor ends after the end of all its significant children."
   @spec ends_with_all?(tuple()) :: boolean()

@@ -224,6 +224,9 @@ defmodule OOM.Workers do
       nil -> nil
       row -> elem(row, @supervisor - 1)
     end
+  rescue
+    # The application is stopped.
+    ArgumentError -> nil
   end
 
   @doc "Tells whether a process is registered; cheaper than a lookup."

@@ -777,6 +777,13 @@ defmodule OOM.TreeTest do
       assert rank(a) == OOM.Priority.rank!(:high)
     end
 
+    # While the supervisor starts its children it answers no question, and the first of them may fill the VM.
+    test "spares no child at the top of the tree, before any walk" do
+      {top, %{a: a}} = start(:long, [:a], max_restarts: 0)
+      assert Tree.dependence(top) == :none
+      refute Units.spared?(top, a)
+    end
+
     test "holds the child alone where no supervisor above could hold the whole" do
       {:ok, supervisor} =
         Supervisor.start_link([OOM.child_spec(worker(:a), [])],

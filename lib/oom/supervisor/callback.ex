@@ -3,7 +3,7 @@ defmodule OOM.Supervisor.Callback do
   # The callback module of `:supervisor`: calls the user's module and wraps the children from the result.
   # Also called on a hot code change, so all side effects (notes and rows) can be repeated.
 
-  alias OOM.{Child, Tables, Tree}
+  alias OOM.{Child, Tables, Tree, Visit}
 
   @type arg :: {module(), term(), keyword()}
 
@@ -23,7 +23,7 @@ defmodule OOM.Supervisor.Callback do
         options = Keyword.merge(Keyword.delete(inherited, :inside_unit), own)
         strategy = strategy(flags)
         note({strategy, options})
-        alone? = auto_shutdown(flags) == :never and intensity(flags) != 0
+        alone? = auto_shutdown(flags) == :never and not Visit.fatal_at?(intensity(flags))
         known(strategy, alone?, Keyword.merge(inherited, own))
         {:ok, {flags, wrap(specs, strategy, options)}}
 
