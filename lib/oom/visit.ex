@@ -61,8 +61,8 @@ defmodule OOM.Visit do
     if Tree.consents?(supervisor), do: run(supervisor, &taken(&1, pid, why)), else: :ok
   end
 
-  # What holds the children of a process above: a supervisor, or a worker that has started this supervisor and
-  # ends with it.
+  # The process above can hold the calling supervisor: a supervisor holds a child; a worker that has started the
+  # calling supervisor ends too, and is held by the worker's supervisor.
   defp above(parent) do
     cond do
       Tree.kind(parent) in [:supervisor, :oom] -> :supervisor
@@ -72,9 +72,9 @@ defmodule OOM.Visit do
   end
 
   @doc """
-  Called in a supervisor: tells whether the kill of a child that would be restarted must end the supervisor. So
-  it is where no restart is allowed (intensity 0): the end of the supervisor then restarts what depends on the
-  child. With no supervisor above to hold the whole, only the child is held.
+  Called in a supervisor: tells whether the kill of a permanent or transient child must end the supervisor. With
+  no restart allowed (intensity 0), the end of the supervisor restarts the siblings, too, which may depend on
+  the child. With no supervisor above to hold the whole, only the child is held.
   """
   @spec fatal?(tuple()) :: boolean()
   def fatal?(state), do: fatal_at?(intensity(state))

@@ -1,11 +1,11 @@
 defmodule OOM.Supervisor.Rejoin do
   @moduledoc false
-  # The tables of the application are new when `:oom` starts late (after the supervisors, as in a script or an
-  # included application) or again. So the application looks once for OOM.Supervisors that run already, and
-  # asks each to enter itself and its children, outer supervisors first: inner ones inherit from them.
+  # The tables of the application are new when `:oom` starts after the supervisors (in a script, or as an
+  # included application), or starts again. So the application looks once for running OOM.Supervisors, and asks
+  # each to enter itself and its children. Outer supervisors come first, because inner supervisors inherit.
   #
-  # A priority that a worker has declared with `OOM.set_priority/1` meanwhile is not known; the specification's
-  # priority is.
+  # The priority in a child's specification counts. Priorities that workers have declared meanwhile with
+  # `OOM.set_priority/1` are not known.
 
   require Logger
 
@@ -21,7 +21,7 @@ defmodule OOM.Supervisor.Rejoin do
   @spec start() :: pid()
   def start, do: spawn(&run/0)
 
-  @doc "Called in a starting supervisor: says once in the life of the VM that nothing guards its children."
+  @doc "Called in a starting supervisor: warns once in the life of the VM that nothing guards the children."
   @spec warn_unguarded() :: :ok
   def warn_unguarded do
     if Tables.config() == nil and not :persistent_term.get(__MODULE__, false) do

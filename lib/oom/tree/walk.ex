@@ -146,9 +146,8 @@ defmodule OOM.Tree.Walk do
     end
   end
 
-  # A worker may start a supervisor of its own, as Broadway does: the children of that supervisor are workers
-  # of their own, told apart by their growth, held there, and worth as much as the worker that started them.
-  # All of a unit is one worker.
+  # A worker may start a supervisor, as Broadway does. The children of this supervisor are workers with figures
+  # and holds of their own, and with the rank of the first worker. A unit stays one worker, with all inside.
   defp corrected({:worker, worker} = place, pid, state) do
     with nil <- Tree.lookup(pid),
          true <- Tree.kind(worker) != :unit,
@@ -189,7 +188,7 @@ defmodule OOM.Tree.Walk do
     end
   end
 
-  # The first rule that names the child's id, its registered name or its module decides; see OOM.adopt/2.
+  # The first rule with the child's id, registered name or module decides; see OOM.adopt/2.
   defp ruled(options, pid, facts) do
     with [_ | _] = rules <- options[:priorities],
          keys = keys(pid, facts),
