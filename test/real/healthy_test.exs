@@ -105,11 +105,19 @@ defmodule OOM.Real.HealthyTest do
     test "is no pressure: lookups of missing names", context do
       %{vm: vm, path: names} = context
       File.mkdir!(names)
-      # A new name for each, or the name is in the cache already; 192 bytes each.
-      inside(vm.cgroup, "perl -e 'stat qq(#{names}/$_) for 1..500_000'")
+      # A new name for each, or the name is in the cache already; 192 bytes each. Looked at ten
+      # times, because the kernel gives up names, now and then all at once, as soon as the limit
+      # is reached.
+      looks =
+        for part <- 1..10 do
+          inside(vm.cgroup, "perl -e 'stat qq(#{names}/#{part}_$_) for 1..50_000'")
+          {Cgroup.kernel_bytes(vm.cgroup), Cgroup.usage(vm.cgroup)}
+        end
+
       # Earlier file pages have made room for some of the names.
-      assert Cgroup.kernel_bytes(vm.cgroup) > 60 * @mib
-      assert Cgroup.usage(vm.cgroup) > 180 * @mib
+      assert {kernel, usage} = Enum.max(looks)
+      assert kernel > 60 * @mib
+      assert usage > 180 * @mib
       all_live(context)
     end
   end
