@@ -7,9 +7,10 @@ defmodule OOM.HeapReports do
   # are.
   #
   # A flooded `logger_proxy` of OTP gives the role up (the role then is `undefined`, and the VM drops its
-  # reports), and takes the role again after the flood. So this process checks the role once a second. From a
-  # foreign process the role is not taken back: that process may hand its reports on to this process, and the
-  # reports would go round in circles.
+  # reports), and takes the role again after the flood. So OOM.HeapCaps, with its own looks, checks the role
+  # about once a second: a timer of this process would wake another scheduler, and each wake-up costs a node at
+  # rest a quarter of a millisecond of spinning. From a foreign process the role is not taken back: that process
+  # may hand its reports on to this process, and the reports would go round in circles.
   #
   # When this process is killed, the VM gives the role to `logger`; the next incarnation takes the role again.
 
@@ -17,7 +18,6 @@ defmodule OOM.HeapReports do
 
   alias OOM.Victims
 
-  @look_ms 1_000
   # How often this process looks for a report, and the pause in between. A report was seen to come up to 0.1
   # ms after the exit. While loops that do not yield occupy all schedulers, this process is late itself, so
   # the time is counted from its own turn.
@@ -50,12 +50,22 @@ defmodule OOM.HeapReports do
     :ok
   end
 
+  @doc "Lets this process look whether to take the role again, where another process has it."
+  @spec check_role() :: :ok
+  def check_role do
+    reports = Process.whereis(__MODULE__)
+
+    _ =
+      if reports != nil and :erlang.system_info(:system_logger) != reports,
+        do: send(reports, :look)
+
+    :ok
+  end
+
   @impl true
   def init(nil) do
     Process.flag(:trap_exit, true)
-    state = take(%{before: nil, monitor: nil})
-    Process.send_after(self(), :look, @look_ms)
-    {:ok, state}
+    {:ok, take(%{before: nil, monitor: nil})}
   end
 
   @impl true
@@ -78,7 +88,6 @@ defmodule OOM.HeapReports do
   end
 
   def handle_info(:look, state) do
-    Process.send_after(self(), :look, @look_ms)
     holder = :erlang.system_info(:system_logger)
     {:noreply, if(holder != self() and otp?(holder), do: take(state), else: state)}
   end

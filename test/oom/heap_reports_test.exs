@@ -193,6 +193,11 @@ defmodule OOM.HeapReportsTest do
       send(HeapReports, :look)
     end
 
+    test "is taken back without being told" do
+      :erlang.system_flag(:system_logger, Process.whereis(:logger_proxy))
+      eventually(fn -> system_logger() == Process.whereis(HeapReports) end)
+    end
+
     test "is left to anyone else" do
       :erlang.system_flag(:system_logger, self())
       send(HeapReports, :look)

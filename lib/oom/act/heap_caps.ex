@@ -14,9 +14,9 @@ defmodule OOM.HeapCaps do
   # OOM.HeapCaps.Setting sets the caps.
 
   use GenServer
-  require Logger
+  require OOM.Log, as: Log
 
-  alias OOM.{Heap, Native, Priority, Snapshot, Stillness, Tables, Units, Workers}
+  alias OOM.{Heap, HeapReports, Native, Priority, Snapshot, Stillness, Tables, Units, Workers}
   alias OOM.HeapCaps.{Limits, Recap, Scan, Setting}
 
   @typedoc "`:default` of `config :oom`, or `:own`: declared for this worker or by it."
@@ -173,7 +173,7 @@ defmodule OOM.HeapCaps do
   end
 
   def handle_info(:counts_no_binaries, %{told?: false} = state) do
-    Logger.warning(
+    Log.warning(
       "OOM: a max_heap_size with include_shared_binaries caps the heap alone on OTP " <>
         "#{OOM.VM.otp_release()}; its binaries count from OTP #{@counts_binaries_otp} on"
     )
@@ -197,6 +197,8 @@ defmodule OOM.HeapCaps do
   def handle_info(_other, state), do: {:noreply, state}
 
   defp look(state) do
+    HeapReports.check_role()
+
     with watcher when watcher != nil <- Tables.watcher(),
          %{limit_bytes: bytes} = report when is_integer(bytes) <- Native.watcher_report(watcher) do
       now = System.monotonic_time(:millisecond)
