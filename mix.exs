@@ -22,8 +22,12 @@ defmodule OOM.MixProject do
   end
 
   def application do
-    [mod: {OOM.Application, []}, extra_applications: [:logger]]
+    [mod: {OOM.Application, []}, extra_applications: extra_applications(Mix.env())]
   end
+
+  # The library logs by OTP's logger. The tests capture the log by Elixir's.
+  defp extra_applications(:test), do: [:logger]
+  defp extra_applications(_), do: []
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]

@@ -58,7 +58,6 @@ defmodule OOM.Application do
     Integer,
     Keyword,
     List,
-    Logger,
     Map,
     Process,
     Stream.Reducers,

@@ -110,6 +110,10 @@ defmodule OOM.Config do
 
     Enum.reduce(options, %__MODULE__{}, fn {name, value}, config ->
       case @options[name] do
+        # What Erlang's sys.config says for an option that is not set.
+        {_default, _type, _doc} when value == :undefined ->
+          config
+
         {_default, type, _doc} ->
           Map.replace!(config, name, check!(type, name, value))
 
@@ -164,7 +168,7 @@ defmodule OOM.Config do
 
   @doc "Checks a `shed`, wherever it is given; fills in a missing order."
   @spec shed!(term()) :: OOM.Shed.share()
-  def shed!(nil), do: nil
+  def shed!(none) when none in [nil, :undefined], do: nil
 
   def shed!({:fraction, f}) when is_number(f) and f > 0 and f <= 1,
     do: {:fraction, f * 1.0, :newest}

@@ -6,7 +6,7 @@ defmodule OOM.Keeper do
 
   use GenServer
 
-  require Logger
+  require OOM.Log, as: Log
 
   @pause_ms 5_000
   # The parts of a killed keeper are on their way out.
@@ -51,7 +51,7 @@ defmodule OOM.Keeper do
   end
 
   defp again(reason) do
-    Logger.error(
+    Log.error(
       "OOM: the guard is down (#{inspect(reason, limit: 20, printable_limit: 500)}); " <>
         "trying again in #{div(@pause_ms, 1_000)} s"
     )

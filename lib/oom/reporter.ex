@@ -8,7 +8,7 @@ defmodule OOM.Reporter do
 
   import OOM.Bytes, only: [mib: 1]
 
-  require Logger
+  require OOM.Log, as: Log
 
   alias OOM.{Bookkeeper, Priority, Snapshot, Usage, WorkerName}
   alias OOM.Reporter.{Exhausted, LedgerWords}
@@ -68,7 +68,7 @@ defmodule OOM.Reporter do
 
   def handle_cast({:level, from, snapshot}, state) do
     level = if snapshot.level in [:high, :critical], do: :warning, else: :info
-    Logger.log(level, "OOM: memory #{from} -> #{snapshot.level}: #{describe(snapshot)}")
+    Log.log(level, "OOM: memory #{from} -> #{snapshot.level}: #{describe(snapshot)}")
     {:noreply, state}
   end
 
@@ -81,7 +81,7 @@ defmodule OOM.Reporter do
     do: {:noreply, %{state | round: %{round | victims: round.victims ++ victims}}}
 
   def handle_cast({:shed, supervisor, count, all, bytes, report}, state) do
-    Logger.warning(
+    Log.warning(
       "OOM: #{count} of #{all} children of #{name(supervisor)} were shed, holding #{mib(bytes)}: " <>
         "headroom was #{mib(report.headroom_bytes)} of #{mib(report.limit_bytes)}" <>
         growth(report.growth_bytes_per_s)
@@ -103,7 +103,7 @@ defmodule OOM.Reporter do
   end
 
   def handle_cast({:leftovers, count, victims}, state) do
-    Logger.warning(
+    Log.warning(
       "OOM: ended #{count} processes that had been started by #{victims} victims and outlived the grace"
     )
 
@@ -111,7 +111,7 @@ defmodule OOM.Reporter do
   end
 
   def handle_cast({:kept, pids}, state) do
-    Logger.warning(
+    Log.warning(
       "OOM: #{length(pids)} workers that grow stand still until there is room, as a more important " <>
         "process would end with them by a link or a call: " <>
         (pids |> Enum.take(@named) |> Enum.map_join(", ", &name/1))
@@ -124,7 +124,7 @@ defmodule OOM.Reporter do
     snapshot = Snapshot.from_report(report)
     snapshot = %{snapshot | ledger: Bookkeeper.ledger(snapshot)}
 
-    Logger.error(
+    Log.error(
       "OOM: exhausted: nothing is left that would help, no more workers are killed. " <>
         describe(snapshot) <> LedgerWords.of(snapshot.ledger)
     )
@@ -138,7 +138,7 @@ defmodule OOM.Reporter do
     if MapSet.member?(problems, message) or MapSet.size(problems) >= @problems do
       {:noreply, state}
     else
-      Logger.warning("OOM: " <> message)
+      Log.warning("OOM: " <> message)
       {:noreply, %{state | problems: MapSet.put(problems, message)}}
     end
   end
@@ -154,7 +154,7 @@ defmodule OOM.Reporter do
     do: {:noreply, %{state | round: nil}}
 
   def handle_info(:tell_round, %{round: round} = state) do
-    Logger.warning(fn -> round_message(round, Snapshot.now()) end)
+    Log.warning(fn -> round_message(round, Snapshot.now()) end)
     {:noreply, %{state | round: nil}}
   end
 
@@ -164,7 +164,7 @@ defmodule OOM.Reporter do
       |> Enum.reverse()
       |> Enum.map_join(", ", fn {supervisor, id} -> "#{id(id)} of #{name(supervisor)}" end)
 
-    Logger.warning(
+    Log.warning(
       "OOM: not started while memory is critical, and held: #{count} children, such as #{names}"
     )
 
@@ -180,7 +180,7 @@ defmodule OOM.Reporter do
         "#{name(pid)}#{id} for one of priority #{inspect(Priority.name(rank))}"
       end)
 
-    Logger.warning(
+    Log.warning(
       "OOM: not killed, as a more important process would have ended with it by a link or a call: " <>
         "#{count} workers, such as #{names}"
     )
@@ -191,10 +191,10 @@ defmodule OOM.Reporter do
   def handle_info(_other, state), do: {:noreply, state}
 
   defp started_message(%{source: source} = report, _config) when source != nil,
-    do: Logger.info("OOM: watching #{describe(Snapshot.from_report(report))}")
+    do: Log.info("OOM: watching #{describe(Snapshot.from_report(report))}")
 
   defp started_message(_report, _config) do
-    Logger.warning(
+    Log.warning(
       "OOM: no limit was found (source: :none); nothing is watched unless `config :oom, limit:` " <>
         "is set"
     )

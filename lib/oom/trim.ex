@@ -4,7 +4,7 @@ defmodule OOM.Trim do
   # Only the scheduler itself may touch its cache, so a throw-away process is bound to each scheduler. No
   # process waits for a trim.
 
-  require Logger
+  require OOM.Log, as: Log
 
   # The releases whose VM source was read, with the rung proven.
   @proven_otp [25, 27]
@@ -19,7 +19,7 @@ defmodule OOM.Trim do
         false
 
       not OOM.Native.trim_supported() ->
-        Logger.info(
+        Log.info(
           "OOM: this VM does not export erts_mseg_clear_cache; freed segments stay cached " <>
             "(consider +MMmcs 2 or lower)"
         )
@@ -27,7 +27,7 @@ defmodule OOM.Trim do
         false
 
       mode == :auto and OOM.VM.otp_release() not in @proven_otp ->
-        Logger.info(
+        Log.info(
           "OOM: trim is not proven on OTP #{OOM.VM.otp_release()}; `trim: true` turns it on"
         )
 

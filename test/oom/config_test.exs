@@ -168,6 +168,14 @@ defmodule OOM.ConfigTest do
     end
   end
 
+  test "undefined, in Erlang's configuration, is the default" do
+    for {name, _default} <- Config.new!([]) |> Map.from_struct() |> Map.delete(:root) do
+      assert Config.new!([{name, :undefined}]) == Config.new!([])
+    end
+
+    assert Config.shed!(:undefined) == nil
+  end
+
   test "the order of the keys within an option does not matter" do
     assert Config.new!(watermarks: [critical: 0.9, elevated: 0.5, high: 0.7]).watermarks ==
              [elevated: 0.5, high: 0.7, critical: 0.9]

@@ -10,7 +10,7 @@ defmodule OOM.Holds.Alarm do
 
   import OOM.Bytes, only: [mib: 1]
 
-  require Logger
+  require OOM.Log, as: Log
 
   alias OOM.{Hold, Snapshot}
 
@@ -31,7 +31,7 @@ defmodule OOM.Holds.Alarm do
         raise_for(:oom_start_fails, hold, failed(hold, reason))
 
       before == nil or before.said != hold.said ->
-        Logger.warning(fn -> failed(hold, reason) end)
+        Log.warning(fn -> failed(hold, reason) end)
 
       true ->
         :ok
@@ -41,7 +41,7 @@ defmodule OOM.Holds.Alarm do
   @doc "Logs that another process has taken the child's place."
   @spec already_started(Hold.t(), term(), pid()) :: :ok
   def already_started(%Hold{} = hold, id, pid) do
-    Logger.info(fn ->
+    Log.info(fn ->
       "OOM: #{short(id)} under #{short(hold.supervisor)} is no longer held: " <>
         "#{short(pid)} was started in its place"
     end)
@@ -78,7 +78,7 @@ defmodule OOM.Holds.Alarm do
   end
 
   defp raise_for(kind, hold, message) do
-    Logger.error(fn -> message end)
+    Log.error(fn -> message end)
     set(kind, hold, message)
   end
 

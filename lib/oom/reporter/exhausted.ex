@@ -2,7 +2,7 @@ defmodule OOM.Reporter.Exhausted do
   @moduledoc false
   # What the user wants to happen when nothing is left that would help (`on_exhausted`).
 
-  require Logger
+  require OOM.Log, as: Log
 
   alias OOM.Snapshot
 
@@ -20,7 +20,7 @@ defmodule OOM.Reporter.Exhausted do
   @spec stop() :: no_return()
   defp stop do
     Process.flag(:priority, :max)
-    Logger.error("OOM: the VM stops, as `on_exhausted: :stop` says")
+    Log.error("OOM: the VM stops, as `on_exhausted: :stop` says")
     System.stop(1)
     Process.sleep(@stop_ms)
     System.halt(1)

@@ -7,7 +7,7 @@ defmodule OOM.Supervisor.Rejoin do
   # The priority in a child's specification counts. Priorities that workers have declared meanwhile with
   # `OOM.set_priority/1` are not known.
 
-  require Logger
+  require OOM.Log, as: Log
 
   alias OOM.{InitialCall, Tables, VM}
   alias OOM.Supervisor.Callback
@@ -27,7 +27,7 @@ defmodule OOM.Supervisor.Rejoin do
     if Tables.config() == nil and not :persistent_term.get(__MODULE__, false) do
       :persistent_term.put(__MODULE__, true)
 
-      Logger.warning(
+      Log.warning(
         "OOM: the application :oom is not started, so no children of #{inspect(self())} or of other " <>
           "OOM.Supervisors are guarded until it is"
       )
@@ -78,10 +78,10 @@ defmodule OOM.Supervisor.Rejoin do
   end
 
   defp tell(count, silent) do
-    Logger.info("OOM: found #{count} OOM.Supervisors that were started before :oom")
+    Log.info("OOM: found #{count} OOM.Supervisors that were started before :oom")
 
     if silent != [] do
-      Logger.error(
+      Log.error(
         "OOM: #{length(silent)} OOM.Supervisors started before :oom do not answer yet, and nothing guards " <>
           "their children until they do: #{silent |> Enum.take(@named) |> inspect()}"
       )

@@ -8,7 +8,7 @@ defmodule OOM.Tree.Adoption do
 
   use GenServer
 
-  require Logger
+  require OOM.Log, as: Log
 
   alias OOM.{InitialCall, Tables, Tree}
   alias OOM.Child.Options
@@ -98,7 +98,7 @@ defmodule OOM.Tree.Adoption do
   defp enter(pid, target, options) do
     enter!(pid, target, options)
   rescue
-    error in ArgumentError -> Logger.error("OOM: adoption failed: " <> Exception.message(error))
+    error in ArgumentError -> Log.error("OOM: adoption failed: " <> Exception.message(error))
   end
 
   defp enter!(pid, target, options) do
