@@ -111,3 +111,12 @@ lab_make_tree() {
     apt-get -q -y --no-install-recommends install "${packages[@]}" || return
   lab_in "$tree" apt-get clean
 }
+
+# lab_source TREE: a copy of the repository in /root/oom there; what the last run built stays.
+lab_source() {
+  local to=$1/root/oom
+  mkdir -p "$to"
+  find "$to" -mindepth 1 -maxdepth 1 ! -name _build ! -name target ! -name tmp -exec rm -rf {} +
+  git ls-files -z --cached --others --exclude-standard |
+    tar -c --null --ignore-failed-read --files-from - | tar -x -C "$to"
+}
