@@ -36,7 +36,18 @@ defmodule OOM.MixProject do
   defp docs do
     [
       main: "readme",
-      extras: ["README.md", "CHANGELOG.md", "LICENSE"],
+      extras: [
+        "README.md",
+        "docs/trees.md",
+        "docs/how-it-decides.md",
+        "docs/operating.md",
+        "docs/containers.md",
+        "docs/limits.md",
+        "docs/evidence.md",
+        "docs/glossary.md",
+        "CHANGELOG.md",
+        "LICENSE"
+      ],
       assets: %{"docs" => "docs"},
       groups_for_modules: [
         "What it tells": [OOM.Snapshot, OOM.Usage, OOM.Branch, OOM.Held, OOM.Pressure]
@@ -50,7 +61,7 @@ defmodule OOM.MixProject do
       links: %{},
       files: ~w(lib src native/compiler.exs native/oom/src native/oom/Cargo.toml
                 native/oom_nif/src native/oom_nif/Cargo.toml Cargo.toml Cargo.lock
-                mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+                mix.exs .formatter.exs README.md CHANGELOG.md LICENSE docs)
     ]
   end
 end

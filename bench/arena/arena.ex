@@ -23,7 +23,7 @@ defmodule Arena do
     --config C     options of the library, such as "trim: false, admit: [...]"
     --keep-logs    keep the logs of runs that survived, too
     --trace        a snapshot each 10 ms in the logs
-    --write        put the table into README.md
+    --write        put the table into docs/evidence.md
     --continue F   make only the runs that are missing in F, and add them to it; auto: in
                    tmp/arena-HASH.tsv, where HASH is of the decision code
     --any-hash     take runs of other decision code in F as well
@@ -94,7 +94,7 @@ defmodule Arena do
       runs ->
         Report.table(runs)
         IO.puts("each run: #{path}")
-        if options[:write], do: Readme.put("README.md", "arena", Table.markdown(runs))
+        if options[:write], do: Readme.put("docs/evidence.md", "arena", Table.markdown(runs))
         if options[:table], do: IO.puts(["\n", Table.markdown(runs)])
         Report.failures(runs)
     end

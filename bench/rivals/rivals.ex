@@ -16,7 +16,7 @@ defmodule Rivals do
     --limit M      MiB of the cgroup (default: 512)
     --ballast M    MiB of live data that does not grow (default: 128)
     --keep-logs    keep all logs, not only those of OOM's deaths
-    --write        put the table into README.md, and draw docs/rivals.svg
+    --write        put the table into docs/evidence.md, and draw docs/rivals.svg
     --short        a little of it, in less than a minute
 
   Status 1: a node with OOM died. Others are meant to.
@@ -70,8 +70,8 @@ defmodule Rivals do
 
     if options[:write] do
       File.write!("docs/rivals.svg", Chart.svg(cells, plan))
-      Table.into_readme(table, "README.md")
-      IO.puts("written: README.md, docs/rivals.svg")
+      Table.into_readme(table, "docs/evidence.md")
+      IO.puts("written: docs/evidence.md, docs/rivals.svg")
     end
 
     oom = for %{guard: :oom} = cell <- cells, run <- cell.runs, do: run

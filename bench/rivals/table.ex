@@ -22,7 +22,7 @@ defmodule Rivals.Table do
   @doc "Puts the table between the markers, below the picture."
   @spec into_readme(String.t(), Path.t()) :: :ok
   def into_readme(markdown, path) do
-    picture = "![The highest rate survived, under each guard](docs/rivals.svg)"
+    picture = "![The highest rate survived, under each guard](rivals.svg)"
     Readme.put(path, "rivals", picture <> "\n\n" <> markdown)
   end
 
