@@ -43,6 +43,7 @@ defmodule OOM.MixProject do
         "docs/operating.md",
         "docs/containers.md",
         "docs/limits.md",
+        "docs/architecture.md",
         "docs/evidence.md",
         "docs/glossary.md",
         "CHANGELOG.md",
