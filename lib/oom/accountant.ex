@@ -110,14 +110,14 @@ defmodule OOM.Accountant do
     state = tell_of_workers(state)
 
     cond do
-      state.started_ms == nil or Stillness.moved?(state.still, snapshot) ->
+      state.started_ms == nil or moved?(state, snapshot) ->
         {:noreply, state |> begin_pass() |> moved()}
 
       now() - state.started_ms >= Pace.valid_ms(state.took_ms) ->
         {:noreply, begin_pass(state)}
 
       true ->
-        still = Pace.rest(state.still, snapshot, state.level)
+        still = state.still |> Pace.rest(snapshot, state.level) |> Stillness.lowest(snapshot)
         {:noreply, next_pass(%{state | still: still}, still.pause_ms)}
     end
   end
@@ -153,6 +153,13 @@ defmodule OOM.Accountant do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  # For some ten seconds after a load the VM gives back cached segments, one a second. Memory that only falls
+  # makes no figure urgent, as long as no worker is about to be killed.
+  defp moved?(%{level: level, still: still}, snapshot) when level in [:normal, :elevated],
+    do: Stillness.risen?(still, snapshot)
+
+  defp moved?(%{still: still}, snapshot), do: Stillness.moved?(still, snapshot)
 
   # The census and the rounds rest while memory stands still, until told.
   defp moved(state) do

@@ -36,6 +36,25 @@ defmodule OOM.StillnessTest do
     assert Stillness.moved?(Stillness.new(1), at(500))
   end
 
+  test "has risen from the lowest look, however far memory has fallen before" do
+    still = Stillness.lowest(Stillness.rest(Stillness.new(1), at(500), 1, 1), at(500))
+    refute Stillness.risen?(still, at(509))
+    assert Stillness.risen?(still, at(510))
+    refute Stillness.risen?(still, at(300))
+
+    still = Stillness.lowest(still, at(300))
+    assert Stillness.risen?(still, at(310))
+    assert Stillness.lowest(still, at(400)) == still
+    assert Stillness.lowest(still, %{working_set_bytes: nil}) == still
+  end
+
+  test "an unknown working set may have risen" do
+    assert Stillness.risen?(Stillness.new(1), at(500))
+    still = Stillness.lowest(Stillness.new(1), at(500))
+    assert Stillness.risen?(still, %{limit_bytes: nil, working_set_bytes: nil})
+    refute Stillness.risen?(still, at(500))
+  end
+
   test "other bounds count at once" do
     still = Stillness.rest(Stillness.new(1), at(500), 1, 5_000)
     still = Stillness.rest(still, at(500), 1_000, 5_000)

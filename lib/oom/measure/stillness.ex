@@ -25,6 +25,21 @@ defmodule OOM.Stillness do
       else: %{still | pause_ms: still.pause_ms |> Kernel.*(2) |> max(least_ms) |> min(most_ms)}
   end
 
+  @doc "Tells whether the working set has risen since its lowest look (`lowest/2`), or is not known."
+  @spec risen?(t(), Snapshot.t() | map()) :: boolean()
+  def risen?(%{at_bytes: lowest}, %{working_set_bytes: now})
+      when is_integer(lowest) and is_integer(now) and now < lowest,
+      do: false
+
+  def risen?(still, snapshot), do: moved?(still, snapshot)
+
+  @doc "Returns the state with the working set of this look, where no look has seen less."
+  @spec lowest(t(), Snapshot.t() | map()) :: t()
+  def lowest(still, %{working_set_bytes: now}) when is_integer(now),
+    do: %{still | at_bytes: min(still.at_bytes, now)}
+
+  def lowest(still, _unknown), do: still
+
   @doc "Tells whether the working set has moved since, or is not known."
   @spec moved?(t(), Snapshot.t() | map()) :: boolean()
   def moved?(%{at_bytes: then}, %{limit_bytes: limit, working_set_bytes: now})

@@ -20,11 +20,7 @@ defmodule OOM.WorkerName do
   def read(_pid, _bytes, _heap_bytes, %{} = known), do: known
   def read(_pid, bytes, _heap_bytes, nil) when bytes < @least, do: nil
 
-  def read(pid, _bytes, heap_bytes, nil) do
-    if ask?(heap_bytes),
-      do: %{name: Usage.name(pid), call: call(InitialCall.of(pid)), label: label(pid)},
-      else: %{name: Usage.name(pid), call: nil, label: nil}
-  end
+  def read(pid, _bytes, heap_bytes, nil), do: ask(pid, heap_bytes)
 
   defp call({_, _, _} = call), do: call
   defp call(_unknown), do: nil
@@ -40,14 +36,17 @@ defmodule OOM.WorkerName do
 
     defp short(text), do: String.slice(text, 0, @longest_label)
 
-    defp ask?(_heap_bytes), do: true
+    defp ask(pid, _heap_bytes),
+      do: %{name: Usage.name(pid), call: call(InitialCall.of(pid)), label: label(pid)}
   else
     # Without a keyed read the VM copies the whole dictionary, so a larger process is not asked, in bytes.
     @most_to_copy 1_048_576
 
-    defp ask?(heap_bytes), do: heap_bytes <= @most_to_copy
+    defp ask(pid, heap_bytes) when heap_bytes > @most_to_copy,
+      do: %{name: Usage.name(pid), call: nil, label: nil}
 
-    defp label(_pid), do: nil
+    defp ask(pid, _heap_bytes),
+      do: %{name: Usage.name(pid), call: call(InitialCall.of(pid)), label: nil}
   end
 
   @doc "Returns a worker in words, by all that is known of the worker."
