@@ -20,6 +20,17 @@ limit_open() {
   return 1
 }
 
+# limit_run BYTES COMMAND...: runs the command in a cgroup of its own, which alone can tell a kernel's kill;
+# returns the status of the command, or 125 where no such cgroup can be made.
+limit_run() {
+  local bytes=$1 status=0
+  shift
+  OOM_DEMO_LIMIT="cgroup_v2 cgroup_v1" limit_open "$bytes" || return 125
+  (echo "$BASHPID" >"$limit_path/cgroup.procs" && ERL_CRASH_DUMP_BYTES=0 exec "$@") </dev/null || status=$?
+  limit_close
+  return "$status"
+}
+
 limit_close() {
   [ -n "$limit_path" ] && [ -d "$limit_path" ] || return 0
   local pid _

@@ -18,13 +18,18 @@ lab_need() {
   for pair in "$@"; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%=*}" >/dev/null || packages+=("${pair#*=}")
   done
-  [ ${#packages[@]} -gt 0 ] || return 0
-  echo "lab: installing ${packages[*]}"
+  lab_install "${packages[@]}"
+}
+
+# lab_install PACKAGE...: installs these packages.
+lab_install() {
+  [ $# -gt 0 ] || return 0
+  echo "lab: installing $*"
   local log=$lab_cache/apt.log
   mkdir -p "$lab_cache"
   # Lists that are too old name files that are gone.
-  lab_apt install "${packages[@]}" >"$log" 2>&1 ||
-    { lab_apt update && lab_apt install "${packages[@]}"; } >>"$log" 2>&1 ||
+  lab_apt install "$@" >"$log" 2>&1 ||
+    { lab_apt update && lab_apt install "$@"; } >>"$log" 2>&1 ||
     { tail -n 20 "$log" >&2; lab_fail "apt-get install failed"; }
 }
 

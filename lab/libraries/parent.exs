@@ -22,4 +22,4 @@ running =
       |> Lab.alive()
   end
 
-Lab.verdict([others: running], true)
+Lab.verdict([others: running], running == 20)

@@ -11,14 +11,14 @@
 init(Result) -> Result.
 
 oom_supervisor_test_() ->
-    {setup, fun() -> {ok, Apps} = application:ensure_all_started(oom), Apps end,
-     fun(Apps) -> [ok = application:stop(App) || App <- lists:reverse(Apps)] end,
-     [fun takes_the_names_of_otp/0,
+    oom_fixture:with_oom([
+      fun takes_the_names_of_otp/0,
       fun takes_flags_as_map_and_tuple/0,
       fun starts_restarts_and_ends_children/0,
       fun may_ignore/0,
       fun refuses_what_otp_refuses/0,
-      fun gives_up_as_otp_does/0]}.
+      fun gives_up_as_otp_does/0
+    ]).
 
 takes_the_names_of_otp() ->
     Empty = {ok, {#{}, []}},

@@ -6,15 +6,15 @@
 -define(START, {leaky_ledger, start_link, []}).
 
 oom_test_() ->
-    {setup, fun() -> {ok, Apps} = application:ensure_all_started(oom), Apps end,
-     fun(Apps) -> [ok = application:stop(App) || App <- lists:reverse(Apps)] end,
-     [fun declares_a_priority/0,
+    oom_fixture:with_oom([
+      fun declares_a_priority/0,
       fun takes_specs_as_maps_and_tuples/0,
       fun tells_the_state_of_memory/0,
       fun errors_are_badarg_and_say_what_was_expected/0,
       fun options_are_named/0,
       fun leaves_the_handlers_of_the_logger/0,
-      fun takes_undefined_as_not_set/0]}.
+      fun takes_undefined_as_not_set/0
+    ]).
 
 declares_a_priority() ->
     ?assertEqual(ok, oom:set_priority(low)),
