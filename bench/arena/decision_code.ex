@@ -4,7 +4,7 @@ defmodule Arena.DecisionCode do
   # Comments and docs decide nothing, so better wording does not make figures obsolete.
 
   @patterns ["lib/oom/**/*.ex", "native/oom/src/**/*.rs"]
-  # Modules that start the library, or tell what was decided: nothing that grows, ends or returns differs by them.
+  # Modules starting the library or reporting: no suspension, kill or return depends on these modules.
   @telling ~w(application branch bytes held log log_filter notifier reporter reporter/* info/* supervisor/reports
               supervisor/rejoin usage)
   @digits 12

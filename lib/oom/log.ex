@@ -1,12 +1,12 @@
 defmodule OOM.Log do
   @moduledoc false
-  # Events for OTP's logger. Elixir's Logger is an application of its own that replaces OTP's default handler,
-  # so a node of Erlang alone would lose that handler to it. Events carry no domain, because OTP's default
-  # handler drops those of any domain but its own.
+  # Log events for OTP's logger. The application `:logger` of Elixir replaces OTP's default handler, so starting
+  # `:logger` would take the handler from a node of Erlang alone. Events have no domain, because OTP's default
+  # handler drops events of foreign domains.
 
   @type message :: String.t() | (() -> String.t())
 
-  @doc "Logs a message, or what a function returns where the level is on."
+  @doc "Logs a message, or the result of a function; the function is called only where the level is on."
   defmacro error(message), do: quoted(:error, message, __CALLER__)
   defmacro warning(message), do: quoted(:warning, message, __CALLER__)
   defmacro info(message), do: quoted(:info, message, __CALLER__)

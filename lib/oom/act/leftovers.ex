@@ -2,12 +2,12 @@ defmodule OOM.Leftovers do
   @moduledoc false
   # Ends the processes that a victim started and that outlive the victim's grace. A victim takes linked
   # processes along, but a supervisor started by the victim ends its children in order and may wait half a
-  # minute for each, while the child grows. The registered worker above the child is gone, so no
-  # kill would reach the child.
+  # minute for each, while the child grows. The registered worker above the child is gone, so no kill would reach
+  # the child.
   #
-  # Each process belongs to its parent, whether linked or not. With less than half of the floor left,
-  # the processes of an ended victim end before the grace is over. Registered workers worth more than the victim stay, and so
-  # do the processes below.
+  # Each process belongs to its parent, whether linked or not. With less than half of the floor left, the
+  # processes of an ended victim end before the grace is over. Registered workers worth more than the victim
+  # stay, and so do the processes below.
   #
   # A process of its own: one look at all processes serves all victims whose grace has ended meanwhile.
 
