@@ -152,7 +152,7 @@ defmodule OOM.Units do
   defp together_spared?(pid, supervisor, {_, _, children} = facts) do
     case Enum.find(children, &(&1.pid == pid)) do
       nil -> not Tree.busy?(supervisor)
-      child -> child |> with_it(supervisor, facts) |> Enum.any?(&protected?/1)
+      child -> child |> with_it(supervisor, facts, &Tree.lookup/1) |> Enum.any?(&protected?/1)
     end
   end
 
@@ -163,11 +163,12 @@ defmodule OOM.Units do
     end
   end
 
-  @doc "Computes all floors anew."
-  @spec refresh() :: :ok
-  def refresh do
-    groups = for {_, _, _, _, {_, _, [_ | _]}} = row <- Tree.all(), depends?(row), do: row
-    floors = if groups == [], do: %{}, else: floors(groups, subtrees())
+  @doc "Computes all floors anew, by the facts in the table and those read since, which replace them."
+  @spec refresh(%{pid() => Tree.facts()}) :: :ok
+  def refresh(facts) do
+    rows = for {pid, _, _, _, old} = row <- Tree.all(), do: put_elem(row, 4, facts[pid] || old)
+    groups = for {_, _, _, _, {_, _, [_ | _]}} = row <- rows, depends?(row), do: row
+    floors = if groups == [], do: %{}, else: floors(groups, Map.new(rows, &{elem(&1, 0), &1}))
     for {pid, floor} <- floors, do: _ = raise_to(pid, floor)
 
     # Workers without a floor by now: the supervisor's facts have changed, or the worker has ended.
@@ -189,27 +190,29 @@ defmodule OOM.Units do
   defp depends?({_, _, _, _, {_, auto, children}}),
     do: auto != :never and Enum.any?(children, &(&1.significant or &1.fatal))
 
-  defp floors(groups, subtrees) do
+  defp floors(groups, rows) do
+    subtrees = subtrees(rows)
+
     for {supervisor, _, _, _, facts} <- groups,
         child <- elem(facts, 2),
         is_pid(child.pid) and Workers.member?(child.pid),
         reduce: %{} do
       floors ->
-        others = with_it(child, supervisor, facts)
+        others = with_it(child, supervisor, facts, &rows[&1])
         floor = others |> Enum.map(&Map.get(subtrees, &1, 0)) |> Enum.reduce(0, &highest/2)
         Map.put(floors, child.pid, floor)
     end
   end
 
   # The workers and supervisors that go down with a killed child, the child included unless temporary.
-  defp with_it(%{restart: :temporary} = child, supervisor, {_, auto, _}),
-    do: if(ends?(child, auto), do: ended(supervisor), else: [])
+  defp with_it(%{restart: :temporary} = child, supervisor, {_, auto, _}, lookup),
+    do: if(ends?(child, auto), do: ended(supervisor, lookup), else: [])
 
   # The supervisor ends, with all other children.
-  defp with_it(%{fatal: true}, supervisor, {_, _, children}),
-    do: for(%{pid: pid} when is_pid(pid) <- children, do: pid) ++ ended(supervisor)
+  defp with_it(%{fatal: true}, supervisor, {_, _, children}, lookup),
+    do: for(%{pid: pid} when is_pid(pid) <- children, do: pid) ++ ended(supervisor, lookup)
 
-  defp with_it(child, _supervisor, {strategy, _, children}),
+  defp with_it(child, _supervisor, {strategy, _, children}, _lookup),
     do:
       for({%{pid: pid}, _} <- together(strategy, child, running(children)), is_pid(pid), do: pid)
 
@@ -217,13 +220,13 @@ defmodule OOM.Units do
 
   # A supervisor ended by a significant child. To the supervisor above, an ordinary child has ended with
   # the reason `shutdown`.
-  defp ended(supervisor) do
-    with {_, _, parent, _, _} when is_pid(parent) <- Tree.lookup(supervisor),
-         {_, _, _, _, {_, auto, children} = facts} <- Tree.lookup(parent),
+  defp ended(supervisor, lookup) do
+    with {_, _, parent, _, _} when is_pid(parent) <- lookup.(supervisor),
+         {_, _, _, _, {_, auto, children} = facts} <- lookup.(parent),
          %{} = child <- Enum.find(children, &(&1.pid == supervisor)) do
       cond do
-        child.restart == :permanent -> [supervisor | with_it(child, parent, facts)]
-        ends?(child, auto) -> [supervisor | ended(parent)]
+        child.restart == :permanent -> [supervisor | with_it(child, parent, facts, lookup)]
+        ends?(child, auto) -> [supervisor | ended(parent, lookup)]
         true -> [supervisor]
       end
     else
@@ -235,9 +238,7 @@ defmodule OOM.Units do
   defp ends?(child, auto), do: child.significant and auto != :never
 
   # The highest rank in each supervisor's subtree, and the rank of each worker, both without floors.
-  defp subtrees do
-    parents = for {pid, _, parent, _, _} <- Tree.all(), into: %{}, do: {pid, parent}
-
+  defp subtrees(rows) do
     ranks =
       :ets.select(Workers, [
         {{:"$1", :_, :_, :_, :_, :"$2", :_, :_, :_}, [], [{{:"$1", :"$2"}}]}
@@ -246,21 +247,23 @@ defmodule OOM.Units do
     Enum.reduce(ranks, %{}, fn {pid, supervisor}, subtrees ->
       case alone(pid) do
         nil -> subtrees
-        rank -> subtrees |> Map.put(pid, rank) |> up(supervisor, rank, parents)
+        rank -> subtrees |> Map.put(pid, rank) |> up(supervisor, rank, rows)
       end
     end)
   end
 
-  defp up(subtrees, nil, _rank, _parents), do: subtrees
+  defp up(subtrees, nil, _rank, _rows), do: subtrees
 
-  defp up(subtrees, supervisor, rank, parents) do
+  defp up(subtrees, supervisor, rank, rows) do
     case subtrees do
       # As high already, and so are all supervisors above.
       %{^supervisor => known} when known == rank or known == :protected -> subtrees
       %{^supervisor => known} when is_integer(rank) and known > rank -> subtrees
-      _ -> subtrees |> Map.put(supervisor, rank) |> up(parents[supervisor], rank, parents)
+      _ -> subtrees |> Map.put(supervisor, rank) |> up(above(supervisor, rows), rank, rows)
     end
   end
+
+  defp above(supervisor, rows), do: with({_, _, parent, _, _} <- rows[supervisor], do: parent)
 
   defp raise_to(pid, floor) do
     with own when own != nil <- own(pid) do

@@ -634,6 +634,41 @@ defmodule OOM.TreeTest do
       assert Process.alive?(supervisor) and Process.alive?(c)
     end
 
+    test "and what goes with its supervisor, where all children there are supervisors that came first" do
+      # Each supervisor inside has a row before any walk, so no walk finds a new child of the one above.
+      inner = fn id, children, more ->
+        %{
+          id: id,
+          type: :supervisor,
+          restart: :permanent,
+          start: {UsedUp, :start_link, [UsedUp, children, more]}
+        }
+      end
+
+      a =
+        :a
+        |> worker(restart: :temporary, significant: true)
+        |> OOM.child_spec(priority: :low)
+
+      b = OOM.child_spec(worker(:b), priority: 600)
+
+      children = [
+        OOM.child_spec(inner.(:one, [a], auto_shutdown: :all_significant), max_kills: 3),
+        inner.(:two, [b], auto_shutdown: :never)
+      ]
+
+      below(plain(children, strategy: :one_for_all))
+      {a, b} = {started(:a), started(:b)}
+      walk()
+      assert {rank(a), rank(b)} == {600, 600}
+      # The same after the strategy has replaced all of them.
+      end_one(a)
+      a_again = eventually(again(:a, a))
+      eventually(again(:b, b))
+      walk()
+      assert rank(a_again) == 600
+    end
+
     test "a temporary child takes nobody along, and has its own rank" do
       children = [
         OOM.child_spec(worker(:a, restart: :temporary), priority: :low),

@@ -33,10 +33,12 @@ defmodule OOM.Tree.Walk do
     # The list comes nearly sorted, and subtracting a list is ten times cheaper than looking up
     # each process.
     pids = :lists.sort(Process.list())
-    state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
-    ask_changed(state)
+    state = ask_changed(Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2))
     _ = bind(state.tasks)
-    Units.refresh()
+
+    # The guard goes by the facts of a supervisor as soon as the table has them, so the floors come first.
+    Units.refresh(state.facts)
+    for {pid, facts} <- state.facts, do: Tree.put_facts(pid, facts)
 
     # A process whose supervisor has not registered yet has no place, and is looked at again.
     %{
@@ -46,7 +48,7 @@ defmodule OOM.Tree.Walk do
     }
   end
 
-  defp new, do: %{seen: %{}, found: 0, asked: %{}, outside: [], tasks: []}
+  defp new, do: %{seen: %{}, found: 0, asked: %{}, facts: %{}, outside: [], tasks: []}
 
   defp visit(pid, state) do
     case place(pid, state, 0) do
@@ -167,7 +169,7 @@ defmodule OOM.Tree.Walk do
   defp classify(_pid, _parent, :oom, _options, state), do: {:outside, state}
 
   defp classify(pid, parent, kind, options, state) do
-    facts = facts(parent)
+    facts = facts(parent, state)
     options = ruled(options, pid, facts)
 
     case Victims.marked?(pid) || role(pid, type(facts, pid)) do
@@ -234,9 +236,12 @@ defmodule OOM.Tree.Walk do
   # A supervisor with a loop of its own may not be declared as a supervisor.
   defp trapping(call, _type), do: if(InitialCall.special?(call), do: :special, else: :worker)
 
-  defp facts(supervisor) do
-    with row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4)
-  end
+  # What this walk has read, or an earlier one.
+  defp facts(supervisor, %{facts: facts}) when is_map_key(facts, supervisor),
+    do: facts[supervisor]
+
+  defp facts(supervisor, _state),
+    do: with(row when row != nil <- Tree.lookup(supervisor), do: elem(row, 4))
 
   # The type in the supervisor's specification, if known.
   defp type({_, _, children}, pid), do: Enum.find_value(children, &(&1.pid == pid && &1.type))
@@ -244,10 +249,10 @@ defmodule OOM.Tree.Walk do
 
   # The supervisor has a new child, so its facts are out of date.
   defp changed(pid, kind, state) when kind in [:supervisor, :oom] do
-    case Tree.lookup(pid) do
-      {_, _, _, _, dynamic} when dynamic in [:dynamic, :tasks] -> state
+    case facts(pid, state) do
+      dynamic when dynamic in [:dynamic, :tasks] -> state
       # The types are needed to classify the children, so the first request comes at once.
-      {_, _, _, _, nil} when not is_map_key(state.asked, pid) -> ask(pid, state)
+      nil when not is_map_key(state.asked, pid) -> ask(pid, state)
       _ -> %{state | asked: Map.put_new(state.asked, pid, :again)}
     end
   end
@@ -255,22 +260,32 @@ defmodule OOM.Tree.Walk do
   defp changed(_pid, _kind, state), do: state
 
   defp ask(pid, state) do
-    case Visit.facts(pid, @facts_ms) do
-      nil -> Tree.put_busy(pid)
-      facts -> Tree.put_facts(pid, facts)
-    end
+    state = %{state | asked: Map.put(state.asked, pid, :asked)}
 
-    %{state | asked: Map.put(state.asked, pid, :asked)}
+    case Visit.facts(pid, @facts_ms) do
+      nil ->
+        Tree.put_busy(pid)
+        state
+
+      facts ->
+        %{state | facts: Map.put(state.facts, pid, facts)}
+    end
   end
 
-  # OOM.Supervisors are asked too, because their children register without a walk.
+  # Supervisors with dependent children are asked at each walk, because children may register without a walk:
+  # those of an OOM.Supervisor, and supervisors below which a child has registered.
   defp ask_changed(state) do
-    for {pid, :again} <- state.asked, do: _ = ask(pid, state)
+    again = for {pid, :again} <- state.asked, do: pid
 
-    for {pid, :oom, _, _, facts} <- Tree.all(), depends?(facts), do: _ = ask(pid, state)
-    for pid <- Tree.all_busy(), not is_map_key(state.asked, pid), do: _ = ask(pid, state)
+    dependent =
+      for {pid, kind, _, _, facts} <- Tree.all(),
+          kind in [:oom, :supervisor],
+          depends?(facts),
+          do: pid
 
-    :ok
+    due = Enum.uniq(again ++ dependent ++ Tree.all_busy())
+    due = Enum.reject(due, &(state.asked[&1] == :asked))
+    Enum.reduce(due, state, &ask/2)
   end
 
   defp depends?({:one_for_one, :never, _}), do: false
