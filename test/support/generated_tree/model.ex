@@ -48,8 +48,9 @@ defmodule OOM.Test.GeneratedTree.Model do
     for {path, rank} <- own, into: %{}, do: {path, worth(model, path, rank, own)}
   end
 
-  # The nearest declaration.
-  defp own(model, path) do
+  @doc "Returns the rank a subject has by itself: the nearest declaration."
+  @spec own(t(), path()) :: Priority.rank()
+  def own(model, path) do
     node = model.index[path]
 
     said =
