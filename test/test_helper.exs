@@ -6,9 +6,6 @@ labs =
   if(System.get_env("OOM_CHAOS_SECONDS"), do: [], else: [:chaos]) ++
     if OOM.Test.Cgroup.version() == 2, do: [], else: [:cgroup_v2]
 
-# Tests of defects that are known and not mended yet: mix test --only open_defect.
-IO.puts("LEFT OUT: the tests of open defects (tag :open_defect); docs/limits.md names them")
-
 # The alarm handler is SASL's. From Elixir 1.15 on, Mix takes applications that are no dependency out of the
 # path.
 for path <- Path.wildcard("#{:code.root_dir()}/lib/sasl-*/ebin"),
@@ -17,5 +14,5 @@ for path <- Path.wildcard("#{:code.root_dir()}/lib/sasl-*/ebin"),
 ExUnit.start(
   assert_receive_timeout: OOM.Test.Patience.times(5_000),
   capture_log: true,
-  exclude: [:open_defect | labs]
+  exclude: labs
 )

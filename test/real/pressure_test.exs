@@ -78,9 +78,6 @@ defmodule OOM.Real.PressureTest do
       assert Cgroup.oom_kills(vm.cgroup) == 0
     end
 
-    # Fails in one of three runs: of 40 growing workers of priority :low up to 38 were alive, without an order to
-    # leave, when :normal ones of equal size were killed. See docs/limits.md.
-    @tag :open_defect
     test "ends no :normal worker while a :low worker holds anything" do
       # Not back within the test: a living worker was not killed.
       config = [backoff: [initial_ms: 600_000, max_ms: 600_000]]

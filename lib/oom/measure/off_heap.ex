@@ -8,10 +8,12 @@ defmodule OOM.OffHeap do
   #   * A shorter queue that was there at the last look, too: ten messages may hold 100 MB.
   #   * A process that has worked a lot since the last reading, as to set up a million monitors takes.
   #
-  # `memory` counts half of a monitor, the other half at the other end. It leaves out the binaries of messages. Where the messages are small, their binaries are read from a
-  # copy (OOM.BinaryShares), and weighed by the number of messages in between.
+  # `memory` counts half of a monitor, the other half at the other end. It leaves out the binaries of messages.
+  # Where the messages are small, their binaries are read from a copy (OOM.BinaryShares), and weighed by the
+  # number of messages in between.
 
   alias OOM.{BinaryShares, Mailboxes}
+  alias OOM.OffHeap.Walk
 
   # Fewer messages weigh too little for the dearer question, unless they stay.
   @long_queue 32
@@ -32,19 +34,11 @@ defmodule OOM.OffHeap do
   # `walk`: the last walk; `binaries`: the number of messages at the last reading of their binaries, and these.
   defstruct queue: 0, bytes: 0, on_heap?: false, walk: nil, binaries: nil
 
-  @typep walk :: %{
-           queue: non_neg_integer(),
-           bytes: non_neg_integer(),
-           reductions: non_neg_integer(),
-           at_ms: integer(),
-           took_ms: non_neg_integer(),
-           bytes_per_reduction: float()
-         }
   @type t :: %__MODULE__{
           queue: non_neg_integer(),
           bytes: non_neg_integer(),
           on_heap?: boolean(),
-          walk: walk() | nil,
+          walk: Walk.t() | nil,
           binaries: {pos_integer(), non_neg_integer()} | nil
         }
 
@@ -92,14 +86,19 @@ defmodule OOM.OffHeap do
 
     cond do
       # The long queue of the walk has gone.
-      walk.queue >= @long_queue -> :walk
-      seen.at_ms - walk.at_ms < @walk_share * walk.took_ms -> estimate(walk, worked)
-      messages? or worked > @hard_work -> :walk
-      true -> nil
+      walk.queue >= @long_queue ->
+        :walk
+
+      seen.at_ms - walk.at_ms < @walk_share * walk.took_ms ->
+        Walk.estimate_bytes(walk, queue, seen.reductions)
+
+      messages? or worked > @hard_work ->
+        :walk
+
+      true ->
+        nil
     end
   end
-
-  defp estimate(walk, worked), do: walk.bytes + trunc(walk.bytes_per_reduction * worked)
 
   @doc "Returns the part of a reading to keep until the next look: most workers have no messages."
   @spec kept(t()) :: t() | :none
@@ -131,14 +130,8 @@ defmodule OOM.OffHeap do
       [{_, memory}, {_, where}] ->
         bytes = max(memory - seen.heap_bytes - @process_bytes, 0)
 
-        walk = %{
-          queue: queue,
-          bytes: bytes,
-          reductions: seen.reductions,
-          at_ms: seen.at_ms,
-          took_ms: now() - began,
-          bytes_per_reduction: rate(last.walk, bytes, seen.reductions)
-        }
+        walked = %{queue: queue, bytes: bytes, reductions: seen.reductions}
+        walk = Walk.new(last.walk, walked, seen.at_ms, now() - began)
 
         with_binaries(pid, %{
           last
@@ -152,12 +145,6 @@ defmodule OOM.OffHeap do
         last
     end
   end
-
-  defp rate(%{reductions: before} = walk, bytes, reductions) when reductions > before,
-    do: max(bytes - walk.bytes, 0) / (reductions - before)
-
-  defp rate(nil, bytes, reductions), do: bytes / max(reductions, 1)
-  defp rate(walk, _bytes, _reductions), do: walk.bytes_per_reduction
 
   defp with_binaries(_pid, %{queue: 0} = reading), do: %{reading | binaries: nil}
 
