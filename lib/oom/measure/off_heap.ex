@@ -90,7 +90,7 @@ defmodule OOM.OffHeap do
         :walk
 
       seen.at_ms - walk.at_ms < @walk_share * walk.took_ms ->
-        Walk.estimate_bytes(walk, queue, seen.reductions)
+        Walk.estimate_bytes(walk, seen.reductions)
 
       messages? or worked > @hard_work ->
         :walk
