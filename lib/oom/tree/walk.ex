@@ -36,7 +36,7 @@ defmodule OOM.Tree.Walk do
     state = ask_changed(Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2))
     _ = bind(state.tasks)
 
-    # The guard goes by the facts of a supervisor as soon as the table has them, so the floors come first.
+    # The guard reads the facts as soon as the table has them, so the floors that follow from them come first.
     Units.refresh(state.facts)
     for {pid, facts} <- state.facts, do: Tree.put_facts(pid, facts)
 
@@ -236,7 +236,7 @@ defmodule OOM.Tree.Walk do
   # A supervisor with a loop of its own may not be declared as a supervisor.
   defp trapping(call, _type), do: if(InitialCall.special?(call), do: :special, else: :worker)
 
-  # What this walk has read, or an earlier one.
+  # The facts that this walk has read, or else the facts of an earlier walk.
   defp facts(supervisor, %{facts: facts}) when is_map_key(facts, supervisor),
     do: facts[supervisor]
 
@@ -272,8 +272,8 @@ defmodule OOM.Tree.Walk do
     end
   end
 
-  # Supervisors with dependent children are asked at each walk, because children may register without a walk:
-  # those of an OOM.Supervisor, and supervisors below which a child has registered.
+  # Each walk asks the supervisors with dependent children, because a child may register without a walk: the
+  # children of an OOM.Supervisor do, and so does a supervisor once a child below has registered.
   defp ask_changed(state) do
     again = for {pid, :again} <- state.asked, do: pid
 

@@ -191,7 +191,7 @@ defmodule OOM.Test.GeneratedTree.Model do
       _ ->
         above = model.index[parent(path)]
 
-        # A supervisor of dynamic children keeps no specification of a transient child that ended in order.
+        # After the orderly end of a transient child, a supervisor of dynamic children forgets the child.
         forgets? = node.restart == :temporary or above.kind in @dynamic
         gone = if forgets?, do: :removed, else: :ended
 

@@ -304,7 +304,8 @@ defmodule OOM.Test.GeneratedTree.Scenario do
     end
   end
 
-  # One that is protected only for what its own end would take along may go with a sibling.
+  # A worker may be protected only because its own end would take a protected worker along. Such a worker may
+  # still end with a sibling.
   defp protected(state, at_start, seen) do
     for path <- state.subjects, Model.own(state.model, path) == :protected do
       assert seen.pids[path] == at_start.pids[path], "protected #{show(path)} was ended"
