@@ -17,8 +17,6 @@ defmodule OOM.OffHeap do
 
   # Fewer messages weigh too little for the dearer question, unless they stay.
   @long_queue 32
-  # Monitors cost next to nothing in reductions: 100,000 reductions set up some 50,000 of 64 bytes, 3 MB.
-  @hard_work 100_000
   # A walk over many monitors takes long (500,000: 20 to 50 ms), and the process neither runs nor stops meanwhile.
   # No more than this part of the time is spent; in between the work of the process tells.
   @walk_share 1_000
@@ -71,7 +69,7 @@ defmodule OOM.OffHeap do
 
   defp due(%{queue: queue} = seen, %{walk: nil} = last) do
     waits? = queue >= @long_queue or (queue > 0 and last.queue > 0)
-    if waits? or seen.reductions > @hard_work, do: :walk
+    if waits? or Walk.hard_work?(seen.reductions), do: :walk
   end
 
   # Nothing has changed since the walk.
@@ -90,9 +88,9 @@ defmodule OOM.OffHeap do
         :walk
 
       seen.at_ms - walk.at_ms < @walk_share * walk.took_ms ->
-        Walk.estimate_bytes(walk, seen.reductions)
+        Walk.estimate_bytes(walk, worked)
 
-      messages? or worked > @hard_work ->
+      messages? or Walk.hard_work?(worked) ->
         :walk
 
       true ->
@@ -130,15 +128,20 @@ defmodule OOM.OffHeap do
       [{_, memory}, {_, where}] ->
         bytes = max(memory - seen.heap_bytes - @process_bytes, 0)
 
-        walked = %{queue: queue, bytes: bytes, reductions: seen.reductions}
-        walk = Walk.new(last.walk, walked, seen.at_ms, now() - began)
+        walk = %Walk{
+          queue: queue,
+          bytes: bytes,
+          reductions: seen.reductions,
+          at_ms: seen.at_ms,
+          took_ms: now() - began
+        }
 
         with_binaries(pid, %{
           last
           | queue: queue,
             bytes: bytes,
             on_heap?: where == :on_heap,
-            walk: walk
+            walk: Walk.after_last(walk, last.walk)
         })
 
       :undefined ->

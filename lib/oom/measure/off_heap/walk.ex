@@ -6,9 +6,10 @@ defmodule OOM.OffHeap.Walk do
   # another number of messages tells nothing of the work of the process. A queue of 17 KB that came while its owner
   # stood still looked like 4 KB of monitors a reduction, and once the owner ran again, like 26 MB.
 
-  # A rate needs at least so much work: the memory of a process also varies by itself, and its heap may grow
-  # between the readings of heap and memory.
-  @least_reductions 100_000
+  # Monitors cost next to nothing in reductions: 100,000 reductions set up some 50,000 of 64 bytes, 3 MB. Less work
+  # makes no rate: the memory of a process also varies by itself, and its heap may grow between the readings of heap
+  # and memory.
+  @hard_work 100_000
 
   @enforce_keys [:queue, :bytes, :reductions, :at_ms, :took_ms]
   defstruct queue: 0,
@@ -27,36 +28,23 @@ defmodule OOM.OffHeap.Walk do
           bytes_per_reduction: float()
         }
 
-  @typedoc "What a walk sees: the number of messages, the bytes with theirs, and the work done by then."
-  @type seen :: %{
-          queue: non_neg_integer(),
-          bytes: non_neg_integer(),
-          reductions: non_neg_integer()
-        }
+  @doc "Tells whether so many reductions may have set up many monitors."
+  @spec hard_work?(non_neg_integer()) :: boolean()
+  def hard_work?(reductions), do: reductions > @hard_work
 
-  @doc "Returns the walk of `seen` at this time and of this length, after the last walk, or `nil`."
-  @spec new(t() | nil, seen(), integer(), non_neg_integer()) :: t()
-  def new(last, %{queue: queue, bytes: bytes, reductions: reductions}, at_ms, took_ms) do
-    %__MODULE__{
-      queue: queue,
-      bytes: bytes,
-      reductions: reductions,
-      at_ms: at_ms,
-      took_ms: took_ms,
-      bytes_per_reduction: rate(last, queue, bytes, reductions)
-    }
-  end
+  @doc "Returns this walk with the rate by the work since the last walk; by all work where `last` is `nil`."
+  @spec after_last(t(), t() | nil) :: t()
+  def after_last(walk, last), do: %{walk | bytes_per_reduction: rate(walk, last)}
 
-  defp rate(nil, _queue, bytes, reductions), do: bytes / max(reductions, @least_reductions)
+  defp rate(walk, nil), do: walk.bytes / max(walk.reductions, @hard_work)
 
-  defp rate(%{queue: queue, reductions: before} = last, queue, bytes, reductions)
-       when reductions > before,
-       do: max(bytes - last.bytes, 0) / max(reductions - before, @least_reductions)
+  defp rate(%{queue: queue} = walk, %{queue: queue} = last)
+       when walk.reductions > last.reductions,
+       do: max(walk.bytes - last.bytes, 0) / max(walk.reductions - last.reductions, @hard_work)
 
-  defp rate(last, _queue, _bytes, _reductions), do: last.bytes_per_reduction
+  defp rate(_walk, last), do: last.bytes_per_reduction
 
-  @doc "Returns the bytes by this walk, of a process that has done so much work."
+  @doc "Returns the bytes by this walk, of a process that has worked so many reductions since."
   @spec estimate_bytes(t(), non_neg_integer()) :: non_neg_integer()
-  def estimate_bytes(walk, reductions),
-    do: walk.bytes + trunc(walk.bytes_per_reduction * max(reductions - walk.reductions, 0))
+  def estimate_bytes(walk, worked), do: walk.bytes + trunc(walk.bytes_per_reduction * worked)
 end
