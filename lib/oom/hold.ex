@@ -48,8 +48,14 @@ defmodule OOM.Hold do
     * `:restart_held` - an OOM.Supervisor, which starts only children still to come back
     * `{:start_child, request}` - a supervisor that forgets terminated children (DynamicSupervisor,
       `:simple_one_for_one`), and the request to send. The child gets its new pid as id.
+    * `{:gen_restart, pid}` - a copy of DynamicSupervisor, which has kept the specification under the old pid
+      (OOM.Visit.Copy). The child gets its new pid as id.
   """
-  @type return :: :restart_child | :restart_held | {:start_child, request :: term()}
+  @type return ::
+          :restart_child
+          | :restart_held
+          | {:start_child, request :: term()}
+          | {:gen_restart, pid()}
 
   @type key :: {supervisor :: pid(), id :: term()}
 

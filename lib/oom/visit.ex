@@ -11,6 +11,7 @@ defmodule OOM.Visit do
   # the reply goes to a name no process has.
 
   alias OOM.{Child, Holds, Tree, Units, Victims, Workers}
+  alias OOM.Visit.Copy
 
   @strategies [:one_for_one, :one_for_all, :rest_for_one, :simple_one_for_one]
   @auto [:never, :any_significant, :all_significant]
@@ -141,6 +142,33 @@ defmodule OOM.Visit do
     end
   end
 
+  @doc "Asks a supervisor to start a child that OOM.Visit.Copy holds; waits until the start is over."
+  @spec start(pid(), pid()) :: {:ok, pid()} | {:error, term()}
+  def start(supervisor, pid) do
+    ref = Process.monitor(supervisor)
+    alias = :erlang.alias([:reply])
+
+    run(supervisor, fn state ->
+      {answer, state} =
+        case Copy.start(state, pid) do
+          {:ok, new, state} -> {{:ok, new}, state}
+          {:error, reason, state} -> {{:error, reason}, state}
+        end
+
+      send(alias, {alias, answer})
+      state
+    end)
+
+    receive do
+      {^alias, answer} ->
+        Process.demonitor(ref, [:flush])
+        answer
+
+      {:DOWN, ^ref, _, _, reason} ->
+        {:error, reason}
+    end
+  end
+
   defp run(supervisor, fun) do
     send(supervisor, {:system, {__MODULE__.Nobody, make_ref()}, {:replace_state, fun}})
     :ok
@@ -231,7 +259,17 @@ defmodule OOM.Visit do
     end
   end
 
-  defp taken(_unknown, _pid, _why), do: throw(:unknown)
+  defp taken(state, pid, why) do
+    with {:ok, start, restart} <- Copy.child(state, pid),
+         true <- held?(restart, why) do
+      leave(pid)
+      flush(pid)
+      hold(pid, [{pid, true}], pid, start, {:gen_restart, pid})
+      Copy.down(state, pid)
+    else
+      _ -> throw(:unknown)
+    end
+  end
 
   # The supervisors above know of the end already. A strategy must not terminate that child first, because
   # then the supervisor would go on.

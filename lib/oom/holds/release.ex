@@ -4,7 +4,7 @@ defmodule OOM.Holds.Release do
   # take any time. The releaser writes the result into the row. A crash of OOM.Holds meanwhile loses nothing
   # and starts nothing twice: the next OOM.Holds finds the releaser in the row, and waits for its end.
 
-  alias OOM.{Hold, Holds}
+  alias OOM.{Hold, Holds, Visit}
   alias OOM.Holds.{Alarm, Store}
 
   @type result :: :ok | {:error, term()}
@@ -119,6 +119,16 @@ defmodule OOM.Holds.Release do
     end
   end
 
+  defp start({:gen_restart, pid}, hold) do
+    gone(pid)
+
+    case Visit.start(hold.supervisor, pid) do
+      # A child that the user has terminated, or that ignores its start, stays down.
+      {:error, :not_found} -> :ok
+      result -> result
+    end
+  end
+
   defp start(how, %Hold{supervisor: supervisor} = hold) do
     Enum.reduce_while(hold.ids, :ok, fn id, :ok ->
       # A child just started may have been killed again. The new hold then covers all ids.
@@ -187,6 +197,11 @@ defmodule OOM.Holds.Release do
   defp unheld(%Hold{return: {:start_child, request}} = hold) do
     gone(hold.id)
     GenServer.call(hold.supervisor, {:start_child, request}, :infinity)
+  end
+
+  defp unheld(%Hold{return: {:gen_restart, pid}} = hold) do
+    gone(pid)
+    send(hold.supervisor, {:"$gen_restart", pid})
   end
 
   defp unheld(hold),
