@@ -14,7 +14,7 @@ defmodule OOM.Branch do
     * `:branches` - the supervisors directly below, the heaviest first
   """
 
-  alias OOM.{Held, Priority, Tree, Usage}
+  alias OOM.{Held, Priority, Tree, Usage, Workers}
 
   @enforce_keys [
     :pid,
@@ -55,12 +55,17 @@ defmodule OOM.Branch do
     sorted(Enum.map(Map.get(below, nil, []), &branch(&1, facts))) ++ elsewhere(own[nil])
   end
 
-  # A unit is a worker too, and is listed in its own branch.
-  defp add(own, {pid, bytes, supervisor}, known, count) do
-    supervisor = Enum.find([pid, supervisor], &(&1 in known))
+  # A unit is a worker too, and is listed in its own branch. A process of a pool is listed beside the pool.
+  defp add(own, {pid, bytes, above}, known, count) do
+    supervisor = Enum.find([pid, above], &(&1 in known)) || beside(above, known)
     {number, sum, best} = Map.get(own, supervisor, {0, 0, :gb_sets.new()})
     best = Usage.insert(best, {bytes, pid}, count)
     Map.put(own, supervisor, {number + 1, sum + bytes, best})
+  end
+
+  defp beside(pool, known) do
+    supervisor = pool && Workers.supervisor_of(pool)
+    if supervisor in known, do: supervisor
   end
 
   defp branch({pid, kind, _parent, options, _}, %{own: own, held: held, below: below} = facts) do

@@ -60,6 +60,29 @@ defmodule OOM.Tree do
   @spec all_busy() :: [pid()]
   def all_busy, do: :ets.select(__MODULE__, [{{{:busy, :"$1"}, :_}, [], [:"$1"]}])
 
+  @doc """
+  Notes a process of this module that a worker has started. Returns `pid` where the worker has no other such
+  process, the other process where the worker had one so far, and `:pool` where the worker has had several.
+  """
+  @spec pooled(pid(), module(), pid()) :: pid() | :pool
+  def pooled(worker, module, pid) do
+    key = {:pool, worker, module}
+
+    case :ets.lookup(__MODULE__, key) do
+      [{_, :pool}] ->
+        :pool
+
+      [{_, first}] when first != pid ->
+        alive? = Process.alive?(first)
+        :ets.insert(__MODULE__, {key, if(alive?, do: :pool, else: pid)})
+        if alive?, do: first, else: pid
+
+      _none_or_pid ->
+        :ets.insert(__MODULE__, {key, pid})
+        pid
+    end
+  end
+
   @spec lookup(pid()) :: row() | nil
   def lookup(pid) do
     case :ets.lookup(__MODULE__, pid) do
@@ -202,6 +225,10 @@ defmodule OOM.Tree do
     for pid <- :ets.select(__MODULE__, [{{{:no_supervisor, :"$1"}}, [], [:"$1"]}]),
         not Process.alive?(pid),
         do: :ets.delete(__MODULE__, {:no_supervisor, pid})
+
+    for pid <- :ets.select(__MODULE__, [{{{:pool, :"$1", :_}, :_}, [], [:"$1"]}]),
+        not Process.alive?(pid),
+        do: :ets.match_delete(__MODULE__, {{:pool, pid, :_}, :_})
 
     for pid <- all_busy(), not Process.alive?(pid), do: :ets.delete(__MODULE__, {:busy, pid})
     :ok

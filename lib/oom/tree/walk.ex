@@ -9,6 +9,7 @@ defmodule OOM.Tree.Walk do
   # read only of the few processes that trap exits, as every supervisor does.
 
   alias OOM.{Bonds, InitialCall, Tree, Units, Victims, Visit, Workers}
+  alias OOM.Tree.Pool
 
   # Linked with all their users. Such an end would end all users, and the guard can kill users one by one.
   @linked [Registry.Partition]
@@ -112,8 +113,22 @@ defmodule OOM.Tree.Walk do
       {{:supervisor, supervisor, kind, options}, state} when supervisor == parent ->
         classify(pid, parent, kind, options, state)
 
+      {{:worker, worker} = place, state} when worker == parent ->
+        pooled(pid, worker, place, state)
+
       {place, state} ->
         {if(generation == 0 and place == :too_far, do: :outside, else: place), state}
+    end
+  end
+
+  defp pooled(pid, worker, place, state) do
+    case Pool.members(pid, worker) do
+      [] ->
+        {place, state}
+
+      members ->
+        for member <- members, do: Workers.found(member, Pool.rank(worker), worker)
+        {{:worker, pid}, %{state | found: state.found + length(members)}}
     end
   end
 
