@@ -86,19 +86,20 @@ defmodule OOM.Application do
 
   # A restarted part finds its state in the tables, so no part takes another down.
   defp parts(config),
-    do: [
-      OOM.HeapReports,
-      OOM.Reporter,
-      OOM.Leftovers,
-      OOM.Notifier,
-      OOM.Accountant,
-      OOM.Asker,
-      OOM.Shed,
-      OOM.Holds,
-      OOM.Tree.Census,
-      OOM.Tree.Adoption,
-      OOM.Bonds.Rounds,
-      OOM.HeapCaps,
-      {OOM.Guard, config}
-    ]
+    do:
+      [
+        OOM.HeapReports,
+        OOM.Reporter,
+        OOM.Leftovers,
+        OOM.Notifier,
+        OOM.Accountant,
+        OOM.Asker,
+        OOM.Shed,
+        OOM.Holds,
+        OOM.Tree.Census,
+        OOM.Tree.Adoption,
+        OOM.Bonds.Rounds,
+        OOM.HeapCaps,
+        {OOM.Guard, config}
+      ] ++ Enum.map(config.bridges, &{OOM.Bridge, &1})
 end

@@ -87,6 +87,12 @@ defmodule OOM.Config do
       "supervisors started by others whose workers are guarded, as `[{name, options}]` or " <>
         "`[{{:application, name}, options}]`, with the options of `OOM.adopt/2`"
     },
+    bridges: {
+      [],
+      :bridges,
+      "alarms of a host that are set under pressure, as `[target]` or `[{target, options}]`, such as " <>
+        "`[:rabbit_alarm]`; see `OOM.Bridge`"
+    },
     on_exhausted: {
       nil,
       :callback,
@@ -282,6 +288,8 @@ defmodule OOM.Config do
   end
 
   defp check!(:adopt, _name, adoptions), do: OOM.Tree.Adoption.check!(adoptions)
+
+  defp check!(:bridges, _name, bridges), do: OOM.Bridge.Options.configured!(bridges)
 
   defp check!(:callback, _name, what) when what in [nil, :stop], do: what
   defp check!(:callback, _name, fun) when is_function(fun, 1), do: fun

@@ -123,6 +123,19 @@ defmodule OOM.Tables do
   @spec adopted() :: [{OOM.Tree.Adoption.target(), keyword()}]
   def adopted, do: :ets.select(OOM.State, [{{{:adopted, :"$1"}, :"$2"}, [], [{{:"$1", :"$2"}}]}])
 
+  @doc "Notes whether the alarm of the bridge to this target is set; see OOM.Bridge."
+  @spec put_bridged(OOM.Bridge.target(), boolean()) :: true
+  def put_bridged(target, set?) do
+    :ets.insert(OOM.State, {{:bridged, target}, set?})
+  rescue
+    # The application is stopped.
+    ArgumentError -> true
+  end
+
+  @doc "Tells whether the alarm of the bridge to this target is set."
+  @spec bridged?(OOM.Bridge.target()) :: boolean()
+  def bridged?(target), do: state({:bridged, target}) == true
+
   @doc "Tells whether the application is about to end: a child held from now on would stay down."
   @spec stopping?() :: boolean()
   def stopping?, do: state(:stopping) == true

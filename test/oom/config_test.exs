@@ -36,12 +36,15 @@ defmodule OOM.ConfigTest do
     min_victim_bytes: [1, 1_000_000],
     trim: [:auto, true, false],
     kill: [true, false],
+    # What is in the list is in the test of OOM.Bridge.
+    bridges: [[]],
     on_exhausted: [nil, :stop, {Kernel, :send, []}, &Function.identity/1]
   ]
 
   # {option, expected value, wrong values}
   @bad [
     {:adopt, "a list of {supervisor, options}", [:rabbit_sup, [:rabbit_sup], nil]},
+    {:bridges, "a list of targets, or of {target, options}", [:rabbit_alarm, nil, %{}]},
     {:limit, "a positive number of bytes",
      [0, -1, 1.5, "512M", :infinity, {:bytes, 1}, 0x8000000000000000]},
     {:watermarks, ":auto or [elevated: e, high: h, critical: c] with 0 < e < h < c <= 1",
