@@ -19,6 +19,8 @@ defmodule OOM.Tables do
     {OOM.Steps, [:ordered_set]},
     # {pid, bytes, at_ms}: growth shown by an experiment; {:last, at_ms}; see OOM.Charges
     {OOM.Charges, [:set, read_concurrency: true]},
+    # {{appeared_ms, pid}}; see OOM.Newcomers
+    {OOM.Newcomers, [:ordered_set]},
     # {pid, asked_ms}: workers that want a message before the kill; see OOM.Asker
     {OOM.Asker, [:set]},
     # {pid}: subscribers; {:told, level}; see OOM.Notifier

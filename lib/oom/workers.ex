@@ -7,7 +7,7 @@ defmodule OOM.Workers do
   # Every function takes concurrent writers for granted: the plan may hold a key that no longer matches
   # the row, so OOM.VictimQueue checks the key of a victim against the row.
 
-  alias OOM.{Asker, Charges, HeapCaps, Level, Plan, Steps, Tree, Units}
+  alias OOM.{Asker, Charges, HeapCaps, Level, Newcomers, Plan, Steps, Tree, Units}
 
   @rank 2
   @bytes 3
@@ -46,7 +46,7 @@ defmodule OOM.Workers do
     Tree.Place.met(supervisor)
 
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, [], nil}),
-      do: appeared(pid, rank),
+      do: appeared_new(pid, rank),
       else: declare_again(pid, rank)
   end
 
@@ -87,7 +87,7 @@ defmodule OOM.Workers do
   @spec attach(pid(), OOM.Priority.rank(), pid(), term(), keyword()) :: :ok
   def attach(pid, rank, supervisor, id, options) do
     if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, id, options, born()}) do
-      appeared(pid, rank)
+      appeared_new(pid, rank)
     else
       # A walk may have found the child before the supervisor registered it.
       with [row] when elem(row, 7) == @found <- :ets.lookup(__MODULE__, pid),
@@ -110,6 +110,12 @@ defmodule OOM.Workers do
   # All memory found at the first look was taken since the start. The start of a found worker, or of a worker
   # registering itself later, is unknown.
   defp born, do: {:born, System.monotonic_time(:millisecond), Level.episode()}
+
+  # A worker registers itself when it starts, with few exceptions.
+  defp appeared_new(pid, rank) do
+    Newcomers.note(pid)
+    appeared(pid, rank)
+  end
 
   # The worker enters the plan at once: a worker not yet measured may be the one growing.
   defp appeared(pid, rank) do

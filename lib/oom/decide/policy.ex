@@ -7,7 +7,9 @@ defmodule OOM.Policy do
 
   defstruct trim?: false,
             promises: %Promises{},
+            # the growth of the last victims; and of the last that were newcomers (OOM.Crowd)
             ended: %EndedGrowth{},
+            crowd: %EndedGrowth{},
             reuse: %Reuse{},
             # the largest step of a growing worker, and the steps that may run at once; see OOM.Steps
             step_bytes: 0,
@@ -100,6 +102,7 @@ defmodule OOM.Policy do
       soon_bytes: if(soon?(policy, report), do: Need.soon_bytes(report, need_bytes)),
       recent_bytes: recent_bytes(policy, report, need_bytes),
       ended: EndedGrowth.at(policy.ended, now_ms),
+      crowd_bytes: EndedGrowth.at(policy.crowd, now_ms).total_bytes,
       count: Limits.batch(),
       min_bytes: min_bytes,
       grows?: grows?,
@@ -137,15 +140,26 @@ defmodule OOM.Policy do
   @spec killed(t(), [VictimQueue.victim()], VictimQueue.verdict(), Need.report(), integer()) ::
           t()
   def killed(policy, victims, verdict, report, now_ms) do
+    policy = ended(policy, victims, verdict, now_ms)
+
     %{
       policy
       | promises: Promises.told(policy.promises, victims, report, now_ms),
-        ended: EndedGrowth.told(policy.ended, victims, now_ms),
         steady?: policy.steady? or verdict == :steady,
         nobody_since_ms: nil,
         late_ms: nil
     }
   end
+
+  # No worker is measured by the growth of a crowd. And a kill of newcomers is not in vain where others come in
+  # their place.
+  defp ended(policy, victims, :crowd, now_ms) do
+    crowd = EndedGrowth.told(policy.crowd, victims, now_ms)
+    %{policy | crowd: crowd, promises: Promises.forgiven(policy.promises)}
+  end
+
+  defp ended(policy, victims, _verdict, now_ms),
+    do: %{policy | ended: EndedGrowth.told(policy.ended, victims, now_ms)}
 
   @doc "Records that no victim was chosen. After a while, with no victim on the way, killing is given up."
   @spec nobody(t(), VictimQueue.verdict(), Need.report(), integer()) :: t()

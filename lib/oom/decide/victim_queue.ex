@@ -7,8 +7,9 @@ defmodule OOM.VictimQueue do
   # | never | protected workers, supervisors, workers that would take either along            |
   # | never | workers whose figure is not known, or so small that a kill frees nothing        |
   # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
-  # | 2     | steady workers below `:normal`, where they cover the need                       |
-  # | 3     | other steady workers, once an episode: for the growth of a higher rank, where   |
+  # | 2     | newcomers, where they are a cause together: the newest first (OOM.Crowd)         |
+  # | 3     | steady workers below `:normal`, where they cover the need                       |
+  # | 4     | other steady workers, once an episode: for the growth of a higher rank, where   |
   # |       | they cover the need and a second of growth; or where nothing grows, near the    |
   # |       | limit                                                                           |
   # | last  | the same of the next rank                                                       |
@@ -23,10 +24,12 @@ defmodule OOM.VictimQueue do
 
   alias OOM.{
     Charges,
+    Crowd,
     EndedGrowth,
     Evidence,
     Level,
     Limits,
+    Newcomers,
     Plan,
     Priority,
     Steps,
@@ -49,10 +52,10 @@ defmodule OOM.VictimQueue do
         }
 
   @typedoc """
-  Why these victims: they grow; they are steady and cover the need. Or why none: figures are late; there is no
-  candidate.
+  Why these victims: they grow; they have just come; they are steady and cover the need. Or why none: figures
+  are late; there is no candidate.
   """
-  @type verdict :: :growing | :steady | :late | :none
+  @type verdict :: :growing | :crowd | :steady | :late | :none
 
   @typedoc """
   The bounds of a choice:
@@ -62,7 +65,8 @@ defmodule OOM.VictimQueue do
     * `:soon_bytes` - the same for workers below `:normal` while memory grows; `nil` likewise
     * `:recent_bytes` - the growth of memory in the time in which growth is remembered
     * `:ended` - the growth that the last victims were shown to have
-    * `:count` - the most victims
+    * `:crowd_bytes` - the memory of the last victims that were newcomers
+    * `:count` - the most victims, besides newcomers
     * `:min_bytes` - smaller workers are left alone
     * `:grows?` - memory grows, so no worker is chosen before two looks show the growers
     * `:fresh_ms` - the highest age of a figure
@@ -76,6 +80,7 @@ defmodule OOM.VictimQueue do
           soon_bytes: integer() | nil,
           recent_bytes: pos_integer(),
           ended: EndedGrowth.t(),
+          crowd_bytes: non_neg_integer(),
           count: pos_integer(),
           min_bytes: pos_integer(),
           grows?: boolean(),
@@ -96,6 +101,7 @@ defmodule OOM.VictimQueue do
       soon_bytes: need_bytes,
       recent_bytes: Limits.recent_bytes(),
       ended: %EndedGrowth{},
+      crowd_bytes: 0,
       count: count,
       min_bytes: OOM.Tables.config().min_victim_bytes,
       grows?: false,
@@ -155,6 +161,9 @@ defmodule OOM.VictimQueue do
 
       [] ->
         cond do
+          victims = newcomers(row.rank, all, limits) ->
+            {victims, :crowd}
+
           row.late? and limits.late == :wait ->
             {[], :late}
 
@@ -165,6 +174,28 @@ defmodule OOM.VictimQueue do
             first(higher, all, limits)
         end
     end
+  end
+
+  # Newcomers are no cause of growth that has ended.
+  defp newcomers(_rank, _all, %{grows?: false}), do: nil
+
+  defp newcomers(rank, all, limits) do
+    newest = Newcomers.latest(rank, Limits.newcomers())
+
+    victims =
+      for {at_ms, row} <- newest,
+          not Units.spared?(elem(row, 5), elem(row, 0)),
+          do: {at_ms, victim(row, 0, limits.now_ms)}
+
+    Crowd.choose(victims, %{
+      need_bytes: limits.need_bytes,
+      min_bytes: limits.min_bytes,
+      crowd_bytes: limits.crowd_bytes,
+      total_bytes: all.total,
+      recent_bytes: recent_bytes(limits),
+      full?: length(newest) == Limits.newcomers(),
+      now_ms: limits.now_ms
+    })
   end
 
   # The growth that the growers of a rank are measured by, or `nil` where no grower of the rank goes. A rank

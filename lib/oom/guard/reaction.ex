@@ -5,6 +5,7 @@ defmodule OOM.Guard.Reaction do
 
   alias OOM.{Kill, Limits, Policy, Promises, Reporter, Sweep, Trim, VictimQueue}
   alias OOM.Guard.Measures
+  alias OOM.Tree.Census
 
   # While critical, freed memory is cached again at once. Given back this often, half as much again fits below
   # the limit as with a trim each 100 ms (bench/trim.exs).
@@ -78,6 +79,8 @@ defmodule OOM.Guard.Reaction do
 
     case VictimQueue.choose(limits) do
       {[], verdict} ->
+        # Workers that nobody has found yet may be the cause.
+        Census.search()
         given_up(report, state, Policy.nobody(policy, verdict, report, now))
 
       {victims, verdict} ->

@@ -21,6 +21,10 @@ defmodule OOM.Tree.Census do
   @rest_share 249
   # The pause under pressure.
   @hurry_ms 100
+  # The least pause before a walk that the guard asks for.
+  @search_ms 10
+  # The last walk was just now: what the next walk finds has appeared since.
+  @recent_ms 1_000
   # A walk that finds more new workers than this part of all processes came too late.
   @part 50
 
@@ -49,6 +53,10 @@ defmodule OOM.Tree.Census do
   @doc "Tells the census that processes outside have become workers: the next walk looks at all processes."
   @spec anew() :: :ok
   def anew, do: tell(:anew)
+
+  @doc "Tells the census that memory is needed and no known worker explains it. Called by the guard."
+  @spec search() :: :ok
+  def search, do: tell(:search)
 
   @doc "Walks now and returns after the walk; for tests and tools."
   @spec walk() :: :ok
@@ -101,6 +109,15 @@ defmodule OOM.Tree.Census do
   end
 
   def handle_info(:moved, state), do: {:noreply, hurry(state)}
+
+  # A search takes no more than half of one CPU.
+  def handle_info(:search, %{walk: nil} = state) do
+    now = System.monotonic_time(:millisecond)
+
+    if now - state.ended_ms >= max(state.took_ms, @search_ms),
+      do: {:noreply, start(state)},
+      else: {:noreply, state}
+  end
 
   def handle_info(:changed, %{walk: nil, pause_ms: pause} = state) when pause > @least_ms,
     do: {:noreply, later(@least_ms, %{state | pause_ms: @least_ms})}
@@ -160,9 +177,11 @@ defmodule OOM.Tree.Census do
   defp start(state) do
     census = self()
     settled = state.settled
-    walk = fn -> send(census, {:walked, Walk.run(settled)}) end
+    now = System.monotonic_time(:millisecond)
+    recent? = state.level != :normal and settled != [] and now - state.ended_ms <= @recent_ms
+    walk = fn -> send(census, {:walked, Walk.run(settled, recent?)}) end
     {_pid, ref} = :erlang.spawn_opt(walk, [:monitor, priority: priority(state.level)])
-    %{state | walk: ref, moved?: false, began_ms: System.monotonic_time(:millisecond)}
+    %{state | walk: ref, moved?: false, began_ms: now}
   end
 
   defp priority(:normal), do: :normal

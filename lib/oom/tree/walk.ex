@@ -8,13 +8,15 @@ defmodule OOM.Tree.Walk do
   # Reading from a process needs no signal unless the process is running (0.6 us here). The dictionary is
   # read only of the few processes that trap exits, as every supervisor does.
 
-  alias OOM.{Bonds, InitialCall, Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Bonds, InitialCall, Newcomers, Probe, Tree, Units, Victims, Visit, Workers}
   alias OOM.Tree.Pool
 
   # Linked with all their users. Such an end would end all users, and the guard can kill users one by one.
   @linked [Registry.Partition]
   # The search through ancestors stops here, whoever started or awaits whom.
   @generations 16
+  # The most newcomers whose figures a walk reads, some microseconds each.
+  @read 500
   # The most new tasks a walk checks for processes bound to them.
   @tasks 1_000
   # Longer than a supervisor takes to answer unless it is starting a child, on a busy machine too. A
@@ -27,14 +29,19 @@ defmodule OOM.Tree.Walk do
   """
   @type result :: %{all: non_neg_integer(), found: non_neg_integer(), settled: [pid()]}
 
-  @doc "Walks once over all processes but those settled in the last walk."
-  @spec run([pid()]) :: result()
-  def run(settled \\ []) do
+  @doc """
+  Walks once over all processes but those settled in the last walk. With `recent?` the last walk was just now,
+  so a new worker is a newcomer, and its figure is read at once.
+  """
+  @spec run([pid()], boolean()) :: result()
+  def run(settled \\ [], recent? \\ false) do
     Tree.prune()
     # The list comes nearly sorted, and subtracting a list is ten times cheaper than looking up
     # each process.
     pids = :lists.sort(Process.list())
-    state = ask_changed(Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2))
+    state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
+    _ = if recent?, do: newcomers(state.found)
+    state = ask_changed(state)
     _ = bind(state.tasks)
 
     # The guard reads the facts as soon as the table has them, so the floors that follow from them come first.
@@ -44,12 +51,19 @@ defmodule OOM.Tree.Walk do
     # A process whose supervisor has not registered yet has no place, and is looked at again.
     %{
       all: length(pids),
-      found: state.found,
+      found: length(state.found),
       settled: :ordsets.subtract(pids, :lists.sort(state.outside))
     }
   end
 
-  defp new, do: %{seen: %{}, found: 0, asked: %{}, facts: %{}, outside: [], tasks: []}
+  defp new, do: %{seen: %{}, found: [], asked: %{}, facts: %{}, outside: [], tasks: []}
+
+  # The newest pids come first. Too many to be read here wait for the accountant.
+  defp newcomers(found) do
+    for pid <- found, do: Newcomers.note(pid)
+    now = System.monotonic_time(:millisecond)
+    for pid <- Enum.take(found, @read), do: Probe.sample(pid, now)
+  end
 
   defp visit(pid, state) do
     case place(pid, state, 0) do
@@ -128,7 +142,7 @@ defmodule OOM.Tree.Walk do
 
       members ->
         for member <- members, do: Workers.found(member, Pool.rank(worker), worker)
-        {{:worker, pid}, %{state | found: state.found + length(members)}}
+        {{:worker, pid}, %{state | found: members ++ state.found}}
     end
   end
 
@@ -201,7 +215,7 @@ defmodule OOM.Tree.Walk do
         Workers.found(pid, rank(role, Tree.rank(options)), parent)
         state = if facts == :tasks, do: %{state | tasks: [pid | state.tasks]}, else: state
         state = changed(parent, kind, state)
-        {{:worker, pid}, %{state | found: state.found + 1}}
+        {{:worker, pid}, %{state | found: [pid | state.found]}}
     end
   end
 

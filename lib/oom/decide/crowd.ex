@@ -1,0 +1,77 @@
+defmodule OOM.Crowd do
+  @moduledoc false
+  # Newcomers as a cause of growth: pure. Thousands of connections are each too small to be growers, and none
+  # of them grows any more; memory grows because their number does. Where the newcomers of the time in which
+  # growth is remembered have taken a part of that growth, the newest go, no more than the need asks for. So
+  # work that was let in earlier goes on.
+
+  alias OOM.{Evidence, Limits}
+
+  @typedoc "A newcomer, as a victim. No figure is known while its state is `:new`."
+  @type newcomer :: {appeared_ms :: integer(), OOM.VictimQueue.victim()}
+
+  @doc """
+  Returns the victims among the newest workers of a rank, given the newest first; `nil` where they are no cause.
+
+    * `:crowd_bytes` - the memory of newcomers ended within the time in which growth is remembered
+    * `:total_bytes` - the growth shown in the figures of all workers
+    * `:recent_bytes` - the growth of memory in that time
+    * `:full?` - more newcomers may have come than these
+  """
+  @spec choose([newcomer()], %{
+          need_bytes: integer(),
+          min_bytes: pos_integer(),
+          crowd_bytes: non_neg_integer(),
+          total_bytes: non_neg_integer(),
+          recent_bytes: pos_integer(),
+          full?: boolean(),
+          now_ms: integer()
+        }) :: [OOM.VictimQueue.victim()] | nil
+  def choose(newcomers, bounds) do
+    with mean when is_integer(mean) and mean >= bounds.min_bytes <- mean_bytes(newcomers),
+         since_ms = bounds.now_ms - Limits.grown_ms(),
+         newcomers =
+           for({at_ms, victim} <- newcomers, do: {at_ms, sized(victim, mean, at_ms >= since_ms)}),
+         grown = grown_bytes(newcomers, since_ms, bounds) + bounds.crowd_bytes,
+         true <- Evidence.cause?(grown, bounds.total_bytes, bounds.recent_bytes) do
+      take(newcomers, bounds.need_bytes)
+    else
+      _ -> nil
+    end
+  end
+
+  # Newcomers are alike, so a newcomer without a look counts as the others.
+  defp mean_bytes(newcomers) do
+    case for {_, %{state: state, bytes: bytes}} when state != :new <- newcomers, do: bytes do
+      [] -> nil
+      known -> div(Enum.sum(known), length(known))
+    end
+  end
+
+  # The memory of a worker that came earlier is no growth of this time.
+  defp sized(%{state: state, bytes: bytes} = victim, mean, lately?) do
+    bytes = if state == :new, do: mean, else: bytes
+    %{victim | bytes: bytes, grown_bytes: if(lately?, do: bytes, else: 0)}
+  end
+
+  # Where more newcomers may have come in this time than were looked at, they came at the same rate.
+  defp grown_bytes(newcomers, since_ms, %{full?: full?, now_ms: now_ms}) do
+    grown = for {_, victim} <- newcomers, reduce: 0, do: (sum -> sum + victim.grown_bytes)
+    {oldest_ms, _victim} = List.last(newcomers)
+
+    if full? and oldest_ms > since_ms,
+      do: div(grown * Limits.grown_ms(), max(now_ms - oldest_ms, 1)),
+      else: grown
+  end
+
+  defp take(newcomers, need) do
+    {taken, _left} =
+      Enum.reduce_while(newcomers, {[], need}, fn {_, victim}, {taken, left} ->
+        if left > 0,
+          do: {:cont, {[victim | taken], left - victim.bytes}},
+          else: {:halt, {taken, left}}
+      end)
+
+    Enum.reverse(taken)
+  end
+end

@@ -1,0 +1,50 @@
+defmodule OOM.Newcomers do
+  @moduledoc false
+  # The newest workers, in the order in which they appeared, while memory was not at rest. Connections come by
+  # the thousand, each small, and none grows: their number grows. So the newest of them are the cause of that
+  # growth together (OOM.Crowd).
+  #
+  # At the level `:normal` nothing is noted. Growth raises the level long before any memory is needed.
+
+  alias OOM.{Level, Workers}
+
+  # The table keeps so many rows, the newest. At 16 KiB each (`min_victim_bytes`) they hold 64 MiB.
+  @most 4_096
+
+  @doc "Notes a worker that has just appeared."
+  @spec note(pid()) :: :ok
+  def note(pid) do
+    if Level.get() != :normal do
+      :ets.insert(__MODULE__, {{System.monotonic_time(:millisecond), pid}})
+      if :ets.info(__MODULE__, :size) > @most, do: :ets.delete(__MODULE__, :ets.first(__MODULE__))
+    end
+
+    :ok
+  end
+
+  @doc """
+  Returns the newest workers of a rank, the newest first, with the time at which each appeared and the row in
+  OOM.Workers; at most `count`.
+  """
+  @spec latest(OOM.Priority.rank(), pos_integer()) :: [{appeared_ms :: integer(), Workers.row()}]
+  def latest(rank, count), do: back(:ets.last(__MODULE__), rank, count)
+
+  defp back({at_ms, pid} = key, rank, count) when count > 0 do
+    before = :ets.prev(__MODULE__, key)
+
+    case Workers.lookup(pid) do
+      {_, ^rank, _, _, _, _, _, _, _} = row ->
+        [{at_ms, row} | back(before, rank, count - 1)]
+
+      nil ->
+        # The worker has ended, or was told to.
+        :ets.delete(__MODULE__, key)
+        back(before, rank, count)
+
+      _other_rank ->
+        back(before, rank, count)
+    end
+  end
+
+  defp back(_end_of_table, _rank, _count), do: []
+end
