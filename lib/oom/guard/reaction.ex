@@ -77,10 +77,12 @@ defmodule OOM.Guard.Reaction do
     now = now()
     limits = Policy.limits(policy, need, report, config.min_victim_bytes, now)
 
-    case VictimQueue.choose(limits) do
+    {victims, verdict} = VictimQueue.choose(limits)
+    # Workers that no walk has found yet may be the cause.
+    if verdict in [:crowd, :late, :none], do: Census.search()
+
+    case {victims, verdict} do
       {[], verdict} ->
-        # Workers that nobody has found yet may be the cause.
-        Census.search()
         given_up(report, state, Policy.nobody(policy, verdict, report, now))
 
       {victims, verdict} ->
