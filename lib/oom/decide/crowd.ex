@@ -2,8 +2,8 @@ defmodule OOM.Crowd do
   @moduledoc false
   # Newcomers as a cause of growth: pure. Thousands of connections are each too small to be growers, and none
   # of them grows any more; memory grows because their number does. Where the newcomers of the time in which
-  # growth is remembered have taken a part of that growth, the newest go, no more than the need asks for. So
-  # work that was let in earlier goes on.
+  # growth is remembered have taken a part of that growth, the newest go: as many as the need asks for, and
+  # of these newcomers as many as come until the next are known. So work that was let in earlier goes on.
 
   alias OOM.{Evidence, Limits}
 
@@ -34,7 +34,7 @@ defmodule OOM.Crowd do
            for({at_ms, victim} <- newcomers, do: {at_ms, sized(victim, mean, at_ms >= since_ms)}),
          grown = grown_bytes(newcomers, since_ms, bounds) + bounds.crowd_bytes,
          true <- Evidence.cause?(grown, bounds.total_bytes, bounds.recent_bytes) do
-      take(newcomers, bounds.need_bytes)
+      take(newcomers, bounds.need_bytes, coming_bytes(grown))
     else
       _ -> nil
     end
@@ -64,10 +64,16 @@ defmodule OOM.Crowd do
       else: grown
   end
 
-  defp take(newcomers, need) do
+  # What comes at this rate until the next walk has found it.
+  defp coming_bytes(grown), do: div(grown * Limits.next_walk_ms(), Limits.grown_ms())
+
+  # Earlier workers go for the need alone.
+  defp take(newcomers, need, coming) do
     {taken, _left} =
       Enum.reduce_while(newcomers, {[], need}, fn {_, victim}, {taken, left} ->
-        if left > 0,
+        least = if victim.grown_bytes > 0, do: -coming, else: 0
+
+        if left > least,
           do: {:cont, {[victim | taken], left - victim.bytes}},
           else: {:halt, {taken, left}}
       end)

@@ -184,6 +184,10 @@ defmodule OOM.Limits do
   @spec steady_ms() :: pos_integer()
   def steady_ms, do: 1_000
 
+  @doc "The time until the next walk for new workers under pressure, in ms."
+  @spec next_walk_ms() :: pos_integer()
+  def next_walk_ms, do: 100
+
   @doc "The most newcomers that a choice looks at, and ends: at 16 KiB each 16 MiB."
   @spec newcomers() :: pos_integer()
   def newcomers, do: 1_024
