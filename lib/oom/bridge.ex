@@ -25,7 +25,8 @@ defmodule OOM.Bridge do
     * `:to` - the target. Required; in `config :oom` it stands in front of the other options
     * `:at` - the level from which on the alarm is set: `:elevated`, `:high` or `:critical`. Default: `:high`
     * `:clear_headroom_percent` - the alarm is cleared once the level is below `:at` and so much of the limit
-      is free, in percent, 1 to 99. Default: 15
+      is free, in percent, 1 to 99; and twice as much memory as was still taken after the alarm was set, because
+      all producers begin anew at the same time. Default: 15
     * `:clear_after_ms` - both must have held for so long, in ms. Default: 1000
 
   An alarm that is set stays set through a crash of the bridge, and is cleared where the bridge is stopped. A

@@ -60,6 +60,17 @@ defmodule OOM.BridgeTest do
             )
     end
 
+    test "stays until twice the memory fits that was taken after it was set" do
+      set = Alarm.new(false) |> look(:high, 60, 0) |> look(:high, 35, 100)
+      later = &(set |> look(:normal, &1, 200) |> look(:normal, &1, 1_200) |> Map.fetch!(:set?))
+      assert later.(49)
+      refute later.(50)
+      # Of the next alarm, half of it counts.
+      again = set |> look(:normal, 60, 200) |> look(:normal, 60, 1_200) |> look(:high, 60, 2_000)
+      assert again |> look(:normal, 23, 2_100) |> look(:normal, 23, 3_100) |> Map.fetch!(:set?)
+      refute again |> look(:normal, 60, 2_100) |> look(:normal, 60, 3_100) |> Map.fetch!(:set?)
+    end
+
     test "is cleared by the level alone where no limit is known" do
       seen = %{level: :normal, headroom_bytes: nil, limit_bytes: nil}
 

@@ -8,6 +8,44 @@ defmodule OOM.VictimQueueTest do
   @mib 1_048_576
   @now 100_000
 
+  describe "newcomers" do
+    setup do
+      on_exit(fn -> Level.put(:normal) end)
+    end
+
+    defp crowd(rank, count) do
+      Level.put(:high)
+      now = System.monotonic_time(:millisecond)
+      pids = for _ <- 1..count, do: row(rank, 0.1, at_ms: now, looked_ms: now)
+      {pids, [now_ms: System.monotonic_time(:millisecond)]}
+    end
+
+    test "go before steady neighbours, and before late ones are waited for" do
+      steady = worker(250, 300, at_ms: System.monotonic_time(:millisecond))
+      late = new(250)
+      {pids, options} = crowd(250, 200)
+      assert {victims, :crowd} = pids(choose(5, options))
+      assert length(victims) >= 50
+      assert victims -- pids == []
+      refute steady in victims or late in victims
+    end
+
+    test "stay where growers are the cause, where nothing grows, and where memory grows by much more" do
+      {_pids, options} = crowd(250, 200)
+      refute match?({_, :crowd}, choose(5, [grows?: false] ++ options))
+      refute match?({_, :crowd}, choose(5, [recent_bytes: 200 * @mib] ++ options))
+      culprit = worker(250, 50, grown: 40, at_ms: options[:now_ms], looked_ms: options[:now_ms])
+      assert {[culprit], :growing} == pids(choose(5, options))
+    end
+
+    test "of a higher rank stay while a lower rank covers the need" do
+      {_normal, _} = crowd(500, 200)
+      {low, options} = crowd(250, 200)
+      assert {victims, :crowd} = pids(choose(5, options))
+      assert victims -- low == []
+    end
+  end
+
   describe "while memory grows" do
     test "growing workers go, and larger steady neighbours of their rank stay" do
       steady = for mib <- [100, 200, 300], do: worker(500, mib)
@@ -469,6 +507,7 @@ defmodule OOM.VictimQueueTest do
           soon_bytes: nil,
           recent_bytes: Limits.recent_bytes(),
           ended: %EndedGrowth{},
+          crowd_bytes: 0,
           count: 64,
           min_bytes: 1,
           grows?: true,
@@ -505,7 +544,7 @@ defmodule OOM.VictimQueueTest do
     evidence(pid, mib, options[:grown] || 0, Keyword.get(options, :shown, true))
     if looked_ms = options[:looked_ms], do: looked(pid, looked_ms, options[:once] == true)
     at_ms = Keyword.get(options, :at_ms, @now)
-    :ok = Workers.sampled(pid, mib * @mib, at_ms, options[:state] || :fresh)
+    :ok = Workers.sampled(pid, round(mib * @mib), at_ms, options[:state] || :fresh)
     pid
   end
 
