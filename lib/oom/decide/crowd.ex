@@ -28,13 +28,17 @@ defmodule OOM.Crowd do
           now_ms: integer()
         }) :: [OOM.VictimQueue.victim()] | nil
   def choose(newcomers, bounds) do
-    with mean when is_integer(mean) and mean >= bounds.min_bytes <- mean_bytes(newcomers),
+    with mean when is_integer(mean) <- mean_bytes(newcomers),
          since_ms = bounds.now_ms - Limits.grown_ms(),
          newcomers =
            for({at_ms, victim} <- newcomers, do: {at_ms, sized(victim, mean, at_ms >= since_ms)}),
          grown = grown_bytes(newcomers, since_ms, bounds) + bounds.crowd_bytes,
-         true <- Evidence.cause?(grown, bounds.total_bytes, bounds.recent_bytes) do
-      take(newcomers, bounds.need_bytes, coming_bytes(grown))
+         true <- Evidence.cause?(grown, bounds.total_bytes, bounds.recent_bytes),
+         [_ | _] = victims <-
+           newcomers
+           |> Enum.filter(fn {_, victim} -> victim.bytes >= bounds.min_bytes end)
+           |> take(bounds.need_bytes, coming_bytes(grown)) do
+      victims
     else
       _ -> nil
     end

@@ -39,8 +39,8 @@ defmodule OOM.Tree.Walk do
     # The list comes nearly sorted, and subtracting a list is ten times cheaper than looking up
     # each process.
     pids = :lists.sort(Process.list())
-    state = Enum.reduce(:ordsets.subtract(pids, settled), new(), &visit/2)
-    _ = if recent?, do: newcomers(state.found)
+    state = Enum.reduce(:ordsets.subtract(pids, settled), new(recent?), &visit/2)
+    _ = if recent?, do: sample(state.found)
     state = ask_changed(state)
     _ = bind(state.tasks)
 
@@ -56,11 +56,16 @@ defmodule OOM.Tree.Walk do
     }
   end
 
-  defp new, do: %{seen: %{}, found: [], asked: %{}, facts: %{}, outside: [], tasks: []}
+  defp new(recent?),
+    do: %{recent?: recent?, seen: %{}, found: [], asked: %{}, facts: %{}, outside: [], tasks: []}
+
+  defp found(pid, rank, supervisor, %{recent?: recent?}) do
+    Workers.found(pid, rank, supervisor)
+    if recent?, do: Newcomers.note(pid), else: :ok
+  end
 
   # The newest pids come first. Too many to be read here wait for the accountant.
-  defp newcomers(found) do
-    for pid <- found, do: Newcomers.note(pid)
+  defp sample(found) do
     now = System.monotonic_time(:millisecond)
     for pid <- Enum.take(found, @read), do: Probe.sample(pid, now)
   end
@@ -141,7 +146,7 @@ defmodule OOM.Tree.Walk do
         {place, state}
 
       members ->
-        for member <- members, do: Workers.found(member, Pool.rank(worker), worker)
+        for member <- members, do: found(member, Pool.rank(worker), worker, state)
         {{:worker, pid}, %{state | found: members ++ state.found}}
     end
   end
@@ -212,7 +217,7 @@ defmodule OOM.Tree.Walk do
          pid |> changed(new, state) |> then(&changed(parent, kind, &1))}
 
       role ->
-        Workers.found(pid, rank(role, Tree.rank(options)), parent)
+        found(pid, rank(role, Tree.rank(options)), parent, state)
         state = if facts == :tasks, do: %{state | tasks: [pid | state.tasks]}, else: state
         state = changed(parent, kind, state)
         {{:worker, pid}, %{state | found: [pid | state.found]}}
