@@ -53,6 +53,7 @@ defmodule OOM.MixProject do
       # Names modules that have no pages.
       skip_undefined_reference_warnings_on: ["docs/architecture.md", "CHANGELOG.md"],
       groups_for_modules: [
+        "What it sends": [OOM.Bridge],
         "What it tells": [OOM.Snapshot, OOM.Usage, OOM.Branch, OOM.Held, OOM.Pressure]
       ]
     ]

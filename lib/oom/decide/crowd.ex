@@ -1,9 +1,9 @@
 defmodule OOM.Crowd do
   @moduledoc false
-  # Newcomers as a cause of growth: pure. Thousands of connections are each too small to be growers, and none
-  # of them grows any more; memory grows because their number does. Where the newcomers of the time in which
-  # growth is remembered have taken a part of that growth, the newest go: as many as the need asks for, and
-  # of these newcomers as many as come until the next are known. So work that was let in earlier goes on.
+  # Newcomers as a cause of growth: pure. Each of a thousand connections is too small to be a grower, and has
+  # stopped growing; memory grows with their number. Where newcomers have taken a part of the growth that is
+  # remembered, the newest go: as many as the need asks for, and as many as come until the next walk. Work let in
+  # earlier goes on.
 
   alias OOM.{Evidence, Limits}
 
@@ -58,7 +58,7 @@ defmodule OOM.Crowd do
     %{victim | bytes: bytes, grown_bytes: if(lately?, do: bytes, else: 0)}
   end
 
-  # Where more newcomers may have come in this time than were looked at, they came at the same rate.
+  # With more newcomers in this time than were looked at, the rate of these counts.
   defp grown_bytes(newcomers, since_ms, %{full?: full?, now_ms: now_ms}) do
     grown = for {_, victim} <- newcomers, reduce: 0, do: (sum -> sum + victim.grown_bytes)
     {oldest_ms, _victim} = List.last(newcomers)
@@ -68,7 +68,7 @@ defmodule OOM.Crowd do
       else: grown
   end
 
-  # What comes at this rate until the next walk has found it.
+  # The memory taken by newcomers until the next walk, at the same rate.
   defp coming_bytes(grown), do: div(grown * Limits.next_walk_ms(), Limits.grown_ms())
 
   # Earlier workers go for the need alone.
