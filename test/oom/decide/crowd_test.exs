@@ -56,6 +56,13 @@ defmodule OOM.CrowdTest do
     assert choose(newcomers(300, every_ms: 1_000)) == nil
   end
 
+  test "newcomers that come no more are no cause of the growth that goes on" do
+    earlier =
+      for {at_ms, victim} <- newcomers(300), do: {at_ms - div(Limits.grown_ms(), 2), victim}
+
+    assert choose(earlier) == nil
+  end
+
   test "the last victims count, as long as their growth is remembered" do
     assert choose(newcomers(10)) == nil
     assert choose(newcomers(10), crowd_bytes: 10_000 * @kib) == Enum.to_list(1..10)
