@@ -1,6 +1,6 @@
 defmodule OOM.Test.Crowd do
   @moduledoc false
-  # Runs in a limited VM: small workers below a plain DynamicSupervisor, each like the others, in ever greater
+  # Runs in a limited VM, also of bench/crowd.exs: small workers below a plain DynamicSupervisor, each like the others, in ever greater
   # number. None of them grows after its start.
 
   use GenServer
@@ -21,18 +21,20 @@ defmodule OOM.Test.Crowd do
     {:ok, top} = OOM.Supervisor.start_link([OOM.child_spec(between, priority: priority)], options)
     Process.unlink(top)
     begun = System.monotonic_time(:millisecond)
-    start(1, count, per_second, kib, begun, first)
-  end
-
-  defp start(number, count, _per_second, _kib, _begun, _first) when number > count, do: []
-
-  defp start(number, count, per_second, kib, begun, first) do
-    ahead_ms = begun + div(number * 1_000, per_second) - System.monotonic_time(:millisecond)
-    if ahead_ms > 0, do: Process.sleep(ahead_ms)
     spec = %{id: :one, start: {__MODULE__, :start_link, [kib]}, restart: :temporary}
-    {:ok, pid} = DynamicSupervisor.start_child(__MODULE__, spec)
-    rest = start(number + 1, count, per_second, kib, begun, first)
-    if number <= first, do: [pid | rest], else: rest
+
+    Enum.reduce(1..count, [], fn number, pids ->
+      ahead_ms = begun + div(number * 1_000, per_second) - System.monotonic_time(:millisecond)
+      if ahead_ms > 0, do: Process.sleep(ahead_ms)
+
+      case DynamicSupervisor.start_child(__MODULE__, spec) do
+        {:ok, pid} when number <= first -> [pid | pids]
+        {:ok, _pid} -> pids
+        # Ended by the guard before the start was over.
+        {:error, {:shutdown, :memory_pressure}} -> pids
+        {:error, :killed} -> pids
+      end
+    end)
   end
 
   @spec start_link(pos_integer()) :: GenServer.on_start()
