@@ -36,7 +36,7 @@ defmodule OOM.Tables do
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true},
-    # {{:killed, rank}, killed_ms}, {:ledger, {ledger, at_ms, until_ms}}, {{:adopted, target}, options}
+    # {{:killed, rank}, killed_ms}, {{:bridged, target}, set?}, {:ledger, {ledger, at_ms, until_ms}}, {{:adopted, target}, options}
     {OOM.State, [:set, read_concurrency: true]}
   ]
 
