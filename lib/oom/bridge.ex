@@ -101,12 +101,10 @@ defmodule OOM.Bridge do
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
-  def terminate(_reason, %{told: true} = state) do
-    _ = tell(:clear, state)
+  def terminate(_reason, %{told: set?} = state) do
+    _ = if set?, do: tell(false, state)
     :ok
   end
-
-  def terminate(_reason, _state), do: :ok
 
   defp resubscribe(%{notifier: nil} = state), do: subscribe(state)
   defp resubscribe(state), do: state
@@ -127,8 +125,7 @@ defmodule OOM.Bridge do
   defp look(state) do
     now = System.monotonic_time(:millisecond)
     alarm = Alarm.look(state.alarm, seen(), state.options, now)
-    state = told(%{state | alarm: alarm})
-    again(state)
+    again(told(%{state | alarm: alarm}))
   end
 
   defp seen do
@@ -144,9 +141,8 @@ defmodule OOM.Bridge do
   defp told(%{alarm: %{set?: set?}, told: set?} = state), do: state
 
   defp told(%{alarm: %{set?: set?}} = state) do
-    case tell(if(set?, do: :set, else: :clear), state) do
+    case tell(set?, state) do
       :ok ->
-        Tables.put_bridged(state.options[:to], set?)
         %{state | told: set?, said?: false}
 
       {:error, reason} ->
@@ -155,7 +151,13 @@ defmodule OOM.Bridge do
     end
   end
 
-  defp tell(what, %{options: options}), do: Target.tell(options[:to], what, options[:at])
+  # The table tells the next bridge, after a crash, what the target knows.
+  defp tell(set?, %{options: options}) do
+    with :ok <- Target.tell(options[:to], if(set?, do: :set, else: :clear), options[:at]) do
+      Tables.put_bridged(options[:to], set?)
+      :ok
+    end
+  end
 
   defp say(reason, state) do
     Log.warning(

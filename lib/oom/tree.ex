@@ -211,26 +211,24 @@ defmodule OOM.Tree do
   @spec all() :: [row()]
   def all, do: :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$_"]}])
 
+  # Every row of the table, with the process that the row is about.
+  @rows [
+    {:"$1", :_, :_, :_, :_},
+    {{:starting, :"$1"}, :_, :_},
+    {{:no_supervisor, :"$1"}},
+    {{:pool, :"$1", :_}, :_},
+    {{:busy, :"$1"}, :_}
+  ]
+
   @doc "Deletes the rows of processes that have ended, also in the middle of a start."
   @spec prune() :: :ok
   def prune do
-    for pid <- :ets.select(__MODULE__, [{{:"$1", :_, :_, :_, :_}, [], [:"$1"]}]),
-        not Process.alive?(pid),
-        do: :ets.delete(__MODULE__, pid)
+    rows = for row <- @rows, do: {row, [], [{{:"$1", {:element, 1, :"$_"}}}]}
 
-    for pid <- :ets.select(__MODULE__, [{{{:starting, :"$1"}, :_, :_}, [], [:"$1"]}]),
+    for {pid, key} <- :ets.select(__MODULE__, rows),
         not Process.alive?(pid),
-        do: :ets.delete(__MODULE__, {:starting, pid})
+        do: :ets.delete(__MODULE__, key)
 
-    for pid <- :ets.select(__MODULE__, [{{{:no_supervisor, :"$1"}}, [], [:"$1"]}]),
-        not Process.alive?(pid),
-        do: :ets.delete(__MODULE__, {:no_supervisor, pid})
-
-    for pid <- :ets.select(__MODULE__, [{{{:pool, :"$1", :_}, :_}, [], [:"$1"]}]),
-        not Process.alive?(pid),
-        do: :ets.match_delete(__MODULE__, {{:pool, pid, :_}, :_})
-
-    for pid <- all_busy(), not Process.alive?(pid), do: :ets.delete(__MODULE__, {:busy, pid})
     :ok
   end
 

@@ -145,27 +145,18 @@ defmodule OOM.Visit do
   @doc "Asks a supervisor to start a child that OOM.Visit.Copy holds; waits until the start is over."
   @spec start(pid(), pid()) :: {:ok, pid()} | {:error, term()}
   def start(supervisor, pid) do
-    ref = Process.monitor(supervisor)
-    alias = :erlang.alias([:reply])
+    # The answer ends the monitor.
+    ref = :erlang.monitor(:process, supervisor, alias: :reply_demonitor)
 
     run(supervisor, fn state ->
-      {answer, state} =
-        case Copy.start(state, pid) do
-          {:ok, new, state} -> {{:ok, new}, state}
-          {:error, reason, state} -> {{:error, reason}, state}
-        end
-
-      send(alias, {alias, answer})
+      {answer, state} = Copy.start(state, pid)
+      send(ref, {ref, answer})
       state
     end)
 
     receive do
-      {^alias, answer} ->
-        Process.demonitor(ref, [:flush])
-        answer
-
-      {:DOWN, ^ref, _, _, reason} ->
-        {:error, reason}
+      {^ref, answer} -> answer
+      {:DOWN, ^ref, _, _, reason} -> {:error, reason}
     end
   end
 

@@ -1,7 +1,7 @@
 defmodule OOM.Test.Crowd do
   @moduledoc false
-  # Runs in a limited VM, also of bench/crowd.exs: small workers below a plain DynamicSupervisor, each like the others, in ever greater
-  # number. None of them grows after its start.
+  # Starts ever more workers of one size below a plain DynamicSupervisor, in a limited VM of a test or of
+  # bench/crowd.exs. No worker grows after its start.
 
   use GenServer
 

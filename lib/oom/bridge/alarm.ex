@@ -9,7 +9,7 @@ defmodule OOM.Bridge.Alarm do
   alias OOM.Level
 
   # `room_ms`: since when the level has been below the alarm's, and the headroom large enough. `from_bytes`: the
-  # headroom when the alarm was set. `burst_bytes`: the largest burst of this alarm and, by half, of the last.
+  # headroom when the alarm was set. `burst_bytes`: the largest burst of this alarm, and half the last alarm's.
   defstruct set?: false, room_ms: nil, from_bytes: nil, burst_bytes: 0
 
   @type t :: %__MODULE__{
@@ -32,23 +32,18 @@ defmodule OOM.Bridge.Alarm do
   def look(alarm, seen, options, now_ms) do
     pressed? = Level.number(seen.level) >= Level.number(options[:at])
 
-    cond do
-      pressed? or alarm.set? -> alarm |> set(seen) |> room(pressed?, seen, options, now_ms)
-      true -> alarm
-    end
+    if pressed? or alarm.set?,
+      do: alarm |> measured(seen) |> room(pressed?, seen, options, now_ms),
+      else: alarm
   end
-
-  defp set(%{set?: true} = alarm, seen), do: measured(alarm, seen)
-
-  defp set(alarm, seen),
-    do: %{alarm | set?: true, room_ms: nil, from_bytes: seen.headroom_bytes}
 
   defp measured(%{from_bytes: from} = alarm, %{headroom_bytes: headroom})
        when is_integer(from) and is_integer(headroom),
        do: %{alarm | burst_bytes: max(alarm.burst_bytes, from - headroom)}
 
-  # After a crash of the bridge, or while no limit is known.
-  defp measured(alarm, seen), do: %{alarm | from_bytes: alarm.from_bytes || seen.headroom_bytes}
+  # The alarm is new, or no limit is known, or the bridge has crashed.
+  defp measured(alarm, seen),
+    do: %{alarm | set?: true, from_bytes: alarm.from_bytes || seen.headroom_bytes}
 
   defp room(alarm, pressed?, seen, options, now_ms) do
     cond do

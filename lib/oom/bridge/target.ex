@@ -13,18 +13,10 @@ defmodule OOM.Bridge.Target do
   end
 
   # RabbitMQ keeps alarms by node. Its own monitor of memory tells only of changes, so both may set the alarm.
-  defp told(:rabbit_alarm, what, _level) do
-    alarm = {:resource_limit, :memory, node()}
+  defp told(:rabbit_alarm, what, _level),
+    do: notify(:rabbit_alarm, what, {:resource_limit, :memory, node()})
 
-    event = if what == :set, do: {:set_alarm, {alarm, []}}, else: {:clear_alarm, alarm}
-    notify(:rabbit_alarm, event)
-  end
-
-  defp told(:alarm_handler, what, level) do
-    alarm = {:oom, level}
-    event = if what == :set, do: {:set_alarm, {alarm, []}}, else: {:clear_alarm, alarm}
-    notify(:alarm_handler, event)
-  end
+  defp told(:alarm_handler, what, level), do: notify(:alarm_handler, what, {:oom, level})
 
   defp told({module, function, arguments}, what, _level) do
     _ = apply(module, function, [what | arguments])
@@ -36,8 +28,10 @@ defmodule OOM.Bridge.Target do
     :ok
   end
 
-  # A message to a manager of events that does not run would be lost.
-  defp notify(name, event) do
+  # Both managers take the same events. A message to a manager that does not run would be lost.
+  defp notify(name, what, alarm) do
+    event = if what == :set, do: {:set_alarm, {alarm, []}}, else: {:clear_alarm, alarm}
+
     if Process.whereis(name),
       do: :gen_event.notify(name, event),
       else: {:error, "no process has the name #{inspect(name)}"}

@@ -1,9 +1,9 @@
 defmodule OOM.Crowd do
   @moduledoc false
   # Newcomers as a cause of growth: pure. Each of a thousand connections is too small to be a grower, and has
-  # stopped growing; memory grows with their number. Where newcomers have taken a part of the growth that is
-  # remembered, and still come, the newest go: as many as the need asks for, and as many as come until the next walk. Work let in
-  # earlier goes on.
+  # stopped growing; memory grows with their number. Where newcomers have taken a part of the remembered growth,
+  # and still come, the newest go: as many as the need asks for, and as many as come until the next walk. Work let
+  # in earlier goes on.
 
   alias OOM.{Evidence, Limits}
 
@@ -29,10 +29,10 @@ defmodule OOM.Crowd do
         }) :: [OOM.VictimQueue.victim()] | nil
   def choose(newcomers, bounds) do
     with mean when is_integer(mean) <- mean_bytes(newcomers),
-         since_ms = bounds.now_ms - div(Limits.grown_ms(), 2),
+         since_ms = bounds.now_ms - Limits.newcomer_ms(),
          newcomers =
            for({at_ms, victim} <- newcomers, do: {at_ms, sized(victim, mean, at_ms >= since_ms)}),
-         grown = 2 * grown_bytes(newcomers, since_ms, bounds) + bounds.crowd_bytes,
+         grown = remembered_bytes(newcomers, since_ms, bounds) + bounds.crowd_bytes,
          true <- Evidence.cause?(grown, bounds.total_bytes, bounds.recent_bytes),
          [_ | _] = victims <-
            newcomers
@@ -58,16 +58,13 @@ defmodule OOM.Crowd do
     %{victim | bytes: bytes, grown_bytes: if(lately?, do: bytes, else: 0)}
   end
 
-  # Only the later half of the time in which growth is remembered counts, twice: fifty workers that started 240 ms ago
-  # did not take what a table without an owner took since.
-  # With more newcomers in this time than were looked at, the rate of these counts.
-  defp grown_bytes(newcomers, since_ms, %{full?: full?, now_ms: now_ms}) do
+  # The memory taken by newcomers in the time in which growth is remembered, at the rate of the later half. Where
+  # more have come in that half than were looked at, the rate of those looked at counts.
+  defp remembered_bytes(newcomers, since_ms, %{full?: full?, now_ms: now_ms}) do
     grown = for {_, victim} <- newcomers, reduce: 0, do: (sum -> sum + victim.grown_bytes)
     {oldest_ms, _victim} = List.last(newcomers)
-
-    if full? and oldest_ms > since_ms,
-      do: div(grown * (now_ms - since_ms), max(now_ms - oldest_ms, 1)),
-      else: grown
+    from_ms = if full?, do: max(oldest_ms, since_ms), else: since_ms
+    div(grown * Limits.grown_ms(), max(now_ms - from_ms, 1))
   end
 
   # The memory taken by newcomers until the next walk, at the same rate.

@@ -184,7 +184,14 @@ defmodule OOM.Limits do
   @spec steady_ms() :: pos_integer()
   def steady_ms, do: 1_000
 
-  @doc "The time until the next walk for new workers under pressure, in ms."
+  @doc """
+  Newcomers count as growth for this time, in ms: half of the time in which growth is remembered. Fifty workers that
+  had started 240 ms before were not the cause of a table's growth.
+  """
+  @spec newcomer_ms() :: pos_integer()
+  def newcomer_ms, do: div(grown_ms(), 2)
+
+  @doc "The pause between two walks for new workers under pressure, in ms."
   @spec next_walk_ms() :: pos_integer()
   def next_walk_ms, do: 100
 

@@ -176,10 +176,15 @@ defmodule OOM.VictimQueue do
     end
   end
 
-  # Newcomers are no cause of growth that has ended.
-  defp newcomers(_rank, _all, %{grows?: false}), do: nil
+  # Newcomers are no cause of growth that has ended, nor where none has come lately: then no row is read.
+  defp newcomers(rank, all, %{grows?: true} = limits) do
+    lately? = Newcomers.since?(limits.now_ms - Limits.newcomer_ms())
+    if lately? or limits.crowd_bytes > 0, do: crowd(rank, all, limits)
+  end
 
-  defp newcomers(rank, all, limits) do
+  defp newcomers(_rank, _all, _at_rest), do: nil
+
+  defp crowd(rank, all, limits) do
     newest = Newcomers.latest(rank, Limits.newcomers())
 
     victims =

@@ -81,11 +81,11 @@ defmodule OOM.Guard.Reaction do
     # Workers that no walk has found yet may be the cause.
     if verdict in [:crowd, :late, :none], do: Census.search()
 
-    case {victims, verdict} do
-      {[], verdict} ->
+    case victims do
+      [] ->
         given_up(report, state, Policy.nobody(policy, verdict, report, now))
 
-      {victims, verdict} ->
+      _some ->
         for victim <- victims do
           Process.monitor(victim.pid)
           Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)

@@ -1,8 +1,8 @@
 defmodule OOM.Newcomers do
   @moduledoc false
-  # The newest workers, in the order in which they appeared, while memory was not at rest. Connections come by
-  # the thousand, each small, and none grows: their number grows. So the newest of them are the cause of that
-  # growth together (OOM.Crowd).
+  # The newest workers that appeared while memory was not at rest, in the order of their appearance. A thousand
+  # small connections do not grow one by one: their number grows. So the newest connections together are the cause
+  # of that growth (OOM.Crowd).
   #
   # At the level `:normal` nothing is noted. Growth raises the level long before any memory is needed.
 
@@ -21,6 +21,10 @@ defmodule OOM.Newcomers do
 
     :ok
   end
+
+  @doc "Tells whether a worker has appeared since this time."
+  @spec since?(integer()) :: boolean()
+  def since?(ms), do: match?({at_ms, _pid} when at_ms >= ms, :ets.last(__MODULE__))
 
   @doc """
   Returns the newest workers of a rank, the newest first, with the time at which each appeared and the row in

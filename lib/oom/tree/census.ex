@@ -10,6 +10,7 @@ defmodule OOM.Tree.Census do
   use GenServer
 
   alias OOM.Bonds.Rounds
+  alias OOM.Limits
   alias OOM.Tree.Walk
 
   @least_ms 1_000
@@ -20,7 +21,7 @@ defmodule OOM.Tree.Census do
   # The same after a walk that found no worker, while memory stands still: 100,000 processes take 150 ms.
   @rest_share 249
   # The pause under pressure.
-  @hurry_ms 100
+  @hurry_ms Limits.next_walk_ms()
   # The least pause before a walk that the guard asks for.
   @search_ms 10
   # The last walk was just now: what the next walk finds has appeared since.

@@ -7,7 +7,7 @@ defmodule OOM.Tree.Pool do
   # A worker with a single process of a module may depend on this process, so the process counts for the worker
   # (OOM.Owned.Children), as does each process spawned in passing.
 
-  alias OOM.{InitialCall, Tree, Units, Victims, Workers}
+  alias OOM.{InitialCall, Tree, Victims}
 
   @doc """
   Returns the processes that are found to belong to a pool when `pid`, started by `worker`, is looked at: none,
@@ -28,8 +28,4 @@ defmodule OOM.Tree.Pool do
       _ -> []
     end
   end
-
-  @doc "Returns the rank of the processes of a worker's pool: the worker's own."
-  @spec rank(pid()) :: OOM.Priority.rank()
-  def rank(worker), do: Units.own(worker) || Workers.rank(worker)
 end

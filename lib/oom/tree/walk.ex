@@ -64,7 +64,7 @@ defmodule OOM.Tree.Walk do
     if recent?, do: Newcomers.note(pid), else: :ok
   end
 
-  # The newest pids come first. Too many to be read here wait for the accountant.
+  # The newest pids stand first in the list. The accountant reads the rest.
   defp sample(found) do
     now = System.monotonic_time(:millisecond)
     for pid <- Enum.take(found, @read), do: Probe.sample(pid, now)
@@ -141,13 +141,13 @@ defmodule OOM.Tree.Walk do
   end
 
   defp pooled(pid, worker, place, state) do
-    case Pool.members(pid, worker) do
-      [] ->
-        {place, state}
-
-      members ->
-        for member <- members, do: found(member, Pool.rank(worker), worker, state)
-        {{:worker, pid}, %{state | found: members ++ state.found}}
+    # The processes of a pool have the worker's own rank. A worker that has just ended has none.
+    with [_ | _] = members <- Pool.members(pid, worker),
+         rank when rank != nil <- Units.own(worker) do
+      for member <- members, do: found(member, rank, worker, state)
+      {{:worker, pid}, %{state | found: members ++ state.found}}
+    else
+      _no_pool -> {place, state}
     end
   end
 

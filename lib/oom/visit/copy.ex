@@ -45,24 +45,24 @@ defmodule OOM.Visit.Copy do
   Starts a child that is down, in the supervisor. A return is no crash, so the restart does not count towards
   `max_restarts`.
   """
-  @spec start(struct(), pid()) :: {:ok, pid(), struct()} | {:error, term(), struct()}
+  @spec start(struct(), pid()) :: {{:ok, pid()} | {:error, term()}, struct()}
   def start(%module{children: children, restarts: restarts} = state, pid) do
     case children do
       %{^pid => {:restarting, _child}} ->
         case module.handle_info({:"$gen_restart", pid}, %{state | restarts: []}) do
           {:noreply, new} -> started(pid, Map.keys(children), %{new | restarts: restarts})
-          _stops -> {:error, :not_started, state}
+          _stops -> {{:error, :not_started}, state}
         end
 
       _gone ->
-        {:error, :not_found, state}
+        {{:error, :not_found}, state}
     end
   end
 
   defp started(pid, before, state) do
     case Map.keys(state.children) -- before do
-      [new] -> {:ok, new, state}
-      [] -> {:error, failed(pid), state}
+      [new] -> {{:ok, new}, state}
+      [] -> {{:error, failed(pid)}, state}
     end
   end
 
