@@ -66,7 +66,8 @@ defmodule OOM.Accountant do
       # the probes at work on the chunk, by monitor: {probe, place at the last look}
       probes: %{},
       started_ms: nil,
-      # the length of the last pass
+      # the end and the length of the last pass
+      ended_ms: nil,
       took_ms: 0,
       # the readings of OOM.Owned
       readings: %Readings{},
@@ -101,7 +102,7 @@ defmodule OOM.Accountant do
 
   def handle_info({:pressure, level, growth}, state) do
     state = %{state | level: level, growth: max(growth || 0, 0)}
-    if level == :normal, do: {:noreply, state}, else: {:noreply, begin_pass(state)}
+    if level == :normal, do: {:noreply, state}, else: {:noreply, soon(state)}
   end
 
   def handle_info(:pass, state) do
@@ -189,7 +190,15 @@ defmodule OOM.Accountant do
     %{state | alone?: false}
   end
 
-  # For pressure a pass that is under way is fresh enough.
+  # The level may change several times a second, and a pass over 100,000 workers takes a second. So the pause
+  # after a pass holds for pressure, too, and a pass that is under way is fresh enough.
+  defp soon(%{rest: nil} = state) do
+    left_ms = if state.ended_ms, do: state.ended_ms + pause_ms(state) - now(), else: 0
+    if left_ms <= 0, do: begin_pass(state), else: next_pass(state, left_ms)
+  end
+
+  defp soon(state), do: state
+
   defp begin_pass(%{rest: nil} = state) do
     now = now()
     Victims.sweep(now)
@@ -276,13 +285,15 @@ defmodule OOM.Accountant do
     if state.level != :normal, do: Guard.look()
     for from <- state.callers, do: GenServer.reply(from, :ok)
     took_ms = now - state.started_ms
-    state = %{state | rest: nil, took_ms: took_ms, passes: passes}
+    state = %{state | rest: nil, ended_ms: now, took_ms: took_ms, passes: passes}
     state = %{state | callers: state.next_callers, next_callers: []}
 
     if state.callers == [],
-      do: next_pass(state, Pace.pause_ms(state.level, took_ms)),
+      do: next_pass(state, pause_ms(state)),
       else: begin_pass(state)
   end
+
+  defp pause_ms(state), do: Pace.pause_ms(state.level, state.took_ms)
 
   defp next_pass(state, delay_ms),
     do: %{cancel(state) | timer: Process.send_after(self(), :pass, delay_ms)}

@@ -71,7 +71,6 @@ defmodule OOM.Application do
     :inet,
     :lists,
     :maps,
-    :ordsets,
     :proc_lib,
     :rand,
     :supervisor,

@@ -12,6 +12,7 @@ defmodule OOM.Native do
   @load_error {__MODULE__, :load_error}
 
   @type watcher :: reference()
+  @type settled :: reference()
   @type level :: :normal | :elevated | :high | :critical
   @type report :: %{required(atom()) => term()}
 
@@ -57,6 +58,16 @@ defmodule OOM.Native do
 
   @spec trim_supported() :: boolean()
   def trim_supported, do: not_loaded()
+
+  @spec settled_new() :: settled()
+  def settled_new, do: not_loaded()
+
+  # Processes of this node alone; anything else is a bad argument.
+  @spec settled_begin(settled(), [pid()]) :: [pid()]
+  def settled_begin(_settled, _processes), do: not_loaded()
+
+  @spec settled_end(settled(), [pid()]) :: :ok
+  def settled_end(_settled, _outside), do: not_loaded()
 
   @doc false
   @spec loaded() :: boolean()

@@ -42,13 +42,7 @@ defmodule OOM.Probe do
 
     case :erlang.process_info(pid, @cheap) do
       [{_, gc}, {_, queue}, {_, reductions}, {_, status}] ->
-        seen = %{
-          heap_bytes: Heap.block_bytes(gc),
-          queue: queue,
-          reductions: reductions,
-          at_ms: now_ms
-        }
-
+        seen = %{queue: queue, reductions: reductions, at_ms: now_ms}
         beside = OffHeap.read(pid, seen, found(last, :beside), rank != :protected)
         held = HeldBinaries.read(pid, gc, reductions, status, found(last, :held))
         hard_ms = if hard?(reductions, now_ms, last), do: now_ms, else: found(last, :hard_ms)

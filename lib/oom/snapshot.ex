@@ -32,6 +32,7 @@ defmodule OOM.Snapshot do
     * `:surge_bytes_per_s` - the same over the last 4 ms, and never negative; `:trend_bytes_per_s` -
       over the last 60 ms; `:drift_bytes_per_s` - over the last 1.2 s, as of workers that take a step
       now and then, and never negative
+    * `:peak_bytes` - the highest working set of the last 10 s
     * `:time_to_exhaustion_ms` - until the floor is reached, at the fastest of growth, surge and drift; `nil`
       when nothing grows
     * `:ledger` - whose the working set is, an `OOM.Ledger`; only in a snapshot of `OOM.snapshot/0`, `nil` in
@@ -63,6 +64,7 @@ defmodule OOM.Snapshot do
     :surge_bytes_per_s,
     :drift_bytes_per_s,
     :trend_bytes_per_s,
+    :peak_bytes,
     :time_to_exhaustion_ms,
     :rss_bytes,
     :ledger,
@@ -110,6 +112,7 @@ defmodule OOM.Snapshot do
           surge_bytes_per_s: bytes() | nil,
           drift_bytes_per_s: bytes() | nil,
           trend_bytes_per_s: integer() | nil,
+          peak_bytes: bytes() | nil,
           time_to_exhaustion_ms: non_neg_integer() | nil,
           rss_bytes: bytes() | nil,
           ledger: OOM.Ledger.t() | nil,

@@ -51,6 +51,7 @@ defmodule OOM.Test.Pressure do
       surge_bytes_per_s: 0,
       trend_bytes_per_s: 0,
       drift_bytes_per_s: 0,
+      peak_bytes: 0,
       time_to_exhaustion_ms: nil
     })
 

@@ -19,8 +19,8 @@ defmodule OOM.Experiment do
   @type t :: %__MODULE__{}
 
   @typedoc """
-  The runs of a worker: their number, their time, their growth in all and the largest, and the worker's own
-  figure before the first run and after the last.
+  The runs of a worker: their number, their time, their growth in all and the largest, the worker's own figure before
+  the first run and after the last, and the rooms before the first run.
   """
   @type runs :: %{
           count: pos_integer(),
@@ -29,8 +29,15 @@ defmodule OOM.Experiment do
           bytes: integer(),
           largest: integer(),
           from_bytes: non_neg_integer(),
-          to_bytes: non_neg_integer()
+          to_bytes: non_neg_integer(),
+          room: room()
         }
+
+  @typedoc "Headroom above the floor, in bytes: now, and the least of the last seconds."
+  @type room :: {now_bytes :: integer(), least_bytes :: integer()}
+
+  @typedoc "A run: its growth in bytes, its length, and the room before."
+  @type run :: %{bytes: integer(), ms: pos_integer(), room: room()}
 
   @doc """
   Splits the workers that want to run into groups, in the order of their runs. The suspects run alone, and so
@@ -62,21 +69,17 @@ defmodule OOM.Experiment do
   def control(%{control: {bytes, ms}} = experiment, grown_bytes, run_ms),
     do: %{experiment | control: {max(bytes + grown_bytes, 0), ms + run_ms}}
 
-  @doc """
-  Records the growth of memory while these workers ran, in bytes, the length of the run, and the workers' own
-  figures at the last look.
-  """
-  @spec ran(t(), [pid()], integer(), pos_integer(), %{pid() => non_neg_integer()}, integer()) ::
-          t()
-  def ran(experiment, [], _grown_bytes, _run_ms, _figures, _now_ms), do: experiment
+  @doc "Records a run of these workers, with the workers' own figures at the last look."
+  @spec ran(t(), [pid()], run(), %{pid() => non_neg_integer()}, integer()) :: t()
+  def ran(experiment, [], _run, _figures, _now_ms), do: experiment
 
-  def ran(experiment, pids, grown_bytes, run_ms, figures, now_ms) do
+  def ran(experiment, pids, run, figures, now_ms) do
     count = experiment.count + 1
     experiment = %{experiment | ran: add(experiment.ran, pids, count), count: count}
-    grows? = grown_bytes >= max(Scan.least_bytes(), beside(experiment, run_ms))
+    grows? = run.bytes >= max(Scan.least_bytes(), beside(experiment, run.ms))
 
     case pids do
-      [pid] -> alone(experiment, pid, {grown_bytes, run_ms}, Map.get(figures, pid, 0), now_ms)
+      [pid] -> alone(experiment, pid, run, Map.get(figures, pid, 0), now_ms)
       _ when grows? -> %{experiment | suspects: add(experiment.suspects, pids, true)}
       _ -> left_out(experiment, pids, now_ms + Scan.group_clean_ms())
     end
@@ -86,7 +89,7 @@ defmodule OOM.Experiment do
   defp beside(%{control: {_bytes, 0}}, _ms), do: 0
   defp beside(%{control: {bytes, ms}}, run_ms), do: div(Scan.control_share() * bytes * run_ms, ms)
 
-  defp alone(experiment, pid, {grown, ms}, figure, now_ms) do
+  defp alone(experiment, pid, run, figure, now_ms) do
     fresh = %{
       count: 0,
       grew: 0,
@@ -94,7 +97,8 @@ defmodule OOM.Experiment do
       bytes: 0,
       largest: 0,
       from_bytes: figure,
-      to_bytes: figure
+      to_bytes: figure,
+      room: run.room
     }
 
     runs = Map.get(experiment.runs, pid, fresh)
@@ -102,21 +106,30 @@ defmodule OOM.Experiment do
     runs = %{
       runs
       | count: runs.count + 1,
-        grew: runs.grew + if(grown > 0, do: 1, else: 0),
-        ms: runs.ms + ms,
-        bytes: runs.bytes + grown,
-        largest: max(runs.largest, grown),
+        grew: runs.grew + if(run.bytes > 0, do: 1, else: 0),
+        ms: runs.ms + run.ms,
+        bytes: runs.bytes + run.bytes,
+        largest: max(runs.largest, run.bytes),
         to_bytes: figure
     }
 
-    if runs.count >= Scan.judged_runs() and hidden_bytes(runs) < runs.count * Scan.noise_bytes(),
-      do: experiment |> forget([pid]) |> left_out([pid], now_ms + Scan.clean_ms()),
-      else: %{experiment | runs: Map.put(experiment.runs, pid, runs)}
+    # A worker that takes memory stands, below the peak too, and where its figure shows the memory for now: the binaries
+    # of a worker that moves them to a table are its own until it collects.
+    if runs.count >= Scan.judged_runs() and
+         runs.bytes - runs.largest < runs.count * Scan.noise_bytes(),
+       do: experiment |> drop([pid]) |> left_out([pid], now_ms + Scan.clean_ms()),
+       else: %{experiment | runs: Map.put(experiment.runs, pid, runs)}
   end
 
-  # The growth beside the worker's own figure, without the largest run.
-  defp hidden_bytes(%{bytes: bytes, largest: largest, from_bytes: from, to_bytes: to}),
-    do: bytes - largest - max(to - from, 0)
+  # The worker's share of what the node has lost, by what its runs alone have taken of what all such runs have.
+  defp lost_bytes(%{bytes: bytes, room: {before, least}}, all, room_bytes) when bytes > 0 do
+    lost = if(room_bytes > 0, do: least, else: before) - room_bytes
+
+    taken = for {_, %{bytes: taken}} <- all.runs, taken > 0, reduce: 0, do: (sum -> sum + taken)
+    min(bytes, div(lost * bytes, max(taken, 1)))
+  end
+
+  defp lost_bytes(_gave_back, _all, _room_bytes), do: 0
 
   defp add(map, pids, value), do: Enum.reduce(pids, map, &Map.put(&2, &1, value))
 
@@ -128,15 +141,19 @@ defmodule OOM.Experiment do
   def idle(experiment, pids),
     do: %{experiment | suspects: Map.drop(experiment.suspects, pids)}
 
-  @doc "Returns the workers shown to grow, with the growth of their runs in bytes."
-  @spec shown(t()) :: %{pid() => pos_integer()}
-  def shown(%{runs: all} = experiment) do
+  @doc """
+  Returns the workers shown to grow, with their growth in bytes, at this headroom above the floor: without the
+  largest run, and beside the growth of a worker's own figure.
+  """
+  @spec shown(t(), integer()) :: %{pid() => pos_integer()}
+  def shown(%{runs: all} = experiment, room_bytes) do
     for {pid, runs} <- all,
         runs.count >= Scan.proof_runs(),
-        hidden_bytes(runs) >= Scan.proof_bytes(),
         grows?(runs, experiment),
+        lost = lost_bytes(runs, experiment, room_bytes),
+        lost - runs.largest - max(runs.to_bytes - runs.from_bytes, 0) >= Scan.proof_bytes(),
         into: %{},
-        do: {pid, runs.bytes}
+        do: {pid, lost}
   end
 
   @doc "Returns the workers whose runs alone have taken memory so far."
@@ -153,9 +170,24 @@ defmodule OOM.Experiment do
       runs.grew * 3 >= runs.count
   end
 
-  @doc "Forgets workers, because they have ended or were told to leave."
-  @spec forget(t(), [pid()]) :: t()
-  def forget(experiment, pids) do
+  @doc """
+  Forgets workers that have ended. Their memory comes back, which says nothing of the others: the others have taken
+  what their runs have, at this headroom above the floor.
+  """
+  @spec forget(t(), [pid()], integer()) :: t()
+  def forget(experiment, [], _room_bytes), do: experiment
+
+  def forget(experiment, pids, room_bytes) do
+    others =
+      for {pid, %{room: {before, least}} = runs} <- Map.drop(experiment.runs, pids), into: %{} do
+        now = room_bytes + runs.bytes
+        {pid, %{runs | room: {max(before, now), max(least, now)}}}
+      end
+
+    %{drop(experiment, pids) | runs: others}
+  end
+
+  defp drop(experiment, pids) do
     %{
       experiment
       | runs: Map.drop(experiment.runs, pids),

@@ -12,7 +12,7 @@ defmodule OOM.OffHeap do
   # Where the messages are small, their binaries are read from a copy (OOM.BinaryShares), and weighed by the
   # number of messages in between.
 
-  alias OOM.{BinaryShares, Mailboxes}
+  alias OOM.{BinaryShares, Heap, Mailboxes}
   alias OOM.OffHeap.Walk
 
   # Fewer messages weigh too little for the dearer question, unless they stay.
@@ -40,9 +40,8 @@ defmodule OOM.OffHeap do
           binaries: {pos_integer(), non_neg_integer()} | nil
         }
 
-  @typedoc "What a look reads without a signal: heap, number of messages, reductions, and the time."
+  @typedoc "What a look reads without a signal: number of messages, reductions, and the time."
   @type seen :: %{
-          heap_bytes: non_neg_integer(),
           queue: non_neg_integer(),
           reductions: non_neg_integer(),
           at_ms: integer()
@@ -124,9 +123,11 @@ defmodule OOM.OffHeap do
   defp walk(pid, %{queue: queue} = seen, last) do
     began = now()
 
-    case :erlang.process_info(pid, [:memory, :message_queue_data]) do
-      [{_, memory}, {_, where}] ->
-        bytes = max(memory - seen.heap_bytes - @process_bytes, 0)
+    # The heap is read in the same question. A heap that had grown by 1 MB between two questions looked like
+    # monitors of 1 MB, and by the work of the process like 30 MB a second later.
+    case :erlang.process_info(pid, [:memory, :message_queue_data, :garbage_collection_info]) do
+      [{_, memory}, {_, where}, {_, gc}] ->
+        bytes = max(memory - Heap.block_bytes(gc) - @process_bytes, 0)
 
         walk = %Walk{
           queue: queue,

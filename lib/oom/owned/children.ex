@@ -50,7 +50,7 @@ defmodule OOM.Owned.Children do
     case :erlang.process_info(pid, [:garbage_collection_info, :message_queue_len]) do
       [{_, gc}, {_, queue}] ->
         heap = Heap.block_bytes(gc)
-        beside = if ask?, do: beside(pid, heap, queue), else: %OffHeap{}
+        beside = if ask?, do: beside(pid, queue), else: %OffHeap{}
 
         {heap + beside.bytes + binaries(gc, beside) + @fixed_bytes,
          {Heap.live_bytes(gc), HeapStep.bytes(gc), pid}}
@@ -60,8 +60,8 @@ defmodule OOM.Owned.Children do
     end
   end
 
-  defp beside(pid, heap, queue),
-    do: OffHeap.read(pid, %{heap_bytes: heap, queue: queue, reductions: 0, at_ms: 0}, nil, true)
+  defp beside(pid, queue),
+    do: OffHeap.read(pid, %{queue: queue, reductions: 0, at_ms: 0}, nil, true)
 
   defp binaries(gc, beside), do: OffHeap.binaries(HeldBinaries.virtual_bytes(gc), beside)
 end

@@ -11,7 +11,7 @@ defmodule OOM.Tree.Census do
 
   alias OOM.Bonds.Rounds
   alias OOM.Limits
-  alias OOM.Tree.Walk
+  alias OOM.Tree.{Settled, Walk}
 
   @least_ms 1_000
   @most_ms 10_000
@@ -29,12 +29,9 @@ defmodule OOM.Tree.Census do
   # A walk that finds more new workers than this part of all processes came too late.
   @part 50
 
-  # The only large term is a list, replaced at each walk.
-  @spawn [priority: :high, fullsweep_after: 0]
-
   @spec start_link(term()) :: GenServer.on_start()
   def start_link(_options),
-    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: @spawn)
+    do: GenServer.start_link(__MODULE__, nil, name: __MODULE__, spawn_opt: [priority: :high])
 
   @doc "Tells the census and the rounds that the level has changed."
   @spec pressure(OOM.level()) :: :ok
@@ -77,8 +74,9 @@ defmodule OOM.Tree.Census do
       # whether memory has moved since the current walk began, and whether the last walk found no worker
       moved?: false,
       quiet?: false,
-      # processes the next walk skips
-      settled: [],
+      # the processes the next walk skips, and whether a walk has settled any
+      settled: Settled.new(),
+      walked?: false,
       # whether the current walk began before the processes to look at changed
       anew?: false,
       # callers waiting for the current walk, and for the walk after
@@ -105,8 +103,8 @@ defmodule OOM.Tree.Census do
   end
 
   def handle_info(:anew, state) do
-    state = %{state | settled: [], anew?: state.walk != nil}
-    {:noreply, if(state.walk == nil, do: start(state), else: state)}
+    state = %{state | anew?: state.walk != nil}
+    {:noreply, if(state.walk == nil, do: start(fresh(state)), else: state)}
   end
 
   def handle_info(:moved, state), do: {:noreply, hurry(state)}
@@ -125,16 +123,10 @@ defmodule OOM.Tree.Census do
 
   def handle_info(:walk, %{walk: nil} = state), do: {:noreply, start(state)}
 
-  def handle_info({:walked, result}, state),
-    do:
-      {:noreply,
-       %{
-         state
-         | pause_ms: pause(result, state),
-           settled: if(state.anew?, do: [], else: result.settled),
-           anew?: false,
-           quiet?: result.found == 0
-       }}
+  def handle_info({:walked, result}, state) do
+    state = %{state | pause_ms: pause(result, state), walked?: true, quiet?: result.found == 0}
+    {:noreply, if(state.anew?, do: fresh(state), else: state)}
+  end
 
   def handle_info({:DOWN, ref, :process, _, _}, %{walk: ref} = state) do
     for from <- state.callers, do: GenServer.reply(from, :ok)
@@ -151,6 +143,8 @@ defmodule OOM.Tree.Census do
   end
 
   def handle_info(_other, state), do: {:noreply, state}
+
+  defp fresh(state), do: %{state | settled: Settled.new(), walked?: false, anew?: false}
 
   defp pause(%{found: found}, %{level: level}) when found > 0 and level != :normal,
     do: @hurry_ms
@@ -179,7 +173,7 @@ defmodule OOM.Tree.Census do
     census = self()
     settled = state.settled
     now = System.monotonic_time(:millisecond)
-    recent? = state.level != :normal and settled != [] and now - state.ended_ms <= @recent_ms
+    recent? = state.level != :normal and state.walked? and now - state.ended_ms <= @recent_ms
     walk = fn -> send(census, {:walked, Walk.run(settled, recent?)}) end
     {_pid, ref} = :erlang.spawn_opt(walk, [:monitor, priority: priority(state.level)])
     %{state | walk: ref, moved?: false, began_ms: now}

@@ -9,7 +9,7 @@ defmodule OOM.Tree.Walk do
   # read only of the few processes that trap exits, as every supervisor does.
 
   alias OOM.{Bonds, InitialCall, Newcomers, Probe, Tree, Units, Victims, Visit, Workers}
-  alias OOM.Tree.Pool
+  alias OOM.Tree.{Pool, Settled}
 
   # Linked with all their users. Such an end would end all users, and the guard can kill users one by one.
   @linked [Registry.Partition]
@@ -23,23 +23,20 @@ defmodule OOM.Tree.Walk do
   # supervisor without an answer cannot spare the siblings of a protected child.
   @facts_ms 250
 
-  @typedoc """
-  The number of all processes, the number of new workers among them, and the processes the next walk can
-  skip: settled in a place that does not change.
-  """
-  @type result :: %{all: non_neg_integer(), found: non_neg_integer(), settled: [pid()]}
+  @typedoc "The number of all processes, and of the new workers among them."
+  @type result :: %{all: non_neg_integer(), found: non_neg_integer()}
 
   @doc """
-  Walks once over all processes but those settled in the last walk. With `recent?` the last walk was just now,
-  so a new worker is a newcomer, and its figure is read at once.
+  Walks once over all processes but the settled, and settles those that have their place. With `recent?` the
+  last walk was just now, so a new worker is a newcomer, and its figure is read at once.
   """
-  @spec run([pid()], boolean()) :: result()
-  def run(settled \\ [], recent? \\ false) do
+  @spec run(Settled.t(), boolean()) :: result()
+  def run(settled, recent? \\ false) do
     Tree.prune()
-    # The list comes nearly sorted, and subtracting a list is ten times cheaper than looking up
-    # each process.
-    pids = :lists.sort(Process.list())
-    state = Enum.reduce(:ordsets.subtract(pids, settled), new(recent?), &visit/2)
+    pids = Process.list()
+    all = length(pids)
+    # In the order of birth: the newest workers are read first.
+    state = settled |> Settled.begin(pids) |> Enum.sort() |> Enum.reduce(new(recent?), &visit/2)
     _ = if recent?, do: sample(state.found)
     state = ask_changed(state)
     _ = bind(state.tasks)
@@ -49,11 +46,8 @@ defmodule OOM.Tree.Walk do
     for {pid, facts} <- state.facts, do: Tree.put_facts(pid, facts)
 
     # A process whose supervisor has not registered yet has no place, and is looked at again.
-    %{
-      all: length(pids),
-      found: length(state.found),
-      settled: :ordsets.subtract(pids, :lists.sort(state.outside))
-    }
+    Settled.finish(settled, state.outside)
+    %{all: all, found: length(state.found)}
   end
 
   defp new(recent?),

@@ -42,8 +42,14 @@ const DRIFT: Duration = Duration::from_millis(600);
 /// Samples for a drift need not be closer together.
 const DRIFT_SPACING: Duration = Duration::from_millis(25);
 
-/// Two [`DRIFT`]s of samples at [`DRIFT_SPACING`], and the ends.
-const DRIFT_CAPACITY: usize = 64;
+/// [`LONGEST`] of samples at [`DRIFT_SPACING`], and the ends; two [`DRIFT`]s are shorter.
+const DRIFT_CAPACITY: usize = 96;
+
+/// The longest window of [`Growth::lasting_bytes_per_s`].
+pub const LONGEST: Duration = Duration::from_secs(2);
+
+/// So many seconds the highest working set is known.
+const PEAK_SECONDS: usize = 10;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Point {
@@ -72,6 +78,7 @@ pub struct Growth {
     newest: Point,
     past: Ring<CAPACITY>,
     long_past: Ring<DRIFT_CAPACITY>,
+    peaks: Peaks,
 }
 
 impl Growth {
@@ -84,6 +91,7 @@ impl Growth {
     pub fn forget(&mut self) {
         self.past.clear();
         self.long_past.clear();
+        self.peaks = Peaks::default();
     }
 
     /// Records a sample. A changed limit, or none, forgets the past.
@@ -107,6 +115,14 @@ impl Growth {
         };
         self.past.push(self.newest, SPACING);
         self.long_past.push(self.newest, DRIFT_SPACING);
+        self.peaks.push(self.newest);
+    }
+
+    /// The highest working set of the last [`PEAK_SECONDS`], as far as samples saw it. A node in
+    /// use comes back to it again and again; a leak goes beyond.
+    #[must_use]
+    pub fn peak_bytes(&self) -> u64 {
+        self.peaks.most()
     }
 
     /// Bytes per second over the last moments: the lesser slope of the last two stretches of at
@@ -143,6 +159,22 @@ impl Growth {
             }
         }
         0
+    }
+
+    /// Bytes per second over the whole of a window up to [`LONGEST`], 0 where nothing has grown: what
+    /// a steady node allocates and frees again counts little.
+    ///
+    /// Between two samples the working set counts as it was at the first, so growth after a rest
+    /// with few samples is not spread over the rest.
+    #[must_use]
+    pub fn lasting_bytes_per_s(&self, window: Duration) -> u64 {
+        let window = window.clamp(SEGMENT, LONGEST);
+        let begin = self.newest.at.saturating_sub(window);
+        let then = self.past.at(begin).or_else(|| self.long_past.at(begin));
+        let then = then.or_else(|| self.long_past.newest_first().last());
+        let grown = then.map_or(0, |then| self.newest.bytes.saturating_sub(then.bytes));
+        let per_s = u128::from(grown) * 1_000_000_000 / window.as_nanos().max(1);
+        u64::try_from(per_s).unwrap_or(u64::MAX)
     }
 
     /// Bytes per second over the last [`TREND`], or over the known past where shorter; negative
@@ -205,6 +237,36 @@ fn slope(from: Point, to: Point) -> i64 {
     per_s.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
+/// The highest working set of each of the last seconds.
+#[derive(Debug, Default)]
+struct Peaks {
+    second: u64,
+    most: [u64; PEAK_SECONDS],
+}
+
+impl Peaks {
+    fn push(&mut self, point: Point) {
+        let now = point.at.as_secs();
+        let passed = now.saturating_sub(self.second).min(PEAK_SECONDS as u64);
+        for second in 0..passed {
+            self.slot(now - second, |_| 0);
+        }
+        self.second = self.second.max(now);
+        self.slot(self.second, |most| most.max(point.bytes));
+    }
+
+    fn slot(&mut self, second: u64, change: impl Fn(u64) -> u64) {
+        let index = usize::try_from(second % PEAK_SECONDS as u64).unwrap_or(0);
+        if let Some(most) = self.most.get_mut(index) {
+            *most = change(*most);
+        }
+    }
+
+    fn most(&self) -> u64 {
+        self.most.iter().copied().max().unwrap_or(0)
+    }
+}
+
 /// A ring of the last points, in place.
 #[derive(Debug)]
 struct Ring<const N: usize> {
@@ -240,6 +302,11 @@ impl<const N: usize> Ring<N> {
 
     fn last(&self) -> Option<Point> {
         self.newest_first().next()
+    }
+
+    /// The newest point at this time or before.
+    fn at(&self, time: Duration) -> Option<Point> {
+        self.newest_first().find(|point| point.at <= time)
     }
 
     fn newest_first(&self) -> impl Iterator<Item = Point> + '_ {
@@ -434,6 +501,63 @@ mod tests {
         // One step, or one finished climb.
         assert!(drifts(1500, 3000).iter().all(|rate| *rate == 0));
         assert!(drifts(100, 500).iter().all(|rate| *rate == 0));
+    }
+
+    #[test]
+    fn lasting_growth_is_what_a_window_has_added() {
+        let ms = Duration::from_millis;
+        let mut growth = Growth::new();
+        // 10 MB come and go within 40 ms, and from the 3rd second on 100 MB/s stay.
+        for at in 0..4000u64 {
+            let swing = if at % 40 < 20 { at % 20 } else { 20 - at % 20 } / 2;
+            let leak = at.saturating_sub(3000) / 10;
+            growth.record(MS * at as u32, Some(&reading((100 + swing + leak) * MB)));
+            if (1000..3000).contains(&at) {
+                assert!(growth.lasting_bytes_per_s(ms(500)) <= 20 * MB, "{at}");
+                assert!(growth.lasting_bytes_per_s(ms(2000)) <= 5 * MB, "{at}");
+            }
+        }
+        assert!(growth.lasting_bytes_per_s(ms(500)) >= 80 * MB);
+        assert!((40 * MB..=60 * MB).contains(&growth.lasting_bytes_per_s(ms(2000))));
+        // No window is longer than the past on record.
+        assert_eq!(
+            growth.lasting_bytes_per_s(ms(9000)),
+            growth.lasting_bytes_per_s(LONGEST)
+        );
+    }
+
+    #[test]
+    fn a_peak_is_known_for_ten_seconds() {
+        let mut growth = Growth::new();
+        let mut at = |ms: u64, mb: u64| {
+            growth.record(MS * ms as u32, Some(&reading(mb * MB)));
+            growth.peak_bytes() / MB
+        };
+        assert_eq!(at(1_100, 100), 100);
+        assert_eq!(at(1_200, 300), 300);
+        assert_eq!(at(1_300, 200), 300);
+        assert_eq!(at(10_900, 50), 300);
+        assert_eq!(at(11_000, 50), 50);
+        assert_eq!(at(11_500, 70), 70);
+        // A long rest.
+        assert_eq!(at(100_000, 10), 10);
+        growth.forget();
+        assert_eq!(growth.peak_bytes(), 0);
+    }
+
+    #[test]
+    fn a_rest_with_few_samples_does_not_thin_growth_out() {
+        let mut growth = Growth::new();
+        assert_eq!(growth.lasting_bytes_per_s(SEGMENT), 0);
+        growth.record(MS, Some(&reading(100 * MB)));
+        assert_eq!(growth.lasting_bytes_per_s(SEGMENT), 0);
+        growth.record(MS * 5000, Some(&reading(110 * MB)));
+        assert_eq!(
+            growth.lasting_bytes_per_s(Duration::from_millis(500)),
+            20 * MB
+        );
+        growth.record(MS * 5001, Some(&reading(90 * MB)));
+        assert_eq!(growth.lasting_bytes_per_s(Duration::from_millis(500)), 0);
     }
 
     #[test]

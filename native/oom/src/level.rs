@@ -71,9 +71,9 @@ pub struct Strain {
     pub headroom_bytes: u64,
     /// Headroom below which each level begins.
     pub begins: PerLevel<u64>,
-    /// Time until the floor at the present growth. Only lasting growth counts, as ensured by
-    /// [`crate::growth::Growth`].
-    pub time_to_exhaustion: Option<Duration>,
+    /// Time until the floor, for each level at the growth over the window of the level
+    /// ([`TimeToExhaustion::windows`]).
+    pub time_to_exhaustion: PerLevel<Option<Duration>>,
 }
 
 /// Keeps the level between samples.
@@ -159,7 +159,8 @@ impl Machine {
 }
 
 fn out_of_time(times: &TimeToExhaustion, level: Level, strain: &Strain) -> bool {
-    match (strain.time_to_exhaustion, times.per_level().of(level)) {
+    let left = strain.time_to_exhaustion.of(level).flatten();
+    match (left, times.per_level().of(level)) {
         (Some(left), Some(threshold)) => left < threshold,
         _ => false,
     }

@@ -16,8 +16,16 @@ fn strain(headroom_bytes: u64, time_to_exhaustion: Option<Duration>) -> Option<S
         limit_bytes: 1000,
         headroom_bytes,
         begins: BEGINS,
-        time_to_exhaustion,
+        time_to_exhaustion: same(time_to_exhaustion),
     })
+}
+
+fn same(left: Option<Duration>) -> PerLevel<Option<Duration>> {
+    PerLevel {
+        elevated: left,
+        high: left,
+        critical: left,
+    }
 }
 
 fn calm(headroom: u64) -> Option<Strain> {
@@ -133,7 +141,7 @@ fn low_watermarks_can_be_left_again() {
             limit_bytes: 1000,
             headroom_bytes,
             begins,
-            time_to_exhaustion: None,
+            time_to_exhaustion: same(None),
         })
     };
     let mut machine = Machine::default();

@@ -11,6 +11,8 @@ pub mod source;
 
 mod event;
 
+pub mod settled;
+
 // Conclusions from the figures, and the thread.
 pub mod floor;
 pub mod growth;

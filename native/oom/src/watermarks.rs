@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use crate::floor::floor_bytes;
 
+/// With 2, a level comes at the latest when a third of the distance to the floor is gone:
+/// the two thirds left are less than twice the growth seen.
+const FORESIGHT: u32 = 2;
+
 /// One figure for each level above normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PerLevel<T> {
@@ -70,6 +74,17 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+impl<T> PerLevel<T> {
+    /// Another figure of each level.
+    pub fn map<U>(self, figure: impl Fn(T) -> U) -> PerLevel<U> {
+        PerLevel {
+            elevated: figure(self.elevated),
+            high: figure(self.high),
+            critical: figure(self.critical),
+        }
+    }
+}
 
 impl Watermarks {
     /// Watermarks at fractions of the limit in use.
@@ -176,6 +191,14 @@ impl TimeToExhaustion {
     #[must_use]
     pub fn per_level(&self) -> PerLevel<Duration> {
         self.0
+    }
+
+    /// The window over which growth must have lasted to tell that a level begins: nothing is
+    /// foretold further ahead than [`FORESIGHT`] times the stretch seen. A node in use takes and
+    /// gives back some MB all the time, by 100 MB/s for a moment, and is at no end.
+    #[must_use]
+    pub fn windows(&self) -> PerLevel<Duration> {
+        self.0.map(|time| time / FORESIGHT)
     }
 }
 

@@ -7,13 +7,15 @@ mod config;
 mod owner;
 mod report;
 mod resource;
+mod settled;
 mod trim;
 
 use oom::watcher::{Clock, Command};
-use rustler::{Encoder, Env, LocalPid, ResourceArc, Term};
+use rustler::{Encoder, Env, LocalPid, NifResult, ResourceArc, Term};
 
 use report::{LevelAtom, ReportMap};
 use resource::WatcherResource;
+use settled::SettledResource;
 
 mod atoms {
     rustler::atoms! { ok, error, unsupported, oom_watch, level, tick, problem, down }
@@ -96,6 +98,29 @@ fn watcher_alive(watcher: ResourceArc<WatcherResource>) -> bool {
 #[rustler::nif]
 fn watcher_priority_raised(watcher: ResourceArc<WatcherResource>) -> bool {
     watcher.watcher().shared().priority_raised()
+}
+
+#[rustler::nif]
+fn settled_new() -> ResourceArc<SettledResource> {
+    ResourceArc::new(SettledResource::default())
+}
+
+/// Some milliseconds for 100,000 processes, so not on a scheduler of the VM's own.
+#[rustler::nif(schedule = "DirtyCpu")]
+fn settled_begin<'a>(
+    settled: ResourceArc<SettledResource>,
+    processes: Term<'a>,
+) -> NifResult<Vec<Term<'a>>> {
+    settled.begin(processes)
+}
+
+#[rustler::nif(schedule = "DirtyCpu")]
+fn settled_end(
+    settled: ResourceArc<SettledResource>,
+    outside: Term<'_>,
+) -> NifResult<rustler::Atom> {
+    settled.end(outside)?;
+    Ok(atoms::ok())
 }
 
 /// The Elixir stub raises, so a caller learns of a missing library.

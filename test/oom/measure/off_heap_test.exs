@@ -78,6 +78,14 @@ defmodule OOM.OffHeapTest do
       assert later.bytes < 200_000
     end
 
+    test "are none where a heap grows and shrinks beneath the look" do
+      pid = spawn_link(fn -> build_and_drop() end)
+      walks = for _ <- 1..300, do: OffHeap.read(pid, %{seen(pid) | queue: 32}, nil, true).bytes
+      Process.unlink(pid)
+      Process.exit(pid, :kill)
+      assert Enum.max(walks) < 20_000
+    end
+
     test "of a process that is no candidate are not walked" do
       pid = monitors(1_000)
       assert OffHeap.read(pid, seen(pid), %OffHeap{}, false).bytes == 0
@@ -87,22 +95,19 @@ defmodule OOM.OffHeapTest do
   test "a process that has ended keeps its last reading" do
     pid = idle()
     Process.exit(pid, :kill)
-    seen = %{heap_bytes: 0, queue: 100, reductions: 1, at_ms: 0}
+    seen = %{queue: 100, reductions: 1, at_ms: 0}
     assert OffHeap.read(pid, seen, nil, true).bytes == 0
   end
 
   defp seen(pid) do
-    [{_, gc}, {_, queue}, {_, reductions}] =
-      :erlang.process_info(pid, [:garbage_collection_info, :message_queue_len, :reductions])
+    [{_, queue}, {_, reductions}] = :erlang.process_info(pid, [:message_queue_len, :reductions])
 
-    heap = 8 * (gc[:heap_block_size] + gc[:old_heap_block_size] + gc[:mbuf_size])
+    %{queue: queue, reductions: reductions, at_ms: System.monotonic_time(:millisecond)}
+  end
 
-    %{
-      heap_bytes: heap,
-      queue: queue,
-      reductions: reductions,
-      at_ms: System.monotonic_time(:millisecond)
-    }
+  defp build_and_drop do
+    _ = Enum.to_list(1..100_000)
+    build_and_drop()
   end
 
   # Reads no message but `:drop`.

@@ -7,6 +7,8 @@ defmodule OOM.Throttle.Sample do
   @type t :: %{
           at_ms: integer(),
           headroom_bytes: integer() | nil,
+          # the least of the last 10 s
+          least_headroom_bytes: integer() | nil,
           floor_bytes: non_neg_integer() | nil,
           slack_bytes: non_neg_integer(),
           drift_bytes_per_s: integer()
@@ -19,11 +21,18 @@ defmodule OOM.Throttle.Sample do
     %{
       at_ms: System.monotonic_time(:millisecond),
       headroom_bytes: report.headroom_bytes,
+      least_headroom_bytes: least(report),
       floor_bytes: report.critical_headroom_bytes,
       slack_bytes: report.slack_bytes || 0,
       drift_bytes_per_s: report.drift_bytes_per_s || 0
     }
   end
+
+  defp least(%{headroom_bytes: headroom, working_set_bytes: used, peak_bytes: peak})
+       when is_integer(headroom),
+       do: headroom + used - peak
+
+  defp least(_no_limit), do: nil
 
   # How long a new sample may take, in ms. The watcher's thread wakes within 0.1 ms, if a CPU is free.
   @fresh_ms 5
@@ -57,6 +66,14 @@ defmodule OOM.Throttle.Sample do
   end
 
   def distance(_no_limit), do: 0
+
+  @doc "Returns the headroom above the floor in bytes, now and the least of the last seconds; below 0 below the floor."
+  @spec room(t()) :: {integer(), integer()}
+  def room(%{headroom_bytes: headroom, least_headroom_bytes: least, floor_bytes: floor})
+      when is_integer(headroom),
+      do: {headroom - floor, least - floor}
+
+  def room(_no_limit), do: {0, 0}
 
   @doc "Returns the growth of memory in bytes; negative where memory has shrunk."
   @spec moved(t(), t()) :: integer()

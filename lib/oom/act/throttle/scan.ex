@@ -27,9 +27,10 @@ defmodule OOM.Throttle.Scan do
       until_ms = now() + Limits.Scan.longest_ms()
 
       with {:ok, state} <- each(groups, before, budget, until_ms, state) do
-        shown = Experiment.shown(state.experiment)
+        last = Sample.take(state.watcher)
+        shown = Experiment.shown(state.experiment, elem(Sample.room(last), 0))
         for {pid, bytes} <- shown, do: Charges.put(pid, bytes, now())
-        quiet? = Sample.moved(before, Sample.take(state.watcher)) < Limits.Scan.least_bytes()
+        quiet? = Sample.moved(before, last) < Limits.Scan.least_bytes()
         line = Lineup.scanned(state.line, quiet? and Experiment.quiet?(state.experiment))
         {:ok, %{state | line: line, ran: nil, calm: 0}}
       end
@@ -100,8 +101,10 @@ defmodule OOM.Throttle.Scan do
     if state.loose? or State.busy(state) != [] do
       state.experiment
     else
+      run = %{bytes: Sample.moved(from, to), ms: lasted(from, to), room: Sample.room(from)}
+
       state.experiment
-      |> Experiment.ran(ran, Sample.moved(from, to), lasted(from, to), figures(ran, state), now())
+      |> Experiment.ran(ran, run, figures(ran, state), now())
       |> Experiment.idle(idle)
     end
   end

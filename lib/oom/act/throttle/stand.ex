@@ -155,7 +155,7 @@ defmodule OOM.Throttle.Stand do
       end
 
     gone = for {pid, _} <- state.experiment.runs, not is_map_key(line.looks, pid), do: pid
-    experiment = Experiment.forget(state.experiment, gone)
+    experiment = Experiment.forget(state.experiment, gone, elem(Sample.room(standing), 0))
     %{state | line: Lineup.hidden(line, besides), experiment: experiment}
   end
 

@@ -7,8 +7,7 @@ defmodule OOM.OffHeap.Walk do
   # stood still looked like 4 KB of monitors a reduction, and once the owner ran again, like 26 MB.
 
   # Monitors cost next to nothing in reductions: 100,000 reductions set up some 50,000 of 64 bytes, 3 MB. Less work
-  # makes no rate: the memory of a process also varies by itself, and its heap may grow between the readings of heap
-  # and memory.
+  # makes no rate: the memory of a process also varies by itself.
   @hard_work 100_000
 
   @enforce_keys [:queue, :bytes, :reductions, :at_ms, :took_ms]

@@ -178,6 +178,11 @@ impl<S: Source> Engine<S> {
                 time_to_exhaustion(distance, Some(rate))
             })
         };
+        let left_lasting = |window: Duration| {
+            let lasting = self.growth.lasting_bytes_per_s(window);
+            let rate = fastest.min(i64::try_from(lasting).unwrap_or(i64::MAX));
+            left_at(rate).filter(|_| rate >= COUNTS_BYTES_PER_S)
+        };
         // A drift stays known after its end: the throttle goes by drift, the level does not.
         let left = left_at(fastest);
         let drift_left = left_at(i64::try_from(drift).unwrap_or(i64::MAX));
@@ -189,7 +194,7 @@ impl<S: Source> Engine<S> {
                 None => reading.headroom_bytes(),
             },
             begins,
-            time_to_exhaustion: left.filter(|_| fastest >= COUNTS_BYTES_PER_S),
+            time_to_exhaustion: self.config.times.windows().map(left_lasting),
         });
         let slack_bytes = binding
             .zip(self.slack)
@@ -222,6 +227,7 @@ impl<S: Source> Engine<S> {
             surge_bytes_per_s: headroom.map(|_| surge),
             drift_bytes_per_s: headroom.map(|_| drift),
             trend_bytes_per_s: headroom.map(|_| self.growth.trend_bytes_per_s()),
+            peak_bytes: headroom.map(|_| self.growth.peak_bytes()),
             time_to_exhaustion: left.into_iter().chain(drift_left).min(),
             interval,
             sampled_at: now,

@@ -128,18 +128,32 @@ fn announcing_twice_says_nothing_twice() {
 #[test]
 fn fast_growth_raises_the_level_before_the_headroom_does() {
     let mut rig = rig(CALM);
-    // 1 GB/s towards a limit of 1 GB: less than 4 s and less than 1 s are left.
-    let told: Vec<_> = (0..40u64)
-        .flat_map(|ms| rig.step(MS, CALM + ms * 1_000_000))
-        .collect();
-    assert_eq!(told, [Told::Level(Level::High)]);
+    let mut climb = |ms: std::ops::Range<u64>| -> Vec<_> {
+        ms.flat_map(|ms| rig.step(MS, CALM + ms * 1_000_000))
+            .collect()
+    };
+    // 1 GB/s, and 700 MB to the floor: less than 1 s is left, which is believed once a third of
+    // the way is gone.
+    assert_eq!(climb(0..230), []);
+    assert_eq!(climb(230..240), [Told::Level(Level::High)]);
     let report = rig.shared.latest().unwrap_or_default();
     assert_eq!(report.growth_bytes_per_s, Some(1_000_000_000));
-    assert_eq!(report.time_to_exhaustion, Some(MS * 661));
+    assert_eq!(report.time_to_exhaustion, Some(MS * 461));
 }
 
 #[test]
-fn ticks_before_critical_when_it_will_be_very_soon() {
+fn a_node_in_use_is_at_no_end() {
+    let mut rig = rig(LIMIT / 2);
+    // 60 MB come and go within 100 ms, at 1.2 GB/s, with 240 to 300 MB to the floor.
+    let told: Vec<_> = (0..3000u64)
+        .flat_map(|ms| rig.step(MS, LIMIT / 2 + (ms % 100).min(100 - ms % 100) * 1_200_000))
+        .filter(|told| *told != Told::Tick)
+        .collect();
+    assert_eq!(told, []);
+}
+
+#[test]
+fn ticks_before_any_level_when_it_will_be_very_soon() {
     let mut rig = rig(CALM);
     let mut told = Vec::new();
     // 3 GB/s towards a limit of 1 GB: less than 300 ms are left after 40 ms.
@@ -149,7 +163,7 @@ fn ticks_before_critical_when_it_will_be_very_soon() {
     }
     assert_eq!(told, [Told::Tick]);
     let report = rig.shared.latest().unwrap_or_default();
-    assert_eq!(report.level, Level::High);
+    assert_eq!(report.level, Level::Normal);
     // No ticks where memory stands still.
     for _ in 0..60 {
         rig.shared.ack();

@@ -28,6 +28,8 @@ pub struct Report {
     pub drift_bytes_per_s: Option<u64>,
     /// Growth over a turn of the throttle; see [`crate::growth::Growth::trend_bytes_per_s`].
     pub trend_bytes_per_s: Option<i64>,
+    /// The highest working set lately; see [`crate::growth::Growth::peak_bytes`].
+    pub peak_bytes: Option<u64>,
     /// Until the floor is reached at the present growth.
     pub time_to_exhaustion: Option<Duration>,
     /// The time until the next sample.
