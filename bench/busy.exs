@@ -4,7 +4,8 @@
 #
 # W workers build a list of K KiB each P ms and drop it, beside M MiB of binaries that stay, under 512 MiB: what the
 # node takes it gives back. Each load is run below OOM.Supervisor, and below Supervisor without OOM. Told are the runs
-# survived, the workers that died, how often work of priority :low was refused, and the CPU of the VM.
+# survived, the workers that died, how often work of priority :low was refused, the highest use of the limit at the
+# end of a second, and the CPU of the VM.
 
 Code.require_file("support/table.exs", __DIR__)
 Code.require_file("support/vm.exs", __DIR__)
@@ -15,7 +16,7 @@ defmodule BusyBench do
   alias OOM.Test.{Busy, Cgroup}
 
   @limit_bytes 512 * 1_048_576
-  @loads "50:200:100:395,30:500:100:390,50:1000:300:365,20:4000:300:310"
+  @loads "50:200:100:370,30:500:100:360,50:1000:300:200,20:4000:300:100"
 
   def main(arguments, nodes) do
     switches = [loads: :string, runs: :integer, seconds: :integer, short: :boolean]
@@ -28,7 +29,7 @@ defmodule BusyBench do
       seconds = Table.option(options, :seconds, 15, 5)
       Table.head("#{runs} runs of #{seconds} s under 512 MiB")
 
-      for load <- loads(Table.option(options, :loads, @loads, "50:200:100:395")) do
+      for load <- loads(Table.option(options, :loads, @loads, "50:200:100:370")) do
         for {name, supervisor, oom} <- [{"OOM", OOM.Supervisor, []}, {"without", Supervisor, nil}] do
           results = for _ <- 1..runs, do: run(supervisor, oom, load, seconds, nodes)
           IO.puts("#{words(load)}, #{name}: #{told(results, load)}")
@@ -46,9 +47,25 @@ defmodule BusyBench do
     VM.with_vm(nodes, [oom: oom, limit_bytes: @limit_bytes], fn vm ->
       with {:ok, workers} <- VM.try_call(vm, Busy, :start, [supervisor | load]),
            before = VM.cpu_ns(vm),
-           {:ok, {alive, refused}} <-
-             VM.try_call(vm, Busy, :watch, [workers, seconds, oom != nil]) do
-        %{alive: alive, refused: refused, cpu_ms: (VM.cpu_ns(vm) - before) / 1.0e6 / seconds}
+           [_ | _] = looks <- looks(vm, [workers, 1, oom != nil], seconds) do
+        cpu_ms = (VM.cpu_ns(vm) - before) / 1.0e6 / seconds
+        [{alive, _, _} | _] = looks
+        refused = looks |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+        used = looks |> Enum.map(&elem(&1, 2)) |> Enum.max()
+        %{alive: alive, refused: refused / seconds, used: used, cpu_ms: cpu_ms}
+      end
+    end)
+  end
+
+  # A look each second, the last first; `:dead` where the VM dies.
+  defp looks(vm, arguments, seconds) do
+    Enum.reduce_while(1..seconds, [], fn _, looks ->
+      case VM.try_call(vm, Busy, :watch, arguments) do
+        {:ok, {alive, refused}} ->
+          {:cont, [{alive, refused, 100 * Cgroup.usage(vm.cgroup) / @limit_bytes} | looks]}
+
+        :dead ->
+          {:halt, :dead}
       end
     end)
   end
@@ -62,6 +79,7 @@ defmodule BusyBench do
 
     "survived #{length(lived)} of #{length(results)}; died #{spread.(&(count - &1.alive))}; " <>
       ":low refused #{spread.(&round(100 * &1.refused))} % of the time; " <>
+      "at most #{spread.(&round(&1.used))} % used; " <>
       "CPU #{spread.(&round(&1.cpu_ms))} ms a second"
   end
 end
