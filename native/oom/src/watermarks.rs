@@ -10,8 +10,13 @@ use std::time::Duration;
 use crate::floor::floor_bytes;
 
 /// With 2, a level comes at the latest when a third of the distance to the floor is gone:
-/// the two thirds left are less than twice the growth seen.
-const FORESIGHT: u32 = 2;
+/// the two thirds left are less than twice the growth seen. Critical looks no further ahead than
+/// back: one step of workers that sleep in between is high before it is critical.
+const FORESIGHT: PerLevel<u32> = PerLevel {
+    elevated: 2,
+    high: 2,
+    critical: 1,
+};
 
 /// One figure for each level above normal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +79,6 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
-
-impl<T> PerLevel<T> {
-    /// Another figure of each level.
-    pub fn map<U>(self, figure: impl Fn(T) -> U) -> PerLevel<U> {
-        PerLevel {
-            elevated: figure(self.elevated),
-            high: figure(self.high),
-            critical: figure(self.critical),
-        }
-    }
-}
 
 impl Watermarks {
     /// Watermarks at fractions of the limit in use.
@@ -193,12 +187,16 @@ impl TimeToExhaustion {
         self.0
     }
 
-    /// The window over which growth must have lasted to tell that a level begins: nothing is
-    /// foretold further ahead than [`FORESIGHT`] times the stretch seen. A node in use takes and
-    /// gives back some MB all the time, by 100 MB/s for a moment, and is at no end.
+    /// The window over which growth is measured for each level: nothing is foretold further ahead
+    /// than [`FORESIGHT`] times the stretch seen. A node in use takes and gives back some MB all the
+    /// time, by 100 MB/s for a moment, and is at no end.
     #[must_use]
     pub fn windows(&self) -> PerLevel<Duration> {
-        self.0.map(|time| time / FORESIGHT)
+        PerLevel {
+            elevated: self.0.elevated / FORESIGHT.elevated,
+            high: self.0.high / FORESIGHT.high,
+            critical: self.0.critical / FORESIGHT.critical,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::level::{Level, Machine, Strain};
 use crate::pace::Distance;
 use crate::reading::{Sample, Source};
 use crate::slack::Slack;
+use crate::watermarks::PerLevel;
 
 use super::rest::{self, Rest};
 use super::{Config, Report, Shared, Sink, SinkClosed};
@@ -72,6 +73,8 @@ pub(super) struct Engine<S> {
     moves: bool,
     /// When the last whole look took place.
     whole_at: Duration,
+    /// When growth was last seen.
+    grew_at: Option<Duration>,
     rest: Rest,
     /// The source may be asked for a bell.
     hears: bool,
@@ -100,6 +103,7 @@ impl<S: Source> Engine<S> {
             just_announced: false,
             moves: true,
             whole_at: Duration::ZERO,
+            grew_at: None,
             rest: Rest::default(),
             hears,
             cpus: available_parallelism().map_or(1, |cpus| cpus.get() as u64),
@@ -178,10 +182,19 @@ impl<S: Source> Engine<S> {
                 time_to_exhaustion(distance, Some(rate))
             })
         };
-        let left_lasting = |window: Duration| {
-            let lasting = self.growth.lasting_bytes_per_s(window);
-            let rate = fastest.min(i64::try_from(lasting).unwrap_or(i64::MAX));
-            left_at(rate).filter(|_| rate >= COUNTS_BYTES_PER_S)
+        let windows = self.config.times.windows();
+        let lasting =
+            |window| i64::try_from(self.growth.lasting_bytes_per_s(window)).unwrap_or(i64::MAX);
+        let counted = |rate| left_at(rate).filter(|_| rate >= COUNTS_BYTES_PER_S);
+        if fastest >= COUNTS_BYTES_PER_S {
+            self.grew_at = Some(now);
+        }
+        // One large step is no growth. Steps of many workers are growth in between, too.
+        let lately = |window| {
+            let grew = self
+                .grew_at
+                .is_some_and(|at| now.saturating_sub(at) <= window);
+            counted(lasting(window)).filter(|_| grew)
         };
         // A drift stays known after its end: the throttle goes by drift, the level does not.
         let left = left_at(fastest);
@@ -194,7 +207,12 @@ impl<S: Source> Engine<S> {
                 None => reading.headroom_bytes(),
             },
             begins,
-            time_to_exhaustion: self.config.times.windows().map(left_lasting),
+            // Critical needs growth at this moment.
+            time_to_exhaustion: PerLevel {
+                elevated: lately(windows.elevated),
+                high: lately(windows.high),
+                critical: counted(fastest.min(lasting(windows.critical))),
+            },
         });
         let slack_bytes = binding
             .zip(self.slack)

@@ -153,6 +153,25 @@ fn a_node_in_use_is_at_no_end() {
 }
 
 #[test]
+fn growth_in_steps_is_high_before_it_is_critical() {
+    // 20 MB within 10 ms each second, whatever is left at the last step but one.
+    for start in 0..20u64 {
+        let mut rig = rig(LIMIT / 10 * 7 + start * 1_000_000);
+        let told: Vec<_> = (0..8000u64)
+            .flat_map(|ms| {
+                let steps = (ms / 1000 * 10 + (ms % 1000).min(10)) * 2_000_000;
+                rig.step(MS, LIMIT / 10 * 6 + start * 1_000_000 + steps)
+            })
+            .filter_map(|told| match told {
+                Told::Level(level) if level > Level::Elevated => Some(level),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told.first(), Some(&Level::High), "{start}: {told:?}");
+    }
+}
+
+#[test]
 fn ticks_before_any_level_when_it_will_be_very_soon() {
     let mut rig = rig(CALM);
     let mut told = Vec::new();
@@ -175,7 +194,7 @@ fn ticks_before_any_level_when_it_will_be_very_soon() {
 #[test]
 fn looks_at_the_shortest_interval_while_critical_by_time_alone() {
     let mut rig = rig(CALM);
-    for ms in 0..40u64 {
+    for ms in 0..45u64 {
         rig.step(MS, ms * 10_000_000);
     }
     let report = rig.shared.latest().unwrap_or_default();
