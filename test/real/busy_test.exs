@@ -12,7 +12,7 @@ defmodule OOM.Real.BusyTest do
 
   @mib 1_048_576
 
-  for {kib, period_ms, held_mib} <- [{1_000, 300, 200}, {200, 100, 370}] do
+  for {kib, period_ms, held_mib} <- [{1_000, 300, 200}, {200, 100, 330}] do
     test "50 workers that build #{kib} KiB and drop it, beside #{held_mib} MiB of 512" do
       vm = LimitedVM.start!(512 * @mib, [])
       work = [OOM.Supervisor, 50, unquote(kib), unquote(period_ms), unquote(held_mib)]

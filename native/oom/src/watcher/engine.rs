@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::growth::{time_to_exhaustion, Growth};
+use crate::growth::{time_to_exhaustion, Growth, LONGEST};
 use crate::level::{Level, Machine, Strain};
 use crate::pace::Distance;
 use crate::reading::{Sample, Source};
@@ -186,19 +186,18 @@ impl<S: Source> Engine<S> {
         let lasting =
             |window| i64::try_from(self.growth.lasting_bytes_per_s(window)).unwrap_or(i64::MAX);
         let counted = |rate| left_at(rate).filter(|_| rate >= COUNTS_BYTES_PER_S);
-        if fastest >= COUNTS_BYTES_PER_S {
+        let drift_rate = i64::try_from(drift).unwrap_or(i64::MAX);
+        if fastest.max(drift_rate) >= COUNTS_BYTES_PER_S {
             self.grew_at = Some(now);
         }
-        // One large step is no growth. Steps of many workers are growth in between, too.
-        let lately = |window| {
-            let grew = self
-                .grew_at
-                .is_some_and(|at| now.saturating_sub(at) <= window);
-            counted(lasting(window)).filter(|_| grew)
-        };
+        // One large step is no growth. Steps in a row are growth in between, too.
+        let grew = self
+            .grew_at
+            .is_some_and(|at| now.saturating_sub(at) <= LONGEST);
+        let lately = |window| counted(lasting(window)).filter(|_| grew);
         // A drift stays known after its end: the throttle goes by drift, the level does not.
         let left = left_at(fastest);
-        let drift_left = left_at(i64::try_from(drift).unwrap_or(i64::MAX));
+        let drift_left = left_at(drift_rate);
 
         let strain = binding.zip(begins).map(|(reading, begins)| Strain {
             limit_bytes: reading.limit_bytes,
