@@ -63,7 +63,7 @@ defmodule OOM.Pressure do
   end
 
   defp room(snapshot), do: snapshot.headroom_bytes + (snapshot.slack_bytes || 0)
-  # Workers that sleep between their steps grow as well.
+  # Drift is the growth of workers with pauses between steps.
   defp growth(%{growth_bytes_per_s: growth, drift_bytes_per_s: drift}),
     do: (growth || 0) |> max(drift || 0) |> max(0)
 end

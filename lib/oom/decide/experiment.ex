@@ -8,6 +8,12 @@ defmodule OOM.Experiment do
   # A single run shows nothing: the kernel charges memory in batches, and the next run of a worker may give the
   # memory back. So the runs of a worker add up, without the largest, until the sum is well above the control.
   # Many workers run in groups first. Only the members of a group with growth run alone.
+  #
+  # The sum of the runs is more than a worker's growth where memory comes back between the runs. A worker that built
+  # and dropped 1 MB took 30 MB in its runs, and was killed. A node with such workers returns to the same peak, and a
+  # leak passes the peak. So the growth is a share of the node's loss: the headroom lost beyond the least headroom of
+  # the seconds before the first run. Below the floor the node has no room for another peak, and the loss counts from
+  # the first run.
 
   alias OOM.Limits.Scan
 
@@ -20,7 +26,7 @@ defmodule OOM.Experiment do
 
   @typedoc """
   The runs of a worker: their number, their time, their growth in all and the largest, the worker's own figure before
-  the first run and after the last, and the rooms before the first run.
+  the first run and after the last, and the room before the first run.
   """
   @type runs :: %{
           count: pos_integer(),
@@ -113,23 +119,13 @@ defmodule OOM.Experiment do
         to_bytes: figure
     }
 
-    # A worker that takes memory stands, below the peak too, and where its figure shows the memory for now: the binaries
-    # of a worker that moves them to a table are its own until it collects.
+    # Only a worker without growth is left out, whatever its figure shows: a worker that moves binaries to a table
+    # shows the binaries until the next collection, and grows on while it is left out.
     if runs.count >= Scan.judged_runs() and
          runs.bytes - runs.largest < runs.count * Scan.noise_bytes(),
        do: experiment |> drop([pid]) |> left_out([pid], now_ms + Scan.clean_ms()),
        else: %{experiment | runs: Map.put(experiment.runs, pid, runs)}
   end
-
-  # The worker's share of what the node has lost, by what its runs alone have taken of what all such runs have.
-  defp lost_bytes(%{bytes: bytes, room: {before, least}}, all, room_bytes) when bytes > 0 do
-    lost = if(room_bytes > 0, do: least, else: before) - room_bytes
-
-    taken = for {_, %{bytes: taken}} <- all.runs, taken > 0, reduce: 0, do: (sum -> sum + taken)
-    min(bytes, div(lost * bytes, max(taken, 1)))
-  end
-
-  defp lost_bytes(_gave_back, _all, _room_bytes), do: 0
 
   defp add(map, pids, value), do: Enum.reduce(pids, map, &Map.put(&2, &1, value))
 
@@ -147,13 +143,22 @@ defmodule OOM.Experiment do
   """
   @spec shown(t(), integer()) :: %{pid() => pos_integer()}
   def shown(%{runs: all} = experiment, room_bytes) do
+    taken_bytes = all |> Map.values() |> Enum.map(&max(&1.bytes, 0)) |> Enum.sum()
+
     for {pid, runs} <- all,
         runs.count >= Scan.proof_runs(),
         grows?(runs, experiment),
-        lost = lost_bytes(runs, experiment, room_bytes),
+        lost = share_bytes(runs, taken_bytes, room_bytes),
         lost - runs.largest - max(runs.to_bytes - runs.from_bytes, 0) >= Scan.proof_bytes(),
         into: %{},
         do: {pid, lost}
+  end
+
+  # The share of a worker in the loss of the node: the part of the worker's runs in all runs alone. A grower's runs
+  # have taken memory, so the sum is not 0.
+  defp share_bytes(%{bytes: bytes, room: {before, least}}, taken_bytes, room_bytes) do
+    lost = if(room_bytes > 0, do: least, else: before) - room_bytes
+    min(bytes, div(lost * bytes, taken_bytes))
   end
 
   @doc "Returns the workers whose runs alone have taken memory so far."
@@ -171,8 +176,8 @@ defmodule OOM.Experiment do
   end
 
   @doc """
-  Forgets workers that have ended. Their memory comes back, which says nothing of the others: the others have taken
-  what their runs have, at this headroom above the floor.
+  Forgets ended workers, at this headroom above the floor. The memory of an ended worker comes back, and hides the
+  growth of the other workers. So the other workers count as grown by all that their runs have taken.
   """
   @spec forget(t(), [pid()], integer()) :: t()
   def forget(experiment, [], _room_bytes), do: experiment

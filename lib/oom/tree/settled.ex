@@ -1,8 +1,8 @@
 defmodule OOM.Tree.Settled do
   @moduledoc false
-  # The processes that the next walk skips: all of the last walk that have their place. The set is native
-  # memory, because as lists of 100,000 processes the set took 10 to 18 MB of heap for 50 ms in each walk. The
-  # watcher read that as growth, and growth hurries the next walk.
+  # The processes placed by earlier walks, and skipped by the next walk. The set is native memory: as lists of
+  # 100,000 processes the set took 10 to 18 MB of heap for 50 ms in each walk, the watcher read the heap as growth, and
+  # growth hurries the next walk.
   #
   # Without the native library a walk skips nobody. Nothing is guarded then, and walks are rare.
 
@@ -19,8 +19,8 @@ defmodule OOM.Tree.Settled do
   def begin(settled, processes), do: Native.settled_begin(settled, processes)
 
   @doc """
-  Ends the walk: its processes are settled but those `outside` of all supervisors. A walk without an end settles
-  nobody.
+  Ends the walk and settles all processes of the walk, except processes `outside` of all supervisors. A failed walk
+  settles nobody.
   """
   @spec finish(t(), [pid()]) :: :ok
   def finish(nil, _outside), do: :ok

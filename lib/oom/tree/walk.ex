@@ -27,8 +27,8 @@ defmodule OOM.Tree.Walk do
   @type result :: %{all: non_neg_integer(), found: non_neg_integer()}
 
   @doc """
-  Walks once over all processes but the settled, and settles those that have their place. With `recent?` the
-  last walk was just now, so a new worker is a newcomer, and its figure is read at once.
+  Walks once over all processes that are not settled, and settles each process with a place. With `recent?` the
+  last walk was just now, so a new worker is a newcomer, and the walk reads its figure at once.
   """
   @spec run(Settled.t(), boolean()) :: result()
   def run(settled, recent? \\ false) do

@@ -1,10 +1,10 @@
-//! The processes that a walk over all processes skips, because an earlier walk has placed them.
+//! The processes placed by earlier walks over all processes, and skipped by the next walk.
 //!
 //! A walk of 100,000 processes with the set as lists of Erlang took 10 to 18 MB of heap for 50 ms.
-//! The watcher read that as growth, and growth makes the next walk come soon. Here the set is two
-//! vectors, kept from walk to walk. A process is its identity as one word.
+//! The watcher read the heap as growth, and growth hurries the next walk. Here the set is two
+//! vectors, kept from walk to walk. A process is one word, its pid.
 
-/// A set that one walk reads and replaces.
+/// The set; each walk reads and replaces the set.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// Ascending.

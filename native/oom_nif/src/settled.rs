@@ -1,4 +1,4 @@
-//! The resource with the processes that a walk skips.
+//! The resource with the processes skipped by a walk.
 
 use std::panic::RefUnwindSafe;
 
@@ -6,7 +6,7 @@ use oom::settled::Settled;
 use parking_lot::Mutex;
 use rustler::{Error, LocalPid, NifResult, Resource, Term};
 
-/// A pid of this node is one word of the VM, the same as long as the process lives.
+/// A local pid is one word of the VM, and stays the same for the life of the process.
 type Word = u64;
 
 #[derive(Default)]
@@ -17,14 +17,14 @@ pub(crate) struct SettledResource {
 #[rustler::resource_impl]
 impl Resource for SettledResource {}
 
-// After a panic the set misses processes at worst, and the next walk looks at them again.
+// A panic leaves a set without some processes at worst, and the next walk places these again.
 impl RefUnwindSafe for SettledResource {}
 
 impl SettledResource {
     /// Returns the processes of the list that are not settled.
     pub(crate) fn begin<'a>(&self, processes: Term<'a>) -> NifResult<Vec<Term<'a>>> {
         let mut all = Vec::with_capacity(processes.list_length()?);
-        for process in list(processes)? {
+        for process in processes.into_list_iterator()? {
             all.push((word(process)?, process));
         }
         let fresh = self.settled.lock().begin(all.iter().map(|(word, _)| *word));
@@ -36,14 +36,11 @@ impl SettledResource {
     }
 
     pub(crate) fn end(&self, outside: Term<'_>) -> NifResult<()> {
-        let outside = list(outside)?.map(word).collect::<NifResult<Vec<Word>>>()?;
+        let outside = outside.into_list_iterator()?.map(word);
+        let outside = outside.collect::<NifResult<Vec<Word>>>()?;
         self.settled.lock().settle(outside);
         Ok(())
     }
-}
-
-fn list<'a>(term: Term<'a>) -> NifResult<impl Iterator<Item = Term<'a>>> {
-    term.into_list_iterator()
 }
 
 fn word(process: Term<'_>) -> NifResult<Word> {

@@ -190,12 +190,14 @@ impl<S: Source> Engine<S> {
         if fastest.max(drift_rate) >= COUNTS_BYTES_PER_S {
             self.grew_at = Some(now);
         }
-        // One large step is no growth. Steps in a row are growth in between, too.
+        // A single large step is no growth, and raises no level. Between two steps of a drift the
+        // growth of the window counts on.
         let grew = self
             .grew_at
             .is_some_and(|at| now.saturating_sub(at) <= LONGEST);
         let lately = |window| counted(lasting(window)).filter(|_| grew);
-        // A drift stays known after its end: the throttle goes by drift, the level does not.
+        // A drift stays known after its end: the throttle goes by the rate of a drift, the level
+        // does not.
         let left = left_at(fastest);
         let drift_left = left_at(drift_rate);
 
@@ -206,7 +208,7 @@ impl<S: Source> Engine<S> {
                 None => reading.headroom_bytes(),
             },
             begins,
-            // Critical needs growth at this moment.
+            // Only growth at this moment is critical.
             time_to_exhaustion: PerLevel {
                 elevated: lately(windows.elevated),
                 high: lately(windows.high),

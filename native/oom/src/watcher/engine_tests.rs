@@ -154,9 +154,9 @@ fn a_node_in_use_is_at_no_end() {
 
 #[test]
 fn growth_in_steps_is_high_before_it_is_critical() {
-    // 20 MB within 10 ms each second, whatever is left at the last step but one.
+    // 20 MB within 10 ms each second, from 20 heights.
     for start in 0..20u64 {
-        let mut rig = rig(LIMIT / 10 * 7 + start * 1_000_000);
+        let mut rig = rig(LIMIT / 10 * 6 + start * 1_000_000);
         let told: Vec<_> = (0..8000u64)
             .flat_map(|ms| {
                 let steps = (ms / 1000 * 10 + (ms % 1000).min(10)) * 2_000_000;

@@ -36,7 +36,7 @@ pub struct Report {
     pub interval: Duration,
     /// By the watcher's clock.
     pub sampled_at: Duration,
-    /// Samples taken up to and including this one.
+    /// The number of samples so far, with this sample.
     pub samples: u64,
 }
 
