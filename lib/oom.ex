@@ -31,7 +31,7 @@ defmodule OOM do
   |---|---|---|
   | `:normal` | | nothing; held workers come back where there is room for them, here and at every other level |
   | `:elevated` | headroom below twice the floor, or the growth of 2 s reaches the floor in less than 4 s | cached segments go back to the system; figures are gathered more often |
-  | `:high` | the growth of 250 ms reaches the floor in less than 1 s | `admit?/1` turns `:low` away; the next victims are asked to shrink (`OOM.Pressure`) |
+  | `:high` | the growth of 0.5 s reaches the floor in less than 1 s | `admit?/1` turns `:low` away; the next victims are asked to shrink (`OOM.Pressure`) |
   | `:critical` | headroom below the floor, or the growth of 100 ms would reach the floor in another 100 ms | `admit?/1` turns `:normal` away, and an `OOM.Supervisor` starts no child by itself whose priority is no higher than that of a worker the guard has just killed |
 
   Growth raises a level only where it has lasted for a part of the time foretold: what a node in use takes and gives back

@@ -132,21 +132,21 @@ fn fast_growth_raises_the_level_before_the_headroom_does() {
         ms.flat_map(|ms| rig.step(MS, CALM + ms * 1_000_000))
             .collect()
     };
-    // 1 GB/s, and 700 MB to the floor: less than 1 s is left, which is believed once a fifth of
+    // 1 GB/s, and 700 MB to the floor: less than 1 s is left, which is believed once a third of
     // the way is gone.
-    assert_eq!(climb(0..138), []);
-    assert_eq!(climb(138..145), [Told::Level(Level::High)]);
+    assert_eq!(climb(0..230), []);
+    assert_eq!(climb(230..240), [Told::Level(Level::High)]);
     let report = rig.shared.latest().unwrap_or_default();
     assert_eq!(report.growth_bytes_per_s, Some(1_000_000_000));
-    assert_eq!(report.time_to_exhaustion, Some(MS * 556));
+    assert_eq!(report.time_to_exhaustion, Some(MS * 461));
 }
 
 #[test]
 fn a_node_in_use_is_at_no_end() {
     let mut rig = rig(LIMIT / 2);
-    // 40 MB come and go within 100 ms, at 0.8 GB/s, with 260 to 300 MB to the floor.
+    // 60 MB come and go within 100 ms, at 1.2 GB/s, with 240 to 300 MB to the floor.
     let told: Vec<_> = (0..3000u64)
-        .flat_map(|ms| rig.step(MS, LIMIT / 2 + (ms % 100).min(100 - ms % 100) * 800_000))
+        .flat_map(|ms| rig.step(MS, LIMIT / 2 + (ms % 100).min(100 - ms % 100) * 1_200_000))
         .filter(|told| *told != Told::Tick)
         .collect();
     assert_eq!(told, []);
@@ -175,8 +175,8 @@ fn growth_in_steps_is_high_before_it_is_critical() {
 fn ticks_before_any_level_when_it_will_be_very_soon() {
     let mut rig = rig(CALM);
     let mut told = Vec::new();
-    // 3 GB/s towards a limit of 1 GB: less than 300 ms are left after 20 ms.
-    for ms in 0..40u64 {
+    // 3 GB/s towards a limit of 1 GB: less than 300 ms are left after 40 ms.
+    for ms in 0..60u64 {
         rig.shared.ack();
         told = rig.step(MS, CALM + ms * 3_000_000);
     }
@@ -186,7 +186,7 @@ fn ticks_before_any_level_when_it_will_be_very_soon() {
     // No ticks where memory stands still.
     for _ in 0..60 {
         rig.shared.ack();
-        told = rig.step(MS, CALM + 120_000_000);
+        told = rig.step(MS, CALM + 180_000_000);
     }
     assert_eq!(told, []);
 }
