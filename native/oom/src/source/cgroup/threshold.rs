@@ -84,6 +84,7 @@ impl Threshold {
 
     /// Removes the threshold. A threshold still being registered is removed later.
     pub(super) fn clear(&mut self) {
+        self.settle();
         if let State::On(_) = self.state {
             self.state = State::Off;
         }
