@@ -4,7 +4,7 @@
 #                         [--config "..."] [--short]
 #
 # 50 ordinary workers of priority :normal load a share of the limit as fast as possible, one VM at
-# a time, and then sit still for S seconds. The search is for the largest share, in steps of 2 %,
+# a time, and then sit still for S seconds, the VMs of a share side by side. The search is for the largest share, in steps of 2 %,
 # without a kill or a hold and with `admit?(:normal)` in all N runs; beside it, the largest share
 # at which the kernel does not kill the same VM without a guard, in N runs of 3 s: such a VM dies
 # while it loads, or not at all. Runs of 3 s find where to begin. The result is the working set
@@ -105,11 +105,15 @@ defmodule Usable do
   # The requested share, and the held share: the median of its runs.
   defp largest(guard, kind, limit, bench) do
     shares = Enum.to_list(@least..@most//@step)
-    run = &run({guard, kind, limit, &1, seconds(guard, &2, bench)}, &2, bench)
-    well? = &(elem(run.(&1, &2), 0) in [:ok, :too_small])
+    short = min(@short_seconds, bench.seconds)
+    seconds = if guard == :guarded, do: bench.seconds, else: short
+    runs = &runs({guard, kind, limit, &1, &2}, &3, bench)
+    well? = fn runs -> Enum.all?(runs, &(elem(&1, 0) in [:ok, :too_small])) end
+    short? = &well?.(runs.(&1, short, 1))
+    all? = &well?.(runs.(&1, seconds, bench.runs))
 
-    with percent when percent != nil <- Search.largest(shares, bench.runs, well?),
-         runs = for(n <- 1..bench.runs, do: run.(percent, n)),
+    with percent when percent != nil <- Search.largest(shares, short?, all?),
+         runs = runs.(percent, seconds, bench.runs),
          [_ | _] = held <- for({:ok, share} <- runs, do: share) do
       {percent, Table.median(held)}
     else
@@ -117,25 +121,18 @@ defmodule Usable do
     end
   end
 
-  defp seconds(:guarded, n, bench) when is_integer(n), do: bench.seconds
-  defp seconds(_guard, _n, bench), do: min(@short_seconds, bench.seconds)
+  # The first `count` runs of a kind; those not made yet are made side by side.
+  defp runs({guard, kind, limit, percent, seconds} = key, count, bench) do
+    missing = count - length(Record.runs(Process.get(guard), key))
+    tasks = for _ <- 1..missing//1, do: Task.async(fn -> once(key, bench) end)
 
-  # A short run is the first of its length.
-  defp run(key, :short, bench), do: run(key, 1, bench)
-
-  defp run({guard, kind, limit, percent, seconds} = key, n, bench) do
-    record = Process.get(guard)
-
-    with nil <- Record.run(record, key, n) do
-      {verdict, facts} = result = once(key, bench)
-      Process.put(guard, Record.add(record, key, result))
-
-      IO.puts(
-        "  #{limit} MiB #{kind} #{guard} #{percent} %, #{seconds} s: #{verdict} #{inspect(facts)}"
-      )
-
-      {verdict, facts[:share]}
+    for {_, facts} = result <- Task.await_many(tasks, :infinity) do
+      Process.put(guard, Record.add(Process.get(guard), key, result))
+      what = "#{limit} MiB #{kind} #{guard} #{percent} %, #{seconds} s"
+      IO.puts("  #{what}: #{elem(result, 0)} #{inspect(facts)}")
     end
+
+    Enum.take(Record.runs(Process.get(guard), key), count)
   end
 
   defp once({guard, kind, limit, percent, seconds}, bench) do
@@ -144,8 +141,13 @@ defmodule Usable do
     VM.with_vm(bench.nodes, [oom: oom, limit_bytes: limit * @mib], fn vm ->
       arguments = [guard, kind, percent, limit * @mib, seconds]
 
-      case VM.try_call(vm, Usable.Node, :run, arguments) do
-        {:ok, result} -> result
+      # One VM loads at a time, alone on the machine but for VMs that sit still.
+      load = fn -> VM.try_call(vm, Usable.Node, :load, arguments) end
+
+      with {:ok, _} <- :global.trans({:load, self()}, load, [node()]),
+           {:ok, result} <- VM.try_call(vm, Usable.Node, :result, []) do
+        result
+      else
         :dead -> {:dead, [oom_kills: Cgroup.oom_kills(vm.cgroup)]}
       end
     end)

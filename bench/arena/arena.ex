@@ -2,7 +2,7 @@ defmodule Arena do
   @moduledoc false
   # Does a node with OOM survive growth at full speed? Started by script/arena.
 
-  alias Arena.{DecisionCode, Plan, Readme, Record, Report, Run, Shape, Table}
+  alias Arena.{Arguments, DecisionCode, Plan, Readme, Record, Report, Run, Shape, Table}
 
   @usage """
   usage: script/arena [OPTIONS]
@@ -16,6 +16,8 @@ defmodule Arena do
     --seconds S    how long a run may take to be decided (default: 20)
     --return       culprits that were ended come back and grow again, for all of these seconds
     --rate R       MB/s of all workers together, or unlimited (default: unlimited)
+    --beside N     so many runs side by side; only with --rate, and best with 20 MB/s or less
+                   (default: 1)
     --limit M      MiB of the cgroup (default: 512)
     --canary P     its priority with the VM's schedulers: normal or high (default: normal)
     --burn N       foreign processes that burn CPU meanwhile
@@ -52,6 +54,7 @@ defmodule Arena do
     seconds: :integer,
     return: :boolean,
     rate: :string,
+    beside: :integer,
     limit: :integer,
     canary: :string,
     burn: :integer,
@@ -71,9 +74,12 @@ defmodule Arena do
          false <- options[:help] == true,
          {:ok, rounds} <- Plan.rounds(options),
          :ok <- quota(options[:quota]),
+         {:ok, beside} <- Arguments.beside(options[:beside], options[:rate]),
          path = path(options[:continue], hash),
          {:ok, made} <- made(path, hash, options) do
-      System.halt(if run(rounds, made, {path, hash}, options), do: 0, else: 1)
+      System.halt(
+        if run(rounds, made, {path, hash}, [{:at_once, beside} | options]), do: 0, else: 1
+      )
     else
       true -> stop(0, usage())
       {:error, what} -> stop(2, what <> "\n\n" <> usage())
@@ -87,7 +93,7 @@ defmodule Arena do
     left = if options[:table], do: [], else: rounds |> Plan.missing(made) |> Enum.concat()
     IO.puts("decision code #{hash}: #{length(made)} runs are recorded, #{length(left)} to make")
 
-    case made ++ Enum.map(left, &one(&1, to, options)) do
+    case made ++ make(left, to, options) do
       [] ->
         stop(2, "#{path} has no such runs")
 
@@ -100,9 +106,19 @@ defmodule Arena do
     end
   end
 
-  defp one({job, n}, {path, hash}, options) do
+  defp make(left, to, options) do
+    left
+    |> Task.async_stream(&one/1, max_concurrency: options[:at_once], timeout: :infinity)
+    |> Enum.map(fn {:ok, run} -> keep(run, to, options) end)
+  end
+
+  defp one({job, n}) do
     log = "tmp/arena/#{job.shape}-#{job.workers}-#{job.held_percent}-#{n}.log"
-    run = %{Run.run(job, Run.vm(), log) | hash: hash}
+    Run.run(job, Run.vm(), log)
+  end
+
+  defp keep(run, {path, hash}, options) do
+    run = %{run | hash: hash}
     Record.append(run, path)
     Report.line(run)
 

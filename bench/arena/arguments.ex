@@ -54,6 +54,16 @@ defmodule Arena.Arguments do
   def at_least(option, n, least),
     do: {:error, "expected #{option} to be at least #{least}, got: #{n}"}
 
+  @doc "How many runs at a time. Growth at full speed needs the machine alone."
+  @spec beside(integer() | nil, String.t() | nil) :: result(pos_integer())
+  def beside(nil, _rate), do: {:ok, 1}
+
+  def beside(n, rate) when n > 1 and rate in [nil, "unlimited"],
+    do:
+      {:error, "expected --beside #{n} to come with --rate: a run at full speed needs both CPUs"}
+
+  def beside(n, _rate), do: at_least("--beside", n, 1)
+
   @doc "A keyword list without its brackets."
   @spec config(String.t(), String.t()) :: result(keyword())
   def config(option, text) do

@@ -73,16 +73,40 @@ defmodule Usable.Node do
   @look_ms 100
 
   @doc """
-  Loads until the working set should be `percent` of the limit, and looks for so many seconds:
-  returns `{verdict, facts}`.
+  Begins a run: loads until the working set should be `percent` of the limit, then looks for so
+  many seconds. Returns once the load is over, well or not.
   """
-  def run(guard, kind, percent, limit_bytes, seconds) do
-    cgroup = Used.cgroup()
-    parts = parts(kind, div(limit_bytes * percent, 100) - Used.bytes(cgroup))
+  def load(guard, kind, percent, limit_bytes, seconds) do
+    owner = self()
+    begin = fn -> run(owner, guard, kind, percent, limit_bytes, seconds) end
+    # The workers outlive this call.
+    Process.register(spawn(begin), __MODULE__)
 
-    case parts do
-      :too_small -> {:too_small, []}
-      parts -> load(guard, parts, cgroup, limit_bytes, seconds)
+    receive do
+      :over -> :ok
+    end
+  end
+
+  @doc "Waits for the end of the run: `{verdict, facts}`."
+  def result do
+    send(__MODULE__, {:result, self()})
+
+    receive do
+      {:result, result} -> result
+    end
+  end
+
+  defp run(owner, guard, kind, percent, limit_bytes, seconds) do
+    cgroup = Used.cgroup()
+
+    result =
+      case parts(kind, div(limit_bytes * percent, 100) - Used.bytes(cgroup)) do
+        :too_small -> send(owner, :over) && {:too_small, []}
+        parts -> run(owner, guard, parts, cgroup, {limit_bytes, seconds})
+      end
+
+    receive do
+      {:result, waiting} -> send(waiting, {:result, result})
     end
   end
 
@@ -103,20 +127,22 @@ defmodule Usable.Node do
 
   defp equal(kind, bytes, count), do: List.duplicate({kind, div(bytes, count)}, count)
 
-  defp load(guard, parts, cgroup, limit_bytes, seconds) do
+  defp run(owner, guard, parts, cgroup, {limit_bytes, seconds}) do
     begun = now()
-    owner = self()
+    runner = self()
     # Monitors report the fate of the workers.
     Process.flag(:trap_exit, true)
 
     children =
       for {{kind, bytes}, id} <- Enum.with_index(parts),
-          do: %{id: id, start: {Worker, :start_link, [{kind, bytes, owner}]}}
+          do: %{id: id, start: {Worker, :start_link, [{kind, bytes, runner}]}}
 
     {:ok, _} = supervisor(guard, children)
+    loaded = loaded(length(parts), begun + @load_ms)
+    load_ms = now() - begun
+    send(owner, :over)
 
-    with :ok <- loaded(length(parts), begun + @load_ms),
-         load_ms = now() - begun,
+    with :ok <- loaded,
          :ok <- look(guard, now() + @settle_ms, :settling),
          {:ok, used} <- look(guard, now() + seconds * 1_000, {cgroup, []}) do
       {:ok, [load_ms: load_ms, share: share(used, limit_bytes)]}
@@ -163,7 +189,7 @@ defmodule Usable.Node do
     Float.round(median * 100 / limit_bytes, 1)
   end
 
-  # The supervisor ends with its starter, a call of this VM's peer.
+  # The supervisor ends with its starter, the run.
   defp supervisor(:guarded, children),
     do: OOM.Supervisor.start_link(children, strategy: :one_for_one)
 

@@ -35,9 +35,9 @@ defmodule Usable.Record do
     %__MODULE__{path: path, runs: Enum.group_by(runs, &elem(&1, 0), &elem(&1, 1))}
   end
 
-  @doc "Returns the n-th run of its kind, counted from 1, if made."
-  @spec run(%__MODULE__{}, key(), pos_integer()) :: result() | nil
-  def run(record, key, n), do: record.runs |> Map.get(key, []) |> Enum.at(n - 1)
+  @doc "Returns the runs of a kind, in the order in which they were recorded."
+  @spec runs(%__MODULE__{}, key()) :: [result()]
+  def runs(record, key), do: Map.get(record.runs, key, [])
 
   @spec add(%__MODULE__{}, key(), {atom(), keyword()}) :: %__MODULE__{}
   def add(record, {guard, kind, limit, percent, seconds} = key, {verdict, facts}) do

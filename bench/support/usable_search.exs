@@ -5,22 +5,15 @@ defmodule Usable.Search do
   # are well.
 
   @doc """
-  Returns the largest share well in all runs; `nil` where there is none. `try.(share, n)` tells
-  whether the n-th run at a share is well, and `try.(share, :short)` whether a short run is.
+  Returns the largest share well in all runs; `nil` where there is none. `short?.(share)` tells
+  whether a short run at a share is well, and `all?.(share)` whether all its runs are.
   """
-  @spec largest(
-          [pos_integer()],
-          pos_integer(),
-          (pos_integer(), pos_integer() | :short -> boolean())
-        ) :: pos_integer() | nil
-  def largest(shares, runs, try) do
+  @spec largest([share], (share -> boolean()), (share -> boolean())) :: share | nil
+        when share: pos_integer()
+  def largest(shares, short?, all?) do
     shares = Enum.sort(shares)
-    well = halve(shares, 0, length(shares), &try.(&1, :short))
-
-    shares
-    |> Enum.take(well)
-    |> Enum.reverse()
-    |> Enum.find(fn share -> Enum.all?(1..runs, &try.(share, &1)) end)
+    well = halve(shares, 0, length(shares), short?)
+    shares |> Enum.take(well) |> Enum.reverse() |> Enum.find(all?)
   end
 
   # How many of the shares are well: at least `low` of them, at most `high`.

@@ -23,6 +23,8 @@ defmodule OOM.Probe do
   @busy_ms 500
   # Growth of a heap counts for so long.
   @shown_ms Limits.shown_ms()
+  # Less growth than this, in bytes, is the growth of a worker that works.
+  @grown Limits.grown_bytes()
   # A smaller heap is copied in no time; see OOM.Steps.
   @large_heap 1_048_576
 
@@ -82,7 +84,8 @@ defmodule OOM.Probe do
           name: WorkerName.read(pid, bytes, Heap.block_bytes(gc), found(last, :name))
         }
 
-        step = Enum.max([held.step, flood(beside, gc), copied, elem(children, 1)])
+        append = append(held, evidence)
+        step = Enum.max([append, flood(beside, gc), copied, elem(children, 1)])
         {bytes, state, step, {reductions, now_ms, found}}
 
       :undefined ->
@@ -183,6 +186,10 @@ defmodule OOM.Probe do
 
   defp binaries(gc, held, beside),
     do: OffHeap.binaries(HeldBinaries.virtual_bytes(gc) + held.hidden, beside)
+
+  # A worker that has appended to a binary appends on, for as long as its growth counts.
+  defp append(%{step: step, grew?: true}, _evidence), do: step
+  defp append(%{step: step}, %{grown: grown}), do: if(grown >= @grown, do: step, else: 0)
 
   # The memory that the next collection takes again for a mailbox on the heap. The mailbox is copied with the
   # heap; where the worker was flooded before the mailbox could be moved off, no max_heap_size stops the copy

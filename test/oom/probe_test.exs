@@ -40,9 +40,15 @@ defmodule OOM.ProbeTest do
     Agent.update(pid, &append(&1, 500))
     look(pid)
     assert OOM.Steps.bytes_of(pid) >= 30 * @mib
-    # The worker works on, and the binary stays the same.
+
+    # Appends fill the room that the last step made, and the size stands still. The worker may sleep in between.
+    step = OOM.Steps.bytes_of(pid)
+    now = System.monotonic_time(:millisecond)
     work(pid)
-    look(pid)
+    look(pid, now + 400)
+    assert OOM.Steps.bytes_of(pid) == step
+    # The binary stays the same until its growth has faded.
+    for ms <- [5_000, 10_000], do: work(pid) && look(pid, now + ms)
     assert OOM.Steps.bytes_of(pid) == 0
   end
 

@@ -210,10 +210,27 @@ defmodule OOM.Lineup do
   @spec charge(t(), [pid()], non_neg_integer(), pos_integer()) :: t()
   def charge(line, pids, grown_bytes, run_ms) do
     own = for pid <- pids, is_map_key(line.looks, pid), do: {pid, grown_by(pid, line)}
-    # Growth that no figure shows is not charged to a worker that did not want to run.
-    {rested, ran} = Enum.split_with(own, fn {pid, _} -> rested?(pid, line) end)
+
+    # Growth that no figure shows is not charged to a worker that did not run.
+    {still, ran} = Enum.split_with(own, fn {pid, grown} -> grown == 0 and stood?(pid, line) end)
+    {rested, late} = Enum.split_with(still, fn {pid, _} -> waits?(line, pid) end)
     costs = Slices.costs(line.costs, Map.new(rested), 0, run_ms)
+    costs = Slices.late(costs, for({pid, _} <- late, do: pid), run_ms)
     %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}
+  end
+
+  # The worker has had no turn since the last stand, as far as the looks tell.
+  defp stood?(pid, line) do
+    case {line.before[pid], line.looks[pid]} do
+      {{before, _, _}, {now, _, _}} when is_integer(before) and is_integer(now) ->
+        now - before <= Limits.rested_reductions()
+
+      {nil, {_, _, waits?}} ->
+        waits?
+
+      _ ->
+        false
+    end
   end
 
   @doc "Splits workers with their steps: waiting workers that have not run, which cost nothing, and the rest."
@@ -237,19 +254,8 @@ defmodule OOM.Lineup do
   @spec waits?(t(), pid()) :: boolean()
   def waits?(%{looks: looks}, pid), do: match?(%{^pid => {_, _, true}}, looks)
 
-  # The worker waits, and has not run since the last stand, as far as the looks tell.
-  defp rested?(pid, line) do
-    case {line.before[pid], line.looks[pid]} do
-      {{before, _, _}, {now, _, true}} when is_integer(before) and is_integer(now) ->
-        now - before <= Limits.rested_reductions()
-
-      {nil, {_, _, waits?}} ->
-        waits?
-
-      _ ->
-        false
-    end
-  end
+  # The worker waits, and has had no turn.
+  defp rested?(pid, line), do: waits?(line, pid) and stood?(pid, line)
 
   # No kill takes effect in a worker during a collection. So a grower whose next step does not fit is not let
   # run. The guard has the same figure and kills such a worker; while the guard waits for memory on the way

@@ -36,8 +36,10 @@ defmodule OOM.HeldBinaries do
             # the bytes that the virtual heap does not show, and all
             hidden: 0,
             all: 0,
-            # what the next append takes; see OOM.Steps
-            step: 0
+            # what the next append past the room of the binary takes; see OOM.Steps
+            step: 0,
+            # the binary has grown since the last look
+            grew?: false
 
   @type t :: %__MODULE__{}
 
@@ -57,13 +59,13 @@ defmodule OOM.HeldBinaries do
 
     cond do
       virtual == 0 ->
-        %{last | hidden: 0, all: 0, step: 0, virtual: 0, count: 0, largest: 0}
+        %{last | hidden: 0, all: 0, step: 0, grew?: false, virtual: 0, count: 0, largest: 0}
 
       due?(virtual, reductions, status, last) and few?(words, last) ->
         ask(pid, words, virtual, reductions, last)
 
       true ->
-        %{last | all: virtual + last.hidden}
+        %{last | all: virtual + last.hidden, grew?: false}
     end
   end
 
@@ -106,18 +108,24 @@ defmodule OOM.HeldBinaries do
           all: virtual + hidden
         }
 
-        %{found | step: step(found, last)}
+        step(found, last)
 
       :undefined ->
         last
     end
   end
 
-  # Few binaries that hold much, and more than at the last look, are being appended to.
-  defp step(%{count: count, all: all} = found, last) when count <= @few and all > last.all,
-    do: if(appended?(found, last), do: 2 * all, else: 0)
+  # Few binaries that hold much, and more than at the last look, are being appended to. Between two steps the size
+  # stands still, because appends fill the room that the last step made.
+  defp step(%{count: count, all: all} = found, last) when count <= @few and all > last.all do
+    if appended?(found, last), do: %{found | step: 2 * all, grew?: true}, else: found
+  end
 
-  defp step(_found, _last), do: 0
+  defp step(%{count: count, largest: largest} = found, %{largest: largest} = last)
+       when count <= @few,
+       do: %{found | step: last.step}
+
+  defp step(found, _last), do: found
 
   # A large new binary made in one piece takes no further step. The virtual heap shows such a binary in full, and
   # a binary that grows by appending in its size at the last collection.

@@ -8,6 +8,8 @@ defmodule OOM.ThrottleTest do
   import OOM.Test.Eventually
 
   alias OOM.{Evidence, Limits, Native, Throttle, Units, Workers}
+  alias OOM.Limits.Turn
+  alias OOM.Throttle.{Run, Sample, State, Suspended, Wait}
 
   @moduletag :tmp_dir
   @mib 1_048_576
@@ -180,6 +182,46 @@ defmodule OOM.ThrottleTest do
     refute Enum.any?(workers, &suspended?/1)
   end
 
+  test "workers let go after the longest stretch stand again once they have taken too much",
+       %{watcher: {ref, _}} do
+    pids = for _ <- 1..3, do: spinner(500)
+    still = Enum.reduce(pids, %{}, &Suspended.suspend/2)
+    since = Map.new(pids, &{&1, now() - 1_000})
+    state = State.due(%{State.new(make_ref(), ref, false) | still: still, since: since})
+
+    {:ok, state} = Wait.until(state, now() + 10, nil)
+    refute Enum.any?(pids, &suspended?/1)
+    assert Enum.sort(state.loose) == Enum.sort(pids)
+
+    feed(ref, @used + Turn.alert_bytes() + 1)
+    {:ok, state} = Wait.until(state, now() + 10, nil)
+    assert state.loose == []
+    for pid <- pids, do: eventually(fn -> suspended?(pid) end)
+  end
+
+  test "a run is over once it has taken its budget", %{watcher: {ref, used}} do
+    pid =
+      spin(fn ->
+        Native.watcher_feed(ref, rem(:atomics.add_get(used, 1, 16 * @mib), @limit))
+        Process.sleep(1)
+      end)
+
+    still = %{pid => {true, nil}}
+    longest = Turn.longest_ms()
+    line = %OOM.Lineup{costs: %{pid => {0, longest}}}
+    before = Sample.take(ref)
+
+    run = fn ->
+      state = State.new(make_ref(), ref, false)
+      {:ok, state} = Run.run(%{state | still: still, line: line, ran: {before, [pid], longest}})
+      {_, [^pid], ran_ms} = state.ran
+      ran_ms
+    end
+
+    # On a busy machine the worker may have no turn in time.
+    eventually(fn -> run.() < longest end)
+  end
+
   # The growth seen has long faded while the sleeper waits. Once resumed, the sleeper takes its next step at
   # once.
   @tag watermarks: {0.5, 0.6, 0.9}
@@ -313,6 +355,8 @@ defmodule OOM.ThrottleTest do
       1 -> look(pids, seen)
     end
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp suspended?(pid), do: Process.info(pid, :status) == {:status, :suspended}
   defp runs(%{runs: runs}), do: :counters.get(runs, 1)

@@ -125,6 +125,20 @@ defmodule OOM.SlicesTest do
     end
   end
 
+  describe "late/3" do
+    test "halves the cost of a worker that had no turn, known or assumed" do
+      late = Slices.late(costs(a: 4), [:a, :new], 3)
+      assert late == costs([{:a, 2, 3}, {:new, 8, 3}])
+      # With three known costs, the highest of them is assumed.
+      known = costs(a: 1, b: 2, c: 4)
+      assert Slices.late(known, [:new], 1) == Map.merge(known, costs(new: 2))
+    end
+
+    test "stay where all had a turn" do
+      assert Slices.late(costs(a: 1), [], 1) == costs(a: 1)
+    end
+  end
+
   describe "calm?/4" do
     test "is whether the running workers would not reach the floor in time" do
       costs = costs([{:a, 10, 5}, {:b, 1, 1}])

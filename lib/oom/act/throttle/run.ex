@@ -2,7 +2,8 @@ defmodule OOM.Throttle.Run do
   @moduledoc false
   # The second half of a turn: workers run whose last runs fit into the room above the floor.
 
-  alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps}
+  alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps, Stretches}
+  alias OOM.Limits.Turn
   alias OOM.Throttle.{Look, Sample, Scan, Stand, State, Wait}
 
   # In one of so many turns the workers are also looked at while they may run.
@@ -32,10 +33,17 @@ defmodule OOM.Throttle.Run do
         Slices.calm?(run, line.costs, distance, Limits.throttle_ms())
 
     state = State.resume(%{state | line: line}, run)
+    # The workers that were let go in the stand go on for as long as the others run.
+    since = Stretches.only(state.since, state.still)
+    state = State.due(%{state | since: since, loose: [], watch_ms: :infinity})
 
-    with {:ok, state} <- run_on(state, run, before, now() + run_ms) do
+    began_ms = now()
+    budget = max(Slices.budget(distance, elem(room, 1)), Turn.alert_bytes())
+
+    with {:ok, state} <- run_on(state, run, {before, budget}, began_ms + run_ms) do
       calm = if calm?, do: state.calm + 1, else: 0
       ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
+      run_ms = min(run_ms, max(now() - began_ms, Turn.shortest_ms()))
       {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
     end
   end
@@ -82,9 +90,16 @@ defmodule OOM.Throttle.Run do
       before.drift_bytes_per_s * Limits.throttle_ms() <= distance * 1_000
   end
 
-  # Where no worker runs the stand goes on.
-  defp run_on(state, [], before, until_ms), do: Stand.go_on(state, before, until_ms)
-  defp run_on(state, _run, _before, until_ms), do: Wait.until(state, until_ms, nil)
+  # Where no worker runs the stand goes on. A run that has taken its budget is over: workers began to grow in the
+  # middle of a run of 100 ms, and the node was dead before its end.
+  defp run_on(state, [], {before, _budget}, until_ms), do: Stand.go_on(state, before, until_ms)
+
+  defp run_on(state, run, {before, budget} = bounds, until_ms) do
+    with {:ok, state} <- Wait.until(state, min(now() + Turn.watch_ms(), until_ms), nil) do
+      over? = now() >= until_ms or Sample.moved(before, Sample.take(state.watcher)) > budget
+      if over?, do: {:ok, state}, else: run_on(state, run, bounds, until_ms)
+    end
+  end
 
   defp now, do: System.monotonic_time(:millisecond)
 end

@@ -10,6 +10,7 @@ defmodule OOM.Throttle.Scan do
   @doc "Runs the workers in turn; `:ok` where the guard has ended."
   @spec run(State.t()) :: {:ok, State.t()} | :ok
   def run(state) do
+    state = Wait.recall(state)
     before = Sample.fresh(state.watcher)
     pids = Map.keys(state.still) -- State.busy(state)
     {waiting, pids} = Enum.split_with(pids, &Lineup.waits?(state.line, &1))

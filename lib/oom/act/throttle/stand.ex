@@ -29,8 +29,6 @@ defmodule OOM.Throttle.Stand do
   # The most workers of a stand, in all and of each rank.
   @line 1_000
   @of_each_rank 400
-  # Time between two checks of a stand whether the workers left alone grow, in ms.
-  @watch_ms 5
 
   @doc "Suspends and reads all workers of the line; `:ok` where the guard has ended."
   @spec run(State.t()) :: {:ok, State.t()} | :ok
@@ -88,7 +86,7 @@ defmodule OOM.Throttle.Stand do
   @doc "Goes on with the stand until this time, unless the workers left alone begin to grow meanwhile."
   @spec go_on(State.t(), Sample.t(), integer()) :: {:ok, State.t()} | :ok
   def go_on(state, standing, until_ms) do
-    with {:ok, state} <- Wait.until(state, min(now() + @watch_ms, until_ms), nil) do
+    with {:ok, state} <- Wait.until(state, min(now() + Turn.watch_ms(), until_ms), nil) do
       now = Sample.take(state.watcher)
 
       cond do

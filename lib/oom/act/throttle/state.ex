@@ -15,11 +15,15 @@ defmodule OOM.Throttle.State do
             still: %{},
             # the workers, and the findings on each
             line: %Lineup{},
-            # since when each worker stands, when the first of them has to run, the length of the last stand,
-            # and whether some workers were let run in that stand
+            # since when each worker stands, when the first of them has to run, and the length of the last stand
             since: %{},
             due_ms: :infinity,
             stood_ms: 0,
+            # the workers let go because they had stood for long, the sample before, when the throttle looks at
+            # memory again, and whether the present stand has had such workers
+            loose: [],
+            loose_from: nil,
+            watch_ms: :infinity,
             loose?: false,
             # the last run: {sample before, the workers, how long}
             ran: nil,
@@ -42,6 +46,9 @@ defmodule OOM.Throttle.State do
           since: Stretches.t(),
           due_ms: integer() | :infinity,
           stood_ms: non_neg_integer(),
+          loose: [pid()],
+          loose_from: Sample.t() | nil,
+          watch_ms: integer() | :infinity,
           loose?: boolean(),
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
           ran_turn: %{pid() => non_neg_integer()},
@@ -64,10 +71,12 @@ defmodule OOM.Throttle.State do
   @spec busy(t()) :: [pid()]
   def busy(%{still: still}), do: Suspended.busy(still)
 
-  @doc "Lets these workers run on."
+  @doc "Lets these workers run on, until the next stand."
   @spec resume(t(), [pid()]) :: t()
-  def resume(state, pids),
-    do: %{state | still: Enum.reduce(pids, state.still, &Suspended.resume/2)}
+  def resume(state, pids) do
+    still = Enum.reduce(pids, state.still, &Suspended.resume/2)
+    %{state | still: still, loose: if(state.loose == [], do: [], else: state.loose -- pids)}
+  end
 
   @doc """
   Sets anew which worker has to run first, after a change of the workers that stand or are shown to grow.

@@ -3,8 +3,9 @@ defmodule OOM.Throttle.Wait do
   # The throttle's receive loop. While the throttle waits, workers come to stand, the guard asks for a
   # release, and a worker that has stood for long enough is let go.
 
+  alias OOM.Limits.Turn
   alias OOM.{Lineup, Stretches}
-  alias OOM.Throttle.{State, Suspended}
+  alias OOM.Throttle.{Sample, State, Suspended}
 
   @typedoc "What ends the wait before its time: all workers stand, or a look is through."
   @type what :: :stood | {:looked, reference()} | nil
@@ -36,10 +37,14 @@ defmodule OOM.Throttle.Wait do
       {:DOWN, ^guard, _, _, _} ->
         :ok
     after
-      max(min(until_ms, state.due_ms) - now(), 0) ->
-        if now() >= until_ms,
-          do: {:ok, state},
-          else: wait(let_go(state), until_ms, what)
+      max(min(until_ms, min(state.due_ms, state.watch_ms)) - now(), 0) ->
+        now = now()
+
+        cond do
+          now >= state.watch_ms -> state |> watch(now) |> wait(until_ms, what)
+          now >= until_ms -> {:ok, state}
+          true -> state |> let_go(now) |> wait(until_ms, what)
+        end
     end
   end
 
@@ -49,11 +54,42 @@ defmodule OOM.Throttle.Wait do
   defp release(state, pids),
     do: State.resume(%{state | line: Lineup.released(state.line, pids)}, pids)
 
-  # These workers have stood for the longest stretch of a worker that is not shown to grow.
-  defp let_go(state) do
-    pids = Stretches.due(state.since, State.shown(state), now())
+  # These workers have stood for the longest stretch of a worker that is not shown to grow. They run until the next
+  # stand, or until they have taken too much: let go together, fifteen workers took 40 MB before the next stand.
+  defp let_go(state, now_ms) do
+    pids = Stretches.due(state.since, State.shown(state), now_ms)
+
+    loose =
+      for pid <- pids, is_map_key(state.still, pid), not Lineup.waits?(state.line, pid), do: pid
+
     state = State.resume(state, pids)
-    State.due(%{state | since: Map.drop(state.since, pids), loose?: true})
+    # Workers let go before count from the same sample.
+    from = if state.loose == [], do: Sample.take(state.watcher), else: state.loose_from
+    state = %{state | loose: loose ++ state.loose, loose_from: from, loose?: true}
+    State.due(%{state | since: Map.drop(state.since, pids), watch_ms: watch_ms(state, now_ms)})
+  end
+
+  defp watch_ms(%{loose: []}, _now_ms), do: :infinity
+  defp watch_ms(_state, now_ms), do: now_ms + Turn.shortest_ms()
+
+  # Memory of victims that comes back hides growth, so growth counts from the lowest use since.
+  defp watch(state, now_ms) do
+    now = Sample.take(state.watcher)
+    from = if Sample.moved(state.loose_from, now) < 0, do: now, else: state.loose_from
+
+    if Sample.moved(from, now) > Turn.alert_bytes(),
+      do: recall(state),
+      else: %{state | loose_from: from, watch_ms: watch_ms(state, now_ms)}
+  end
+
+  @doc "Suspends the workers that were let go and do not wait for a message."
+  @spec recall(State.t()) :: State.t()
+  def recall(%{loose: []} = state), do: state
+
+  def recall(state) do
+    still = Enum.reduce(state.loose, state.still, &Suspended.suspend/2)
+    since = Stretches.begun(state.since, Map.keys(state.since) ++ state.loose, now())
+    State.due(%{state | still: still, since: since, loose: [], watch_ms: :infinity})
   end
 
   defp now, do: System.monotonic_time(:millisecond)

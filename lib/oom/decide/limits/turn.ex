@@ -27,6 +27,10 @@ defmodule OOM.Limits.Turn do
   @spec alert_bytes() :: pos_integer()
   def alert_bytes, do: 4 * @mib
 
+  @doc "The time between two looks at memory during a stand or a run, in ms. Chosen, not measured."
+  @spec watch_ms() :: pos_integer()
+  def watch_ms, do: 5
+
   # -- Who is left alone (OOM.Lineup)
 
   @doc """
