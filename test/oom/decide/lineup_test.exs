@@ -21,8 +21,8 @@ defmodule OOM.LineupTest do
     line = lineup([{:ran, {{0, 0}, {4_000, 0}}, false}, {:late, {{0, 0}, {5, 0}}, false}])
     %{costs: costs} = Lineup.charge(line, [:ran, :late], 6 * @mib, 1)
     assert costs.ran == {6 * @mib, 1}
-    # Half of what is assumed of a worker that has not run.
-    assert costs.late == {8 * @mib, 1}
+    # Next to what is assumed of a worker that has not run.
+    assert costs.late == {div(16 * @mib * 63, 64), 1}
   end
 
   test "a worker that waited for a message costs nothing" do

@@ -18,7 +18,7 @@ defmodule OOM.SlicesTest do
   defp choose(ids, costs, distance_mib, options \\ []) do
     steps = options[:steps] || %{}
     pids = for id <- ids, do: {id, Map.get(steps, id, 0) * @mib}
-    busy = (options[:busy] || 0) * @mib
+    busy = options[:busy] && options[:busy] * @mib
     Slices.choose(pids, costs, {distance_mib * @mib, @floor}, options[:last_ms] || 1, busy)
   end
 
@@ -67,6 +67,11 @@ defmodule OOM.SlicesTest do
       assert {[], 1, [:b]} = choose([:b], costs, 50, steps: %{b: 20}, busy: 27)
       # There is room for both.
       assert {[:b], _, []} = choose([:b], costs, 107, steps: %{b: 20}, busy: 27)
+    end
+
+    test "lets nobody run beside workers that run anyway, where no cost fits" do
+      assert {[], 1, [:a]} = choose([:a], costs(a: 23), 0, busy: 0)
+      assert {[:a], _, []} = choose([:a], costs(a: 3), 0, busy: 0)
     end
 
     test "where all may run, they run as long as the costs fit, and at most twice the last time" do
@@ -126,12 +131,12 @@ defmodule OOM.SlicesTest do
   end
 
   describe "late/3" do
-    test "halves the cost of a worker that had no turn, known or assumed" do
-      late = Slices.late(costs(a: 4), [:a, :new], 3)
-      assert late == costs([{:a, 2, 3}, {:new, 8, 3}])
+    test "keeps the cost of a worker that had no turn, known or assumed, for seconds" do
+      assert %{a: {a, 3}, new: {new, 3}} = Slices.late(costs(a: 4), [:a, :new], 3)
+      assert {a, new} == {4 * @mib - div(4 * @mib, 64), 16 * @mib - div(16 * @mib, 64)}
       # With three known costs, the highest of them is assumed.
-      known = costs(a: 1, b: 2, c: 4)
-      assert Slices.late(known, [:new], 1) == Map.merge(known, costs(new: 2))
+      assert %{new: {bytes, 1}} = Slices.late(costs(a: 1, b: 2, c: 4), [:new], 1)
+      assert bytes == 4 * @mib - div(4 * @mib, 64)
     end
 
     test "stay where all had a turn" do

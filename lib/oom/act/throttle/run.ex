@@ -4,7 +4,7 @@ defmodule OOM.Throttle.Run do
 
   alias OOM.{Limits, Lineup, Reporter, Slices, Standing, Steps, Stretches}
   alias OOM.Limits.Turn
-  alias OOM.Throttle.{Look, Sample, Scan, Stand, State, Wait}
+  alias OOM.Throttle.{Look, Narrow, Sample, Scan, Stand, State, Wait}
 
   # In one of so many turns the workers are also looked at while they may run.
   @look_turns 8
@@ -23,7 +23,8 @@ defmodule OOM.Throttle.Run do
     room = {distance, before.floor_bytes || 0}
     state = keep(state, room)
     busy = busy(state)
-    {run, run_ms, stand, line} = choose(state, room, busy)
+    {late, {run, run_ms, stand, line}} = choose(state, room, busy)
+    Narrow.run(state, late, before)
 
     # A look at workers that may run shows which workers want to run.
     _ = if rem(state.turn, @look_turns) == 0, do: Look.start(run)
@@ -72,10 +73,11 @@ defmodule OOM.Throttle.Run do
     {rested, pids} = Lineup.rested(state.line, pids)
     {late, pids} = late(state, pids)
     {pids, line} = Lineup.refuse(state.line, pids, room, busy_bytes, now())
-    {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_bytes)
+    busy_or_nil = if busy == [], do: nil, else: busy_bytes
+    {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_or_nil)
     # The runs of late workers fit into no budget.
     run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
-    {rested ++ late ++ run, run_ms, stand, line}
+    {late, {rested ++ late ++ run, run_ms, stand, line}}
   end
 
   # A worker that would have stood too long after the next stand runs now, whatever the run costs.

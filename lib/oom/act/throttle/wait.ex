@@ -5,7 +5,7 @@ defmodule OOM.Throttle.Wait do
 
   alias OOM.Limits.Turn
   alias OOM.{Lineup, Stretches}
-  alias OOM.Throttle.{Sample, State, Suspended}
+  alias OOM.Throttle.{Narrow, Sample, State, Suspended}
 
   @typedoc "What ends the wait before its time: all workers stand, or a look is through."
   @type what :: :stood | {:looked, reference()} | nil
@@ -21,6 +21,12 @@ defmodule OOM.Throttle.Wait do
 
   defp wait(%{guard: guard} = state, until_ms, what) do
     receive do
+      # The documentation says `exited`; OTP 25 sends `badarg`.
+      {{Suspended, pid}, how} when how in [:exited, :badarg] ->
+        busy? = match?(%{^pid => {false, _}}, state.still)
+        state = %{state | still: Suspended.ended(state.still, pid)}
+        wait(state, until_ms, if(busy?, do: one_less(what), else: what))
+
       {{Suspended, pid}, _how} ->
         {still, news?} = Suspended.stands(state.still, pid)
         wait(%{state | still: still}, until_ms, if(news?, do: one_less(what), else: what))
@@ -62,9 +68,11 @@ defmodule OOM.Throttle.Wait do
     loose =
       for pid <- pids, is_map_key(state.still, pid), not Lineup.waits?(state.line, pid), do: pid
 
+    now = Sample.take(state.watcher)
+    Narrow.run(state, loose, now)
     state = State.resume(state, pids)
     # Workers let go before count from the same sample.
-    from = if state.loose == [], do: Sample.take(state.watcher), else: state.loose_from
+    from = if state.loose == [], do: now, else: state.loose_from
     state = %{state | loose: loose ++ state.loose, loose_from: from, loose?: true}
     State.due(%{state | since: Map.drop(state.since, pids), watch_ms: watch_ms(state, now_ms)})
   end

@@ -56,6 +56,13 @@ defmodule OOM.Limits.Turn do
   @spec known_enough() :: pos_integer()
   def known_enough, do: 3
 
+  @doc """
+  The cost of a worker without a turn fades by this part in each turn of the throttle: in some 7 s it is cheap.
+  Chosen, not measured.
+  """
+  @spec late_fades() :: pos_integer()
+  def late_fades, do: 64
+
   @doc "A turn may take this part of the room above the floor. Chosen, not measured."
   @spec share() :: pos_integer()
   def share, do: 4
