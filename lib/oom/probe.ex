@@ -66,6 +66,7 @@ defmodule OOM.Probe do
 
         evidence = evidence(work, {last_bytes, taken}, now_ms, free?, waits?)
         grew_ms = if grew?(live, last), do: now_ms, else: found(last, :grew_ms)
+        append_ms = if held.grew?, do: now_ms, else: found(last, :append_ms)
         lately? = grew_ms != nil and now_ms - grew_ms <= @shown_ms
         copied = copied({status, lately?}, ran?(reductions, last), gc, last)
 
@@ -77,6 +78,7 @@ defmodule OOM.Probe do
           live: live,
           copied: copied,
           grew_ms: grew_ms,
+          append_ms: append_ms,
           children: children,
           touched: touched,
           taken: taken,
@@ -84,7 +86,7 @@ defmodule OOM.Probe do
           name: WorkerName.read(pid, bytes, Heap.block_bytes(gc), found(last, :name))
         }
 
-        append = append(held, evidence)
+        append = append(held, evidence, append_ms, now_ms)
         step = Enum.max([append, flood(beside, gc), copied, elem(children, 1)])
         {bytes, state, step, {reductions, now_ms, found}}
 
@@ -187,9 +189,15 @@ defmodule OOM.Probe do
   defp binaries(gc, held, beside),
     do: OffHeap.binaries(HeldBinaries.virtual_bytes(gc) + held.hidden, beside)
 
-  # A worker that has appended to a binary appends on, for as long as its growth counts.
-  defp append(%{step: step, grew?: true}, _evidence), do: step
-  defp append(%{step: step}, %{grown: grown}), do: if(grown >= @grown, do: step, else: 0)
+  # A worker that has appended to a binary appends on, for as long as its growth counts, and the figure is no older
+  # than a figure to act on. A worker may keep the binary and grow in other ways.
+  defp append(%{step: step, grew?: true}, _evidence, _append_ms, _now_ms), do: step
+  defp append(_held, _evidence, nil, _now_ms), do: 0
+
+  defp append(%{step: step}, %{grown: grown}, append_ms, now_ms) do
+    lately? = now_ms - append_ms <= Limits.fresh_ms()
+    if lately? and grown >= @grown, do: step, else: 0
+  end
 
   # The memory that the next collection takes again for a mailbox on the heap. The mailbox is copied with the
   # heap; where the worker was flooded before the mailbox could be moved off, no max_heap_size stops the copy

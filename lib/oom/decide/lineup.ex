@@ -206,18 +206,29 @@ defmodule OOM.Lineup do
     end
   end
 
-  @doc "Charges the workers that ran last with the growth of memory during the run."
-  @spec charge(t(), [pid()], non_neg_integer(), pos_integer()) :: t()
-  def charge(line, pids, grown_bytes, run_ms) do
+  @doc """
+  Charges the workers that ran last with the growth of memory during the run. Returns the workers that had no
+  turn, too. `busy` workers do not stand yet, so their look is old.
+  """
+  @spec charge(t(), [pid()], [pid()], {grown_bytes :: non_neg_integer(), run_ms :: pos_integer()}) ::
+          {late :: [pid()], t()}
+  def charge(line, pids, busy, {grown_bytes, run_ms}) do
     own = for pid <- pids, is_map_key(line.looks, pid), do: {pid, grown_by(pid, line)}
 
     # Growth that no figure shows is not charged to a worker that did not run.
-    {still, ran} = Enum.split_with(own, fn {pid, grown} -> grown == 0 and stood?(pid, line) end)
+    stood? = fn {pid, grown} -> grown == 0 and pid not in busy and stood?(pid, line) end
+    {still, ran} = Enum.split_with(own, stood?)
     {rested, late} = Enum.split_with(still, fn {pid, _} -> waits?(line, pid) end)
+    late = for {pid, _} <- late, do: pid
     costs = Slices.costs(line.costs, Map.new(rested), 0, run_ms)
-    costs = Slices.late(costs, for({pid, _} <- late, do: pid), run_ms)
-    %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}
+    # Where nobody had a turn, as in a sweep, the run tells nothing.
+    costs = if ran == [], do: costs, else: Slices.late(costs, late, run_ms)
+    {late, %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}}
   end
+
+  @doc "Forgets the cost of a worker that has ended."
+  @spec ended(t(), pid()) :: t()
+  def ended(line, pid), do: %{line | costs: Map.delete(line.costs, pid)}
 
   # The worker has had no turn since the last stand, as far as the looks tell.
   defp stood?(pid, line) do

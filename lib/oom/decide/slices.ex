@@ -100,9 +100,9 @@ defmodule OOM.Slices do
   @doc "Returns the assumed cost of a worker that has not run, in bytes."
   @spec unknown_bytes(costs()) :: non_neg_integer()
   def unknown_bytes(costs) do
-    if map_size(costs) < Turn.known_enough(),
-      do: Turn.unknown_bytes(),
-      else: Enum.reduce(costs, 0, fn {_, {bytes, _}}, most -> max(bytes, most) end)
+    # A worker that waits costs nothing, and tells nothing of the others.
+    known = for {_, {bytes, _}} <- costs, bytes > 0, do: bytes
+    if length(known) < Turn.known_enough(), do: Turn.unknown_bytes(), else: Enum.max(known)
   end
 
   defp take(pids, {costs, unknown}, budget, busy?) do

@@ -16,6 +16,8 @@ defmodule OOM.Test.Chaos.Tree do
     :partition
   ]
   @oom_strategies [:one_for_one, :one_for_one, :rest_for_one, :one_for_all]
+  # The time in which a process with a taken name has to end.
+  @ends_ms 5_000
 
   @doc """
   Returns children for the supervisor on top, and the names of the workers that must always come
@@ -112,7 +114,7 @@ defmodule OOM.Test.Chaos.Tree do
   def start_partitions(name, workers) do
     options = [strategy: :one_for_one, max_restarts: 0]
     child = {DynamicSupervisor, options}
-    {:ok, pid} = PartitionSupervisor.start_link(child_spec: child, name: name, partitions: 2)
+    pid = partitions(child_spec: child, name: name, partitions: 2)
 
     for {worker, n} <- Enum.with_index(workers) do
       via = {:via, PartitionSupervisor, {name, n}}
@@ -120,6 +122,25 @@ defmodule OOM.Test.Chaos.Tree do
     end
 
     {:ok, pid}
+  end
+
+  # A supervisor that was killed leaves its children to their exit signals, and may be back before this child has
+  # ended and its name is free, with any supervisor.
+  defp partitions(options) do
+    case PartitionSupervisor.start_link(options) do
+      {:ok, pid} -> pid
+      {:error, {:already_started, pid}} -> ended(pid) && partitions(options)
+    end
+  end
+
+  defp ended(pid) do
+    ref = Process.monitor(pid)
+
+    receive do
+      {:DOWN, ^ref, _, _, _} -> true
+    after
+      @ends_ms -> raise "#{inspect(pid)} keeps its name"
+    end
   end
 
   defp pick(%Range{} = range), do: Enum.random(range)

@@ -1,29 +1,40 @@
 defmodule OOM.Throttle.Narrow do
   @moduledoc false
-  # Leaves one scheduler to all but the guard's processes for a moment. A worker takes 16 MB and more in one turn,
+  # Leaves fewer schedulers to all but the guard's processes for a moment. A worker takes 16 MB and more in one turn,
   # and as many turns run at once as there are schedulers: two workers let go together took 40 MB. On each other
   # scheduler a process of top priority does nothing but yield, as in a sweep (OOM.Sweep).
 
+  alias OOM.{Limits, Slices}
   alias OOM.Limits.Turn
-  alias OOM.Slices
   alias OOM.Throttle.{Sample, State}
 
-  @doc "Leaves one scheduler while these workers run, where one turn of each would not fit into the headroom."
-  @spec run(State.t(), [pid()], Sample.t()) :: :ok
-  def run(_state, pids, _sample) when length(pids) < 2, do: :ok
-  def run(_state, _pids, %{headroom_bytes: nil}), do: :ok
+  @doc """
+  Leaves as many schedulers as one turn of each of these workers fits into the headroom, and at least one, while
+  the workers run.
+  """
+  @spec run(State.t(), [pid()], Sample.t()) :: State.t()
+  def run(state, pids, _sample) when length(pids) < 2, do: state
+  def run(state, _pids, %{headroom_bytes: nil}), do: state
 
   def run(state, pids, %{headroom_bytes: headroom, floor_bytes: floor}) do
     schedulers = :erlang.system_info(:schedulers_online)
-    at_once = min(length(pids), schedulers) * Slices.unknown_bytes(state.line.costs)
-    if at_once > headroom - div(floor, 2), do: start(schedulers)
-    :ok
+    turn = Slices.unknown_bytes(state.line.costs)
+    fits = max(div(headroom - div(floor, 2), turn), 1)
+
+    if min(length(pids), schedulers) > fits and rested?(state.narrow_ms),
+      do: start(state, fits + 1, schedulers),
+      else: state
   end
 
-  defp start(schedulers) do
+  # All processes run for as long as between two sweeps.
+  defp rested?(nil), do: true
+  defp rested?(until_ms), do: now() >= until_ms + Limits.between_sweeps_ms()
+
+  defp start(state, first, last) do
     until_ms = now() + Turn.shortest_ms() + Turn.settle_ms()
     # No range: a module of Elixir's walks ranges, and the first caller would load the module.
-    for scheduler <- :lists.seq(2, schedulers), do: yield_on(scheduler, until_ms)
+    for scheduler <- :lists.seq(first, last), do: yield_on(scheduler, until_ms)
+    %{state | narrow_ms: until_ms}
   end
 
   defp yield_on(scheduler, until_ms) do

@@ -24,17 +24,16 @@ defmodule OOM.Throttle.Run do
     state = keep(state, room)
     busy = busy(state)
     {late, {run, run_ms, stand, line}} = choose(state, room, busy)
-    Narrow.run(state, late, before)
+    state = Narrow.run(state, late, before)
 
     # A look at workers that may run shows which workers want to run.
     _ = if rem(state.turn, @look_turns) == 0, do: Look.start(run)
 
     calm? =
-      stand == [] and busy == [] and calm?(line, before, distance) and
+      stand == [] and busy == [] and not state.loose? and calm?(line, before, distance) and
         Slices.calm?(run, line.costs, distance, Limits.throttle_ms())
 
     state = State.resume(%{state | line: line}, run)
-    # The workers that were let go in the stand go on for as long as the others run.
     since = Stretches.only(state.since, state.still)
     state = State.due(%{state | since: since, loose: [], watch_ms: :infinity})
 
@@ -42,7 +41,7 @@ defmodule OOM.Throttle.Run do
     budget = max(Slices.budget(distance, elem(room, 1)), Turn.alert_bytes())
 
     with {:ok, state} <- run_on(state, run, {before, budget}, began_ms + run_ms) do
-      calm = if calm?, do: state.calm + 1, else: 0
+      calm = if calm? and not over?(state, before, budget), do: state.calm + 1, else: 0
       ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
       run_ms = min(run_ms, max(now() - began_ms, Turn.shortest_ms()))
       {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
@@ -75,6 +74,8 @@ defmodule OOM.Throttle.Run do
     {pids, line} = Lineup.refuse(state.line, pids, room, busy_bytes, now())
     busy_or_nil = if busy == [], do: nil, else: busy_bytes
     {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_or_nil)
+    # The workers that were let go in the stand go on for as long as the others run.
+    late = late ++ state.loose
     # The runs of late workers fit into no budget.
     run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
     {late, {rested ++ late ++ run, run_ms, stand, line}}
@@ -98,10 +99,14 @@ defmodule OOM.Throttle.Run do
 
   defp run_on(state, run, {before, budget} = bounds, until_ms) do
     with {:ok, state} <- Wait.until(state, min(now() + Turn.watch_ms(), until_ms), nil) do
-      over? = now() >= until_ms or Sample.moved(before, Sample.take(state.watcher)) > budget
-      if over?, do: {:ok, state}, else: run_on(state, run, bounds, until_ms)
+      if now() >= until_ms or over?(state, before, budget),
+        do: {:ok, state},
+        else: run_on(state, run, bounds, until_ms)
     end
   end
+
+  defp over?(state, before, budget),
+    do: Sample.moved(before, Sample.take(state.watcher)) > budget
 
   defp now, do: System.monotonic_time(:millisecond)
 end

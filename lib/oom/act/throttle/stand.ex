@@ -53,6 +53,8 @@ defmodule OOM.Throttle.Stand do
       State.due(%{
         state
         | line: %{state.line | alone: alone, bound: bound},
+          loose: [],
+          watch_ms: :infinity,
           still: still,
           since: Stretches.begun(since, Map.keys(still), began_ms),
           loose?: false
@@ -159,8 +161,12 @@ defmodule OOM.Throttle.Stand do
 
   defp charge(%{ran: nil} = state, _standing), do: state
 
-  defp charge(%{ran: {before, pids, run_ms}} = state, standing),
-    do: %{state | line: Lineup.charge(state.line, pids, Sample.grown(before, standing), run_ms)}
+  defp charge(%{ran: {before, pids, run_ms}} = state, standing) do
+    took = {Sample.grown(before, standing), run_ms}
+    {late, line} = Lineup.charge(state.line, pids, State.busy(state), took)
+    # Workers that had no turn come first in the next run.
+    %{state | line: line, ran_turn: Map.drop(state.ran_turn, late)}
+  end
 
   defp now, do: System.monotonic_time(:millisecond)
 end

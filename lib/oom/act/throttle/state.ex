@@ -24,6 +24,8 @@ defmodule OOM.Throttle.State do
             loose: [],
             loose_from: nil,
             watch_ms: :infinity,
+            # until when workers run on fewer schedulers
+            narrow_ms: nil,
             loose?: false,
             # the last run: {sample before, the workers, how long}
             ran: nil,
@@ -49,6 +51,7 @@ defmodule OOM.Throttle.State do
           loose: [pid()],
           loose_from: Sample.t() | nil,
           watch_ms: integer() | :infinity,
+          narrow_ms: integer() | nil,
           loose?: boolean(),
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
           ran_turn: %{pid() => non_neg_integer()},

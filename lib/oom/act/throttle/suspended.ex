@@ -59,10 +59,6 @@ defmodule OOM.Throttle.Suspended do
     end
   end
 
-  @doc "The VM says that this worker has ended."
-  @spec ended(t(), pid()) :: t()
-  def ended(still, pid), do: Map.delete(still, pid)
-
   @doc "Returns the workers that do not stand yet."
   @spec busy(t()) :: [pid()]
   def busy(still), do: for({pid, {false, _}} <- still, do: pid)

@@ -4,7 +4,7 @@ defmodule OOM.Throttle.Wait do
   # release, and a worker that has stood for long enough is let go.
 
   alias OOM.Limits.Turn
-  alias OOM.{Lineup, Stretches}
+  alias OOM.{Lineup, Stretches, Workers}
   alias OOM.Throttle.{Narrow, Sample, State, Suspended}
 
   @typedoc "What ends the wait before its time: all workers stand, or a look is through."
@@ -24,7 +24,7 @@ defmodule OOM.Throttle.Wait do
       # The documentation says `exited`; OTP 25 sends `badarg`.
       {{Suspended, pid}, how} when how in [:exited, :badarg] ->
         busy? = match?(%{^pid => {false, _}}, state.still)
-        state = %{state | still: Suspended.ended(state.still, pid)}
+        state = %{State.resume(state, [pid]) | line: Lineup.ended(state.line, pid)}
         wait(state, until_ms, if(busy?, do: one_less(what), else: what))
 
       {{Suspended, pid}, _how} ->
@@ -61,7 +61,7 @@ defmodule OOM.Throttle.Wait do
     do: State.resume(%{state | line: Lineup.released(state.line, pids)}, pids)
 
   # These workers have stood for the longest stretch of a worker that is not shown to grow. They run until the next
-  # stand, or until they have taken too much: let go together, fifteen workers took 40 MB before the next stand.
+  # stand, or until memory has grown: let go together, fifteen workers took 40 MB before the next stand.
   defp let_go(state, now_ms) do
     pids = Stretches.due(state.since, State.shown(state), now_ms)
 
@@ -69,8 +69,7 @@ defmodule OOM.Throttle.Wait do
       for pid <- pids, is_map_key(state.still, pid), not Lineup.waits?(state.line, pid), do: pid
 
     now = Sample.take(state.watcher)
-    Narrow.run(state, loose, now)
-    state = State.resume(state, pids)
+    state = state |> Narrow.run(loose, now) |> State.resume(pids)
     # Workers let go before count from the same sample.
     from = if state.loose == [], do: now, else: state.loose_from
     state = %{state | loose: loose ++ state.loose, loose_from: from, loose?: true}
@@ -90,13 +89,15 @@ defmodule OOM.Throttle.Wait do
       else: %{state | loose_from: from, watch_ms: watch_ms(state, now_ms)}
   end
 
-  @doc "Suspends the workers that were let go and do not wait for a message."
-  @spec recall(State.t()) :: State.t()
-  def recall(%{loose: []} = state), do: state
-
-  def recall(state) do
-    still = Enum.reduce(state.loose, state.still, &Suspended.suspend/2)
-    since = Stretches.begun(state.since, Map.keys(state.since) ++ state.loose, now())
+  @doc """
+  Suspends the workers that were let go and did not wait for a message at their last look. Their stretch began
+  `stood_ms` ago.
+  """
+  @spec recall(State.t(), non_neg_integer()) :: State.t()
+  def recall(state, stood_ms \\ 0) do
+    pids = for pid <- state.loose, Workers.rank(pid) not in [nil, :protected], do: pid
+    still = Enum.reduce(pids, state.still, &Suspended.suspend/2)
+    since = Stretches.begun(state.since, Map.keys(state.since) ++ pids, now() - stood_ms)
     State.due(%{state | still: still, since: since, loose: [], watch_ms: :infinity})
   end
 

@@ -57,11 +57,11 @@ defmodule OOM.Limits.Turn do
   def known_enough, do: 3
 
   @doc """
-  The cost of a worker without a turn fades by this part in each turn of the throttle: in some 7 s it is cheap.
-  Chosen, not measured.
+  The cost of a worker without a turn fades by this part in each run in which others had a turn: after 90 runs the
+  worker is cheap. Chosen, not measured.
   """
   @spec late_fades() :: pos_integer()
-  def late_fades, do: 64
+  def late_fades, do: 16
 
   @doc "A turn may take this part of the room above the floor. Chosen, not measured."
   @spec share() :: pos_integer()
