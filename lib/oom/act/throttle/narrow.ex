@@ -4,8 +4,8 @@ defmodule OOM.Throttle.Narrow do
   # and as many turns run at once as there are schedulers: two workers let go together took 40 MB. On each other
   # scheduler a process of top priority does nothing but yield, as in a sweep (OOM.Sweep).
 
-  alias OOM.{Limits, Slices}
   alias OOM.Limits.Turn
+  alias OOM.Slices
   alias OOM.Throttle.{Sample, State}
 
   @doc """
@@ -21,20 +21,22 @@ defmodule OOM.Throttle.Narrow do
     turn = Slices.unknown_bytes(state.line.costs)
     fits = max(div(headroom - div(floor, 2), turn), 1)
 
-    if min(length(pids), schedulers) > fits and rested?(state.narrow_ms),
-      do: start(state, fits + 1, schedulers),
+    if min(length(pids), schedulers) > fits and state.narrow == [],
+      do: %{state | narrow: start(fits + 1, schedulers)},
       else: state
   end
 
-  # All processes run for as long as between two sweeps.
-  defp rested?(nil), do: true
-  defp rested?(until_ms), do: now() >= until_ms + Limits.between_sweeps_ms()
+  @doc "Leaves all schedulers again, because the workers stand."
+  @spec stop(State.t()) :: State.t()
+  def stop(state) do
+    for pid <- state.narrow, do: Process.exit(pid, :kill)
+    %{state | narrow: []}
+  end
 
-  defp start(state, first, last) do
+  defp start(first, last) do
     until_ms = now() + Turn.shortest_ms() + Turn.settle_ms()
     # No range: a module of Elixir's walks ranges, and the first caller would load the module.
     for scheduler <- :lists.seq(first, last), do: yield_on(scheduler, until_ms)
-    %{state | narrow_ms: until_ms}
   end
 
   defp yield_on(scheduler, until_ms) do

@@ -24,7 +24,7 @@ defmodule OOM.Throttle.Stand do
 
   alias OOM.{VictimQueue, Workers}
   alias OOM.Limits.Turn
-  alias OOM.Throttle.{Look, Sample, State, Suspended, Wait}
+  alias OOM.Throttle.{Look, Narrow, Sample, State, Suspended, Wait}
 
   # The most workers of a stand, in all and of each rank.
   @line 1_000
@@ -61,6 +61,7 @@ defmodule OOM.Throttle.Stand do
       })
 
     with {:ok, state} <- Wait.until(state, began_ms + Turn.settle_ms(), :stood),
+         state = Narrow.stop(state),
          settled = Sample.take(state.watcher),
          look = Look.start(line),
          {:ok, state} <-

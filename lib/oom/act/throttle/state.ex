@@ -24,8 +24,8 @@ defmodule OOM.Throttle.State do
             loose: [],
             loose_from: nil,
             watch_ms: :infinity,
-            # until when workers run on fewer schedulers
-            narrow_ms: nil,
+            # the processes that leave fewer schedulers to the workers
+            narrow: [],
             loose?: false,
             # the last run: {sample before, the workers, how long}
             ran: nil,
@@ -51,7 +51,7 @@ defmodule OOM.Throttle.State do
           loose: [pid()],
           loose_from: Sample.t() | nil,
           watch_ms: integer() | :infinity,
-          narrow_ms: integer() | nil,
+          narrow: [pid()],
           loose?: boolean(),
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
           ran_turn: %{pid() => non_neg_integer()},
