@@ -10,8 +10,6 @@ defmodule OOM.Throttle.Scan do
   @doc "Runs the workers in turn; `:ok` where the guard has ended."
   @spec run(State.t()) :: {:ok, State.t()} | :ok
   def run(state) do
-    # Workers let go a moment ago may have had no turn.
-    state = Wait.recall(state, div(Limits.longest_stand_ms(), 2))
     before = Sample.fresh(state.watcher)
     pids = Map.keys(state.still) -- State.busy(state)
     {waiting, pids} = Enum.split_with(pids, &Lineup.waits?(state.line, &1))

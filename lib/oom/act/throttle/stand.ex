@@ -164,7 +164,8 @@ defmodule OOM.Throttle.Stand do
 
   defp charge(%{ran: {before, pids, run_ms}} = state, standing) do
     took = {Sample.grown(before, standing), run_ms}
-    {late, line} = Lineup.charge(state.line, pids, State.busy(state), took)
+    whose = %{busy: State.busy(state), idle: state.idle}
+    {late, line} = Lineup.charge(state.line, pids, whose, took)
     # Workers that had no turn come first in the next run.
     %{state | line: line, ran_turn: Map.drop(state.ran_turn, late)}
   end

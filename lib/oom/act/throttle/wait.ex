@@ -89,15 +89,11 @@ defmodule OOM.Throttle.Wait do
       else: %{state | loose_from: from, watch_ms: watch_ms(state, now_ms)}
   end
 
-  @doc """
-  Suspends the workers that were let go and did not wait for a message at their last look. Their stretch began
-  `stood_ms` ago.
-  """
-  @spec recall(State.t(), non_neg_integer()) :: State.t()
-  def recall(state, stood_ms \\ 0) do
+  # Only workers that did not wait for a message at their last look.
+  defp recall(state) do
     pids = for pid <- state.loose, Workers.rank(pid) not in [nil, :protected], do: pid
     still = Enum.reduce(pids, state.still, &Suspended.suspend/2)
-    since = Stretches.begun(state.since, Map.keys(state.since) ++ pids, now() - stood_ms)
+    since = Stretches.begun(state.since, Map.keys(state.since) ++ pids, now())
     State.due(%{state | still: still, since: since, loose: [], watch_ms: :infinity})
   end
 

@@ -57,8 +57,8 @@ defmodule OOM.Limits.Turn do
   def known_enough, do: 3
 
   @doc """
-  The cost of a worker without a turn fades by this part in each run in which others had a turn: after 90 runs the
-  worker is cheap. Chosen, not measured.
+  The cost of a worker that wants to run and has no turn fades by this part in each run: after 90 runs the worker is
+  cheap. Chosen, not measured.
   """
   @spec late_fades() :: pos_integer()
   def late_fades, do: 16
