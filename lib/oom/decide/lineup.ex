@@ -207,23 +207,25 @@ defmodule OOM.Lineup do
   end
 
   @doc """
-  Charges the workers that ran last with the growth of memory during the run. Returns the workers that wanted to
-  run and had no turn, too. `busy` workers do not stand yet, so their look is old; `idle` workers waited for a
-  message at the end of the run.
+  Charges the workers that ran last with the growth of memory during the run. `busy` workers do not stand yet, so
+  their look is old.
   """
-  @spec charge(t(), [pid()], %{busy: [pid()], idle: [pid()]}, took) :: {late :: [pid()], t()}
-        when took: {grown_bytes :: non_neg_integer(), run_ms :: pos_integer()}
-  def charge(line, pids, %{busy: busy, idle: idle}, {grown_bytes, run_ms}) do
+  @spec charge(t(), [pid()], [pid()], {grown_bytes :: non_neg_integer(), run_ms :: pos_integer()}) ::
+          t()
+  def charge(line, pids, busy, {grown_bytes, run_ms}) do
     own = for pid <- pids, is_map_key(line.looks, pid), do: {pid, grown_by(pid, line)}
 
     # Growth that no figure shows is not charged to a worker that did not run.
     stood? = fn {pid, grown} -> grown == 0 and pid not in busy and stood?(pid, line) end
     {still, ran} = Enum.split_with(own, stood?)
-    {rested, late} = Enum.split_with(still, fn {pid, _} -> waits?(line, pid) or pid in idle end)
+    {rested, late} = Enum.split_with(still, fn {pid, _} -> waits?(line, pid) end)
     late = for {pid, _} <- late, do: pid
+
+    # Where nobody had a turn the workers may not want one, unless a sweep (OOM.Sweep) kept all from running.
+    fades = if ran == [], do: Turn.idle_fades(), else: Turn.late_fades()
     costs = Slices.costs(line.costs, Map.new(rested), 0, run_ms)
-    costs = Slices.late(costs, late, run_ms)
-    {late, %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}}
+    costs = Slices.late(costs, late, run_ms, fades)
+    %{line | costs: Slices.costs(costs, Map.new(ran), grown_bytes, run_ms)}
   end
 
   @doc "Forgets the cost of a worker that has ended."

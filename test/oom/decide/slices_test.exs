@@ -130,20 +130,20 @@ defmodule OOM.SlicesTest do
     end
   end
 
-  describe "late/3" do
+  describe "late/4" do
     test "keeps the cost of a worker that had no turn, known or assumed, for seconds" do
-      assert %{a: {a, 3}, new: {new, 3}} = Slices.late(costs(a: 4), [:a, :new], 3)
+      assert %{a: {a, 3}, new: {new, 3}} = Slices.late(costs(a: 4), [:a, :new], 3, 16)
       assert {a, new} == {4 * @mib - div(4 * @mib, 16), 15 * @mib}
       # With three known costs, the highest of them is assumed.
-      assert %{new: {bytes, 1}} = Slices.late(costs(a: 1, b: 2, c: 4), [:new], 1)
+      assert %{new: {bytes, 1}} = Slices.late(costs(a: 1, b: 2, c: 4), [:new], 1, 16)
       assert bytes == 4 * @mib - div(4 * @mib, 16)
       # Workers that wait tell nothing of the others.
-      assert %{new: {bytes, 1}} = Slices.late(costs(a: 0, b: 0, c: 0), [:new], 1)
+      assert %{new: {bytes, 1}} = Slices.late(costs(a: 0, b: 0, c: 0), [:new], 1, 16)
       assert bytes == 15 * @mib
     end
 
     test "stay where all had a turn" do
-      assert Slices.late(costs(a: 1), [], 1) == costs(a: 1)
+      assert Slices.late(costs(a: 1), [], 1, 16) == costs(a: 1)
     end
   end
 

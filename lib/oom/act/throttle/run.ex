@@ -6,8 +6,6 @@ defmodule OOM.Throttle.Run do
   alias OOM.Limits.Turn
   alias OOM.Throttle.{Look, Narrow, Sample, Scan, Stand, State, Wait}
 
-  # The status of so many workers is read: some 50 us.
-  @statuses 64
   # In one of so many turns the workers are also looked at while they may run.
   @look_turns 8
 
@@ -46,19 +44,9 @@ defmodule OOM.Throttle.Run do
       calm = if calm? and not over?(state, before, budget), do: state.calm + 1, else: 0
       ran_turn = Enum.reduce(run, state.ran_turn, &Map.put(&2, &1, state.turn))
       run_ms = min(run_ms, max(now() - began_ms, Turn.shortest_ms()))
-      ran = {before, run, run_ms}
-      {:ok, %{state | ran: ran, idle: idle(run, line), ran_turn: ran_turn, calm: calm}}
+      {:ok, %{state | ran: {before, run, run_ms}, ran_turn: ran_turn, calm: calm}}
     end
   end
-
-  # A worker that waits for a message does not want to run. The status of a suspended worker does not tell, so the
-  # throttle reads it before the next stand; this sends the worker no signal.
-  defp idle(run, line) do
-    new = for pid <- run, not Lineup.waits?(line, pid), do: pid
-    for pid <- Enum.take(new, @statuses), status(pid) == {:status, :waiting}, do: pid
-  end
-
-  defp status(pid), do: :erlang.process_info(pid, :status)
 
   defp keep(%{line: before} = state, room) do
     line = Lineup.keep(before, room)

@@ -164,10 +164,7 @@ defmodule OOM.Throttle.Stand do
 
   defp charge(%{ran: {before, pids, run_ms}} = state, standing) do
     took = {Sample.grown(before, standing), run_ms}
-    whose = %{busy: State.busy(state), idle: state.idle}
-    {late, line} = Lineup.charge(state.line, pids, whose, took)
-    # Workers that had no turn come first in the next run.
-    %{state | line: line, ran_turn: Map.drop(state.ran_turn, late)}
+    %{state | line: Lineup.charge(state.line, pids, State.busy(state), took)}
   end
 
   defp now, do: System.monotonic_time(:millisecond)

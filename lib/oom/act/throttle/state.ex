@@ -29,8 +29,6 @@ defmodule OOM.Throttle.State do
             loose?: false,
             # the last run: {sample before, the workers, how long}
             ran: nil,
-            # the workers that waited for a message at its end
-            idle: [],
             # the turn in which each worker ran last
             ran_turn: %{},
             # the search for growth that no figure shows
@@ -56,7 +54,6 @@ defmodule OOM.Throttle.State do
           narrow: [pid()],
           loose?: boolean(),
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
-          idle: [pid()],
           ran_turn: %{pid() => non_neg_integer()},
           experiment: Experiment.t(),
           calm: non_neg_integer(),

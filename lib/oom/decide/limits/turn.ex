@@ -57,11 +57,18 @@ defmodule OOM.Limits.Turn do
   def known_enough, do: 3
 
   @doc """
-  The cost of a worker that wants to run and has no turn fades by this part in each run: after 90 runs the worker is
-  cheap. Chosen, not measured.
+  The cost of a worker without a turn fades by this part in each run in which others had a turn: after 90 runs the
+  worker is cheap. Chosen, not measured.
   """
   @spec late_fades() :: pos_integer()
   def late_fades, do: 16
+
+  @doc """
+  The same in a run in which nobody had a turn. Chosen, not measured: to read whether a worker waits is a signal to a
+  running worker, and the throttle waits for nobody.
+  """
+  @spec idle_fades() :: pos_integer()
+  def idle_fades, do: 4
 
   @doc "A turn may take this part of the room above the floor. Chosen, not measured."
   @spec share() :: pos_integer()
