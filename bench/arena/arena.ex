@@ -77,9 +77,8 @@ defmodule Arena do
          {:ok, beside} <- Arguments.beside(options[:beside], options[:rate]),
          path = path(options[:continue], hash),
          {:ok, made} <- made(path, hash, options) do
-      System.halt(
-        if run(rounds, made, {path, hash}, [{:at_once, beside} | options]), do: 0, else: 1
-      )
+      options = Keyword.put(options, :beside, beside)
+      System.halt(if run(rounds, made, {path, hash}, options), do: 0, else: 1)
     else
       true -> stop(0, usage())
       {:error, what} -> stop(2, what <> "\n\n" <> usage())
@@ -108,7 +107,7 @@ defmodule Arena do
 
   defp make(left, to, options) do
     left
-    |> Task.async_stream(&one/1, max_concurrency: options[:at_once], timeout: :infinity)
+    |> Task.async_stream(&one/1, max_concurrency: options[:beside], timeout: :infinity)
     |> Enum.map(fn {:ok, run} -> keep(run, to, options) end)
   end
 

@@ -78,9 +78,9 @@ defmodule Usable.Node do
   """
   def load(guard, kind, percent, limit_bytes, seconds) do
     owner = self()
-    begin = fn -> run(owner, guard, kind, percent, limit_bytes, seconds) end
     # The workers outlive this call.
-    Process.register(spawn(begin), __MODULE__)
+    run = spawn(fn -> run(owner, guard, kind, percent, limit_bytes, seconds) end)
+    Process.register(run, __MODULE__)
 
     receive do
       :over -> :ok
@@ -102,7 +102,7 @@ defmodule Usable.Node do
     result =
       case parts(kind, div(limit_bytes * percent, 100) - Used.bytes(cgroup)) do
         :too_small -> send(owner, :over) && {:too_small, []}
-        parts -> run(owner, guard, parts, cgroup, {limit_bytes, seconds})
+        parts -> load_and_look(owner, guard, parts, cgroup, {limit_bytes, seconds})
       end
 
     receive do
@@ -127,7 +127,7 @@ defmodule Usable.Node do
 
   defp equal(kind, bytes, count), do: List.duplicate({kind, div(bytes, count)}, count)
 
-  defp run(owner, guard, parts, cgroup, {limit_bytes, seconds}) do
+  defp load_and_look(owner, guard, parts, cgroup, {limit_bytes, seconds}) do
     begun = now()
     runner = self()
     # Monitors report the fate of the workers.

@@ -45,9 +45,7 @@ defmodule OOM.Trim do
   defp start(0), do: :ok
 
   defp start(scheduler) do
-    # OTP does not document the option, and dialyzer goes by the documented ones.
-    spawn_opt = :erlang.make_fun(:erlang, :spawn_opt, 4)
-    _pid = spawn_opt.(OOM.Native, :trim, [], scheduler: scheduler, priority: :max)
+    _pid = OOM.Schedulers.spawn_on(scheduler, OOM.Native, :trim, [])
     start(scheduler - 1)
   end
 end

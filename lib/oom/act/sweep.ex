@@ -10,7 +10,7 @@ defmodule OOM.Sweep do
   # A sweep is counted in turns, not in time: a VM that gets a tenth of a core needs ten times as long for the
   # freed memory. A stretch is bounded all the same, and all other processes run between two stretches.
 
-  alias OOM.Limits
+  alias OOM.{Limits, Schedulers}
 
   # 20 small blocks.
   @turn_bytes 8_192
@@ -45,7 +45,10 @@ defmodule OOM.Sweep do
     if due? and (leave_ms > 0 or not over?(sweep)) do
       until = now_ms + Limits.longest_sweep_ms()
       left = now_ms + min(leave_ms, Limits.longest_sweep_ms())
-      for scheduler <- online(), do: run(scheduler, [turns, scheduler, left, until])
+
+      for scheduler <- online(),
+          do: Schedulers.spawn_on(scheduler, __MODULE__, :turns, [turns, scheduler, left, until])
+
       {turns, until}
     else
       sweep
@@ -54,12 +57,6 @@ defmodule OOM.Sweep do
 
   # No range: a module of Elixir's walks ranges, and the first caller would load the module.
   defp online, do: :lists.seq(1, :erlang.system_info(:schedulers_online))
-
-  defp run(scheduler, args) do
-    # OTP does not document the option, and dialyzer goes by the documented ones.
-    spawn_opt = :erlang.make_fun(:erlang, :spawn_opt, 4)
-    spawn_opt.(__MODULE__, :turns, args, scheduler: scheduler, priority: :max)
-  end
 
   @doc false
   @spec turns(:atomics.atomics_ref(), pos_integer(), integer(), integer()) :: :ok

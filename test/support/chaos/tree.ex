@@ -124,8 +124,8 @@ defmodule OOM.Test.Chaos.Tree do
     {:ok, pid}
   end
 
-  # A supervisor that was killed leaves its children to their exit signals, and may be back before this child has
-  # ended and its name is free, with any supervisor.
+  # The children of a killed supervisor end a moment after the supervisor. OTP may start the supervisor again before
+  # that, and the name of this child is still taken then.
   defp partitions(options) do
     case PartitionSupervisor.start_link(options) do
       {:ok, pid} -> pid

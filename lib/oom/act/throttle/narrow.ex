@@ -5,7 +5,7 @@ defmodule OOM.Throttle.Narrow do
   # scheduler a process of top priority does nothing but yield, as in a sweep (OOM.Sweep).
 
   alias OOM.Limits.Turn
-  alias OOM.Slices
+  alias OOM.{Schedulers, Slices}
   alias OOM.Throttle.{Sample, State}
 
   @doc """
@@ -36,13 +36,8 @@ defmodule OOM.Throttle.Narrow do
   defp start(first, last) do
     until_ms = now() + Turn.shortest_ms() + Turn.settle_ms()
     # No range: a module of Elixir's walks ranges, and the first caller would load the module.
-    for scheduler <- :lists.seq(first, last), do: yield_on(scheduler, until_ms)
-  end
-
-  defp yield_on(scheduler, until_ms) do
-    # OTP does not document the option, and dialyzer goes by the documented ones.
-    spawn_opt = :erlang.make_fun(:erlang, :spawn_opt, 4)
-    spawn_opt.(__MODULE__, :yield, [until_ms], scheduler: scheduler, priority: :max)
+    for scheduler <- :lists.seq(first, last),
+        do: Schedulers.spawn_on(scheduler, __MODULE__, :yield, [until_ms])
   end
 
   @doc false

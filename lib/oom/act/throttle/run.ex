@@ -23,7 +23,7 @@ defmodule OOM.Throttle.Run do
     room = {distance, before.floor_bytes || 0}
     state = keep(state, room)
     busy = busy(state)
-    {late, {run, run_ms, stand, line}} = choose(state, room, busy)
+    {late, run, run_ms, stand, line} = choose(state, room, busy)
     state = Narrow.run(state, late, before)
 
     # A look at workers that may run shows which workers want to run.
@@ -78,7 +78,7 @@ defmodule OOM.Throttle.Run do
     late = late ++ state.loose
     # The runs of late workers fit into no budget.
     run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
-    {late, {rested ++ late ++ run, run_ms, stand, line}}
+    {late, rested ++ late ++ run, run_ms, stand, line}
   end
 
   # A worker that would have stood too long after the next stand runs now, whatever the run costs.
@@ -93,8 +93,8 @@ defmodule OOM.Throttle.Run do
       before.drift_bytes_per_s * Limits.throttle_ms() <= distance * 1_000
   end
 
-  # Where no worker runs the stand goes on. A run that has taken its budget is over: workers began to grow in the
-  # middle of a run of 100 ms, and the node was dead before its end.
+  # Where no worker runs the stand goes on. A run ends early where memory has grown by the budget: workers began to
+  # grow in the middle of a run of 100 ms, and the node was dead before the run had ended.
   defp run_on(state, [], {before, _budget}, until_ms), do: Stand.go_on(state, before, until_ms)
 
   defp run_on(state, run, {before, budget} = bounds, until_ms) do

@@ -19,14 +19,14 @@ defmodule OOM.Throttle.State do
             since: %{},
             due_ms: :infinity,
             stood_ms: 0,
-            # the workers let go because they had stood for long, the sample before, when the throttle looks at
-            # memory again, and whether the present stand has had such workers
+            # the workers let go because they had stood for long, whether the present stand has had such workers,
+            # the sample before the first of them ran, and when the throttle looks at memory again
             loose: [],
+            loose?: false,
             loose_from: nil,
             watch_ms: :infinity,
             # the processes that leave fewer schedulers to the workers
             narrow: [],
-            loose?: false,
             # the last run: {sample before, the workers, how long}
             ran: nil,
             # the turn in which each worker ran last
