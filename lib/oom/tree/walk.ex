@@ -3,16 +3,11 @@ defmodule OOM.Tree.Walk do
   # Finds processes below an OOM.Supervisor that have not registered: one look at all processes, in a
   # throw-away process (OOM.Tree.Census). Each new process is classified once, by its nearest known
   # ancestor. Below a supervisor, the process is a supervisor, or a worker with the options declared
-  # above. A process started by a worker is the worker's own (OOM.Owned.Children).
-  #
-  # Reading from a process needs no signal unless the process is running (0.6 us here). The dictionary is
-  # read only of the few processes that trap exits, as every supervisor does.
+  # above (OOM.Tree.Role). A process started by a worker is the worker's own (OOM.Owned.Children).
 
   alias OOM.{Bonds, InitialCall, Newcomers, Probe, Tree, Units, Victims, Visit, Workers}
-  alias OOM.Tree.{Pool, Settled}
+  alias OOM.Tree.{Pool, Role, Settled}
 
-  # Linked with all their users. Such an end would end all users, and the guard can kill users one by one.
-  @linked [Registry.Partition]
   # The search through ancestors stops here, whoever started or awaits whom.
   @generations 16
   # The most newcomers whose figures a walk reads, some microseconds each.
@@ -113,7 +108,7 @@ defmodule OOM.Tree.Walk do
 
   defp known({pid, :unknown, _, options, _}, state) do
     # Declared as a supervisor; the kind decides how the supervisor is told of a kill.
-    kind = trapping(InitialCall.of_supervisor(pid), :supervisor)
+    kind = Role.of_supervisor(pid)
     Tree.put_kind(pid, kind)
     {{:supervisor, pid, kind, options}, changed(pid, kind, state)}
   end
@@ -198,9 +193,9 @@ defmodule OOM.Tree.Walk do
 
   defp classify(pid, parent, kind, options, state) do
     facts = facts(parent, state)
-    options = ruled(options, pid, facts)
+    options = Role.ruled(options, pid, facts)
 
-    case Victims.marked?(pid) || role(pid, type(facts, pid)) do
+    case Victims.marked?(pid) || Role.of(pid, type(facts, pid)) do
       true ->
         {:outside, state}
 
@@ -211,58 +206,16 @@ defmodule OOM.Tree.Walk do
          pid |> changed(new, state) |> then(&changed(parent, kind, &1))}
 
       role ->
-        found(pid, rank(role, Tree.rank(options)), parent, state)
+        found(pid, Role.rank(role, Tree.rank(options)), parent, state)
         state = if facts == :tasks, do: %{state | tasks: [pid | state.tasks]}, else: state
         state = changed(parent, kind, state)
         {{:worker, pid}, %{state | found: [pid | state.found]}}
     end
   end
 
-  # The first rule with the child's id, registered name or module decides; see OOM.adopt/2.
-  defp ruled(options, pid, facts) do
-    with [_ | _] = rules <- options[:priorities],
-         keys = keys(pid, facts),
-         {_key, priority} <- Enum.find(rules, fn {key, _} -> key in keys end) do
-      Keyword.put(options, :priority, priority)
-    else
-      _no_rule -> options
-    end
-  end
-
-  defp keys(pid, facts) do
-    name = with {_, name} <- :erlang.process_info(pid, :registered_name), do: name
-    [id(facts, pid), name, module(InitialCall.of(pid))]
-  end
-
-  defp id({_, _, children}, pid), do: Enum.find_value(children, &(&1.pid == pid && &1.id))
-  defp id(_unknown, _pid), do: nil
-
-  defp module({:supervisor, module, _}), do: module
-  defp module({module, _, _}), do: module
-  defp module(_unknown), do: nil
-
-  defp rank(:linked, _rank), do: :protected
-  defp rank(:worker, rank), do: rank
-
   # A process that awaits a task is linked with the task and ends with it, so the task gets the rank of that
   # process. Other workers are seldom linked with the processes they serve, and OOM.Bonds.Rounds checks them.
   defp bind(tasks), do: for(pid <- Enum.take(tasks, @tasks), do: Units.bind(pid, Bonds.rank(pid)))
-
-  defp role(pid, type) do
-    case {:erlang.process_info(pid, :trap_exit), type} do
-      {{_, true}, :supervisor} -> trapping(InitialCall.of_supervisor(pid), type)
-      {{_, true}, type} -> trapping(InitialCall.of(pid), type)
-      {_, :supervisor} -> :special
-      _ -> :worker
-    end
-  end
-
-  defp trapping({:supervisor, _, _}, _type), do: :supervisor
-  defp trapping(_call, :supervisor), do: :special
-  defp trapping({module, _, _}, _type) when module in @linked, do: :linked
-
-  # A supervisor with a loop of its own may not be declared as a supervisor.
-  defp trapping(call, _type), do: if(InitialCall.special?(call), do: :special, else: :worker)
 
   # The facts that this walk has read, or else the facts of an earlier walk.
   defp facts(supervisor, %{facts: facts}) when is_map_key(facts, supervisor),
