@@ -1,6 +1,8 @@
 defmodule OOM.ProbeTest do
   use OOM.Test.TablesCase, async: false
 
+  import OOM.Test.Eventually
+
   alias OOM.{Probe, Workers}
 
   @mib 1_048_576
@@ -191,6 +193,42 @@ defmodule OOM.ProbeTest do
     refute waits?(busy)
     Process.unlink(busy)
     Process.exit(busy, :kill)
+  end
+
+  test "a suspended worker that waits for a connection, for an answer or for a task waits" do
+    {:ok, socket} = :gen_tcp.listen(0, active: false)
+    {:ok, port} = :inet.port(socket)
+    silent = worker(fn -> nil end)
+    :erlang.suspend_process(silent)
+
+    waits = [
+      fn -> :gen_tcp.accept(socket) end,
+      fn ->
+        with(
+          {:ok, peer} <- :gen_tcp.connect(~c"localhost", port, active: false),
+          do: :gen_tcp.recv(peer, 1)
+        )
+      end,
+      fn -> Agent.get(silent, & &1, :infinity) end,
+      fn -> Task.await(Task.async(fn -> Process.sleep(:infinity) end), :infinity) end
+    ]
+
+    for wait <- waits do
+      {:ok, pid} = Task.start(wait)
+      :ok = Workers.declare(pid, 500)
+      eventually(fn -> Process.info(pid, :status) == {:status, :waiting} end)
+
+      eventually(fn ->
+        :erlang.suspend_process(pid)
+        look(pid)
+        :erlang.resume_process(pid)
+        waits?(pid)
+      end)
+
+      Process.exit(pid, :kill)
+    end
+
+    :erlang.resume_process(silent)
   end
 
   test "counts a mailbox on the heap twice more: for its copy, and for messages meanwhile" do
