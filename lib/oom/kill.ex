@@ -8,10 +8,11 @@ defmodule OOM.Kill do
   # before the exit is, so even a busy supervisor neither restarts the child nor counts a crash.
   #
   # Links and calls are made at any time, so OOM.Bonds first asks which processes the exit would take along.
-  # The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
+  # A child that its supervisor is starting just now is spared: whoever asked for the start would get an error, and an
+  # acceptor crashed of it. The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
   # suspension and the exit all take effect when the victim is scheduled out.
 
-  alias OOM.{Bonds, Guard, Leftovers, Owned, Priority, RecentKills, Reporter}
+  alias OOM.{Bonds, Guard, InitialCall, Leftovers, Owned, Priority, RecentKills, Reporter}
   alias OOM.{Steps, Tree, Units, Victims, Visit, Workers}
 
   @reason {:shutdown, :memory_pressure}
@@ -19,36 +20,49 @@ defmodule OOM.Kill do
   @doc """
   Starts a kill in a process of its own and returns the process. Marks the victim, so that no supervisor
   counts a crash, and takes the victim out of the plan at once: the plan's writers may be late, and a dead
-  worker frees nothing.
+  worker frees nothing. `urgent?` tells that the node is below its floor.
   """
-  @spec begin(pid(), pid() | nil, non_neg_integer(), integer(), pos_integer()) :: pid()
-  def begin(pid, supervisor, bytes, now_ms, grace_ms) do
+  @spec begin(pid(), pid() | nil, non_neg_integer(), integer(), pos_integer(), boolean()) :: pid()
+  def begin(pid, supervisor, bytes, now_ms, grace_ms, urgent? \\ false) do
     Victims.mark(pid, now_ms, bytes)
     RecentKills.note(Workers.rank(pid), now_ms)
     # The row of a step goes with the row of the worker.
     step = Steps.bytes_of(pid)
     row = Workers.take(pid)
-    arguments = [row, pid, supervisor, grace_ms, step]
+    arguments = [row, pid, supervisor, grace_ms, {step, urgent?}]
     :erlang.spawn_opt(__MODULE__, :spare_or_run, arguments, priority: :max)
   end
 
   @doc false
-  @spec spare_or_run(Workers.row() | nil, pid(), pid() | nil, pos_integer(), non_neg_integer()) ::
-          :ok
+  @spec spare_or_run(
+          Workers.row() | nil,
+          pid(),
+          pid() | nil,
+          pos_integer(),
+          {step_bytes :: non_neg_integer(), urgent? :: boolean()}
+        ) :: :ok
   # No row, so no rank to compare.
-  def spare_or_run(nil, pid, supervisor, grace_ms, _step), do: run(pid, supervisor, grace_ms)
+  def spare_or_run(nil, pid, supervisor, grace_ms, _), do: run(pid, supervisor, grace_ms)
 
-  def spare_or_run(row, pid, supervisor, grace_ms, step) do
-    # A victim that traps exits works on until it reads the order, and its next collection may take more than
-    # is left.
-    grace_ms = if step == 0 or Steps.fits?(step), do: grace_ms, else: 0
+  def spare_or_run(row, pid, supervisor, grace_ms, {step, urgent?}) do
     rank = elem(row, 1)
     still? = stand_still(pid)
     bond = Bonds.at_kill(pid, supervisor)
+    # A victim that traps exits works on until it reads the order, and takes more than is left.
+    works_on? =
+      (step > 0 and not Steps.fits?(step)) or (urgent? and not InitialCall.in_loop?(pid))
 
-    if Units.highest(rank, bond) == rank,
-      do: run(pid, supervisor, grace_ms, {rank, still?}),
-      else: spare(row, bond, still?)
+    cond do
+      Units.highest(rank, bond) != rank ->
+        Reporter.spared(pid, elem(row, 6), bond)
+        spare(row, bond, still?)
+
+      Tree.Start.under_way?(pid, supervisor) ->
+        spare(row, bond, still?)
+
+      true ->
+        run(pid, supervisor, if(works_on?, do: 0, else: grace_ms), {rank, still?})
+    end
   end
 
   # The guard counts on the victim's memory, and must hear that the worker stays.
@@ -60,7 +74,6 @@ defmodule OOM.Kill do
     Units.bind(pid, bond)
     Victims.unmark(pid)
     go_on(pid, still?)
-    Reporter.spared(pid, elem(row, 6), bond)
     tell_guard({:spared, pid, bond})
   end
 

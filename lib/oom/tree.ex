@@ -150,6 +150,16 @@ defmodule OOM.Tree do
     ArgumentError -> false
   end
 
+  @doc """
+  Returns the supervisors whose children come and go; none where more than `most` supervisors are known.
+  """
+  @spec dynamic(pos_integer()) :: [pid()]
+  def dynamic(most) do
+    kinds = [{:special, :_} | for(facts <- [:dynamic, :tasks], do: {:supervisor, facts})]
+    rows = for {kind, facts} <- kinds, do: {{:"$1", kind, :_, :_, facts}, [], [:"$1"]}
+    if :ets.info(__MODULE__, :size) <= most, do: :ets.select(__MODULE__, rows), else: []
+  end
+
   @spec rank(options()) :: Priority.rank()
   def rank(options), do: Priority.rank!(Keyword.get(options, :priority, :normal))
 

@@ -75,11 +75,16 @@ defmodule OOM.Workers do
     :ok
   end
 
-  @doc "Registers a worker found below a supervisor, without a declared priority."
-  @spec found(pid(), OOM.Priority.rank(), pid()) :: :ok
-  def found(pid, rank, supervisor) do
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, nil}),
-      do: appeared(pid, rank),
+  @doc """
+  Registers a worker found below a supervisor, without a declared priority; `born?` tells that the worker has
+  started just now.
+  """
+  @spec found(pid(), OOM.Priority.rank(), pid(), boolean()) :: :ok
+  def found(pid, rank, supervisor, born? \\ false) do
+    work = if born?, do: born()
+
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, work}),
+      do: if(born?, do: appeared_new(pid, rank), else: appeared(pid, rank)),
       else: :ok
   end
 

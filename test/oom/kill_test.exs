@@ -4,7 +4,7 @@ defmodule OOM.KillTest do
 
   import OOM.Test.{Eventually, HeldTree}
 
-  alias OOM.{Kill, Workers}
+  alias OOM.{Kill, Tree, Victims, Workers}
   alias OOM.Test.UsedUp
   alias OOM.Tree.Census
 
@@ -76,5 +76,47 @@ defmodule OOM.KillTest do
     assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
     assert_received {:told, {:EXIT, _, {:shutdown, :memory_pressure}}}
     eventually(fn -> not Workers.member?(pid) end)
+  end
+
+  test "a child that a plain supervisor is starting just now is spared, and the start succeeds" do
+    test = self()
+    {:ok, top} = OOM.Supervisor.start_link([DynamicSupervisor], strategy: :one_for_one)
+    [{_, dynamic, _, _}] = Supervisor.which_children(top)
+    Census.walk()
+
+    init = fn ->
+      send(test, {:starting, self()})
+      receive(do: (:go_on -> :ok))
+    end
+
+    spec = %{id: :slow, start: {Agent, :start_link, [init, [timeout: :infinity]]}}
+    start = Task.async(fn -> DynamicSupervisor.start_child(dynamic, spec) end)
+    assert_receive {:starting, pid}
+    eventually(fn -> Tree.Start.under_way?(pid, dynamic) end)
+    :ok = Workers.found(pid, 250, dynamic)
+    Kill.begin(pid, dynamic, 1, System.monotonic_time(:millisecond), 10_000)
+    eventually(fn -> Workers.rank(pid) == 250 and not Victims.marked?(pid) end)
+    send(pid, :go_on)
+    assert {:ok, ^pid} = Task.await(start)
+    refute Tree.Start.under_way?(pid, dynamic)
+  end
+
+  test "below the floor a worker that traps exits and works on gets no grace, one in its loop leaves in order" do
+    {:ok, busy} =
+      Task.start(fn ->
+        Process.flag(:trap_exit, true)
+        Enum.each(Stream.cycle([1]), & &1)
+      end)
+
+    OOM.set_priority(busy, :low)
+    ref = Process.monitor(busy)
+    Kill.begin(busy, nil, 1, System.monotonic_time(:millisecond), 600_000, true)
+    assert_receive {:DOWN, ^ref, _, _, :killed}, 5_000
+
+    {top, _} = start(:short, [])
+    {:ok, strict} = Supervisor.start_child(top, strict())
+    ref = Process.monitor(strict)
+    Kill.begin(strict, top, 1, System.monotonic_time(:millisecond), 600_000, true)
+    assert_receive {:DOWN, ^ref, _, _, {:shutdown, :memory_pressure}}, 5_000
   end
 end

@@ -199,6 +199,17 @@ defmodule OOM.Limits do
   @spec newcomers() :: pos_integer()
   def newcomers, do: 1_024
 
+  @doc """
+  Where no cause of growth is known, workers that have come in this time, in ms, are ended, if they hold what is
+  needed. Chosen, not measured.
+  """
+  @spec came_ms() :: pos_integer()
+  def came_ms, do: 10_000
+
+  @doc "The most of them that a choice looks at. Chosen, not measured."
+  @spec came() :: pos_integer()
+  def came, do: 256
+
   # -- What is on its way back
 
   @doc "A scheduler begins to free a dead victim's heap after this time, in ms."

@@ -7,7 +7,8 @@ defmodule OOM.VictimQueue do
   # | never | protected workers, supervisors, workers that would take either along            |
   # | never | workers whose figure is not known, or so small that a kill frees nothing        |
   # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
-  # | 2     | newcomers, where they are a cause together: the newest first (OOM.Crowd)         |
+  # | 2     | newcomers, where they are a cause together (OOM.Crowd), or hold what is needed  |
+  # |       | while no cause is known: the newest first                                       |
   # | 3     | steady workers below `:normal`, where they cover the need                       |
   # | 4     | other steady workers, once an episode: for the growth of a higher rank, where   |
   # |       | they cover the need and a second of growth; or where nothing grows, near the    |
@@ -161,7 +162,7 @@ defmodule OOM.VictimQueue do
 
       [] ->
         cond do
-          victims = newcomers(row.rank, all, limits) ->
+          victims = newcomers(row.rank, all, limits) || came(row.rank, limits) ->
             {victims, :crowd}
 
           row.late? and limits.late == :wait ->
@@ -202,6 +203,30 @@ defmodule OOM.VictimQueue do
       now_ms: limits.now_ms
     })
   end
+
+  # Eighty requests grew for seconds, each too slowly to be a grower, until nothing was left. Where memory grows and no
+  # cause is known, what has come while memory was not at rest goes, the newest first, if together it may be the cause
+  # and holds what is needed.
+  defp came(rank, %{grows?: true, need_bytes: need} = limits) do
+    since_ms = limits.now_ms - Limits.came_ms()
+    newest = if Newcomers.since?(since_ms), do: Newcomers.latest(rank, Limits.came()), else: []
+
+    victims =
+      for {at_ms, row} <- newest,
+          at_ms >= since_ms,
+          came?(row, limits),
+          do: victim(row, 0, limits.now_ms)
+
+    bytes = sum(victims)
+
+    if bytes >= need and Evidence.cause?(bytes, bytes, recent_bytes(limits)),
+      do: take(victims, need, length(victims))
+  end
+
+  defp came(_rank, _at_rest), do: nil
+
+  defp came?({pid, _, bytes, _, state, supervisor, _, _, _}, limits),
+    do: state != :new and bytes >= limits.min_bytes and not Units.spared?(supervisor, pid)
 
   # The growth that the growers of a rank are measured by, or `nil` where no grower of the rank goes. A rank
   # that is a cause goes by its fastest grower. In any other rank, with few workers left, the workers go that

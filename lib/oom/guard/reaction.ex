@@ -86,15 +86,23 @@ defmodule OOM.Guard.Reaction do
         given_up(report, state, Policy.nobody(policy, verdict, report, now))
 
       _some ->
-        for victim <- victims do
-          Process.monitor(victim.pid)
-          Kill.begin(victim.pid, victim.supervisor, victim.bytes, now, config.grace_ms)
+        urgent? = urgent?(report, config.grace_ms)
+
+        for %{pid: pid} = victim <- victims do
+          Process.monitor(pid)
+          Kill.begin(pid, victim.supervisor, victim.bytes, now, config.grace_ms, urgent?)
         end
 
         Reporter.killed(victims, need, report)
         state = sweep(%{state | policy: Policy.killed(policy, victims, verdict, report, now)})
         %{state | measures: Measures.start_in(state.measures, Limits.measure_after_ms())}
     end
+  end
+
+  # The grace of a victim that works on takes more than is left.
+  defp urgent?(%{headroom_bytes: headroom} = report, grace_ms) do
+    growth = max(report.growth_bytes_per_s || 0, 0)
+    headroom < report.critical_headroom_bytes or growth * grace_ms * 2 > headroom * 1_000
   end
 
   # The reporter is told once, at the moment killing is given up.

@@ -26,6 +26,13 @@ defmodule OOM.Newcomers do
   @spec since?(integer()) :: boolean()
   def since?(ms), do: match?({at_ms, _pid} when at_ms >= ms, :ets.last(__MODULE__))
 
+  @doc "Returns the workers that have appeared since this time."
+  @spec since(integer()) :: %{pid() => true}
+  def since(ms) do
+    row = {{{:"$1", :"$2"}}, [{:>=, :"$1", ms}], [:"$2"]}
+    for pid <- :ets.select(__MODULE__, [row]), into: %{}, do: {pid, true}
+  end
+
   @doc """
   Returns the newest workers of a rank, the newest first, with the time at which each appeared and the row in
   OOM.Workers; at most `count`.

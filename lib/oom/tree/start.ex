@@ -52,6 +52,27 @@ defmodule OOM.Tree.Start do
 
   defp others(_worker), do: []
 
+  # Where a supervisor of OTP or Elixir waits for the start of a child.
+  @starts [:sync_start, :sync_start_link]
+
+  @doc """
+  Tells whether a supervisor other than an OOM.Supervisor is starting this child just now: it waits for a start, and has
+  no younger child. An OOM.Supervisor holds a child that is ended in its start.
+  """
+  @spec under_way?(pid(), pid() | nil) :: boolean()
+  def under_way?(_pid, nil), do: false
+
+  def under_way?(pid, supervisor) do
+    with kind when kind != :oom <- Tree.kind(supervisor),
+         {_, {:proc_lib, function, _}} when function in @starts <-
+           :erlang.process_info(supervisor, :current_function),
+         {_, links} <- :erlang.process_info(supervisor, :links) do
+      pid == links |> Enum.filter(&is_pid/1) |> Enum.max()
+    else
+      _ -> false
+    end
+  end
+
   @spec started() :: true
   def started, do: :ets.delete(Tree, {:starting, self()})
 

@@ -55,4 +55,28 @@ defmodule OOM.LineupTest do
 
     assert costs.grew == {6 * @mib, 1}
   end
+
+  test "workers that have come since the last stand explain growth, and are not charged to others" do
+    line =
+      %Lineup{}
+      |> Lineup.read([seen(:ran, {0, 0}, false)])
+      |> Lineup.read([seen(:ran, {4_000, 0}, false), seen(:came, {4_000, 5 * @mib}, false)])
+
+    assert Lineup.besides_bytes(line, [:ran], 6 * @mib) == @mib
+    assert Lineup.charge(line, [:ran], [], {6 * @mib, 1}).costs.ran == {@mib, 1}
+    # At the first stand all workers are new to the lineup.
+    first = Lineup.read(%Lineup{}, [seen(:first, {0, 5 * @mib}, false)])
+    assert Lineup.besides_bytes(first, [], 6 * @mib) == 6 * @mib
+  end
+
+  test "a newcomer with work in hand stands for longer, and is as dear as the dearest" do
+    line = lineup([{:new, {{0, 0}, {5, 2 * @mib}}, true}, {:old, {{0, 0}, {5, 2 * @mib}}, true}])
+    line = %{line | newcomers: %{new: true}}
+    assert Lineup.shown(line) == %{new: true}
+    assert Lineup.rested(line, new: 0, old: 0) == {[:old], [new: 0]}
+    assert Lineup.at_work(line, new: 0, old: 0) == [new: 16 * @mib, old: 0]
+    # One that only waits costs nothing.
+    idle = lineup([{:new, {{0, 0}, {5, 1_000}}, true}])
+    assert Lineup.rested(%{idle | newcomers: %{new: true}}, new: 0) == {[:new], []}
+  end
 end

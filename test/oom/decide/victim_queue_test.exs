@@ -38,6 +38,17 @@ defmodule OOM.VictimQueueTest do
       assert {[culprit], :growing} == pids(choose(5, options))
     end
 
+    test "that have come in the last seconds go where no cause is known, if they hold what is needed" do
+      {pids, _} = crowd(500, 200)
+      # They come no more, and none of them grows; 200 of 0.1 MiB.
+      later = [now_ms: System.monotonic_time(:millisecond) + 5_000]
+      assert {victims, :crowd} = pids(choose(5, later))
+      assert length(victims) == 50 and victims -- pids == []
+      assert {[], _why} = choose(21, later)
+      assert {[], _why} = choose(5, [recent_bytes: 200 * @mib] ++ later)
+      assert {[], _why} = choose(5, now_ms: later[:now_ms] + Limits.came_ms())
+    end
+
     test "of a higher rank stay while a lower rank covers the need" do
       {_normal, _} = crowd(500, 200)
       {low, options} = crowd(250, 200)

@@ -62,9 +62,8 @@ defmodule OOM.Throttle.Run do
   defp choose(%{line: %{kept: kept}} = state, room, busy) do
     last_ms = if state.ran, do: elem(state.ran, 2), else: 1
 
-    # The worker that has stood longest comes first.
     pids =
-      for pid <- Enum.sort_by(Map.keys(state.still) -- busy, &Map.get(state.ran_turn, &1, -1)),
+      for pid <- Enum.sort_by(Map.keys(state.still) -- busy, &place(&1, state)),
           not is_map_key(kept, pid),
           do: {pid, Steps.bytes_of(pid)}
 
@@ -73,12 +72,19 @@ defmodule OOM.Throttle.Run do
     {late, pids} = late(state, pids)
     {pids, line} = Lineup.refuse(state.line, pids, room, busy_bytes, now())
     busy_or_nil = if busy == [], do: nil, else: busy_bytes
+    pids = Lineup.at_work(line, pids)
     {run, run_ms, stand} = Slices.choose(pids, line.costs, room, last_ms, busy_or_nil)
     # The workers that were let go in the stand go on for as long as the others run.
     late = late ++ state.loose
     # The runs of late workers fit into no budget.
     run_ms = if late == [], do: run_ms, else: min(run_ms, last_ms)
     {late, rested ++ late ++ run, run_ms, stand, line}
+  end
+
+  # The worker that has stood longest comes first. Newcomers come after the others, the oldest first: eighty requests
+  # that were let run in turns held parts of eighty bodies at once, and none was through.
+  defp place(pid, %{line: %{newcomers: newcomers}} = state) do
+    if is_map_key(newcomers, pid), do: {1, pid}, else: {0, Map.get(state.ran_turn, pid, -1)}
   end
 
   # A worker that would have stood too long after the next stand runs now, whatever the run costs.

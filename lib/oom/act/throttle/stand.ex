@@ -24,6 +24,8 @@ defmodule OOM.Throttle.Stand do
 
   alias OOM.{VictimQueue, Workers}
   alias OOM.Limits.Turn
+  alias OOM.Newcomers
+  alias OOM.Tree.Newborns
   alias OOM.Throttle.{Look, Narrow, Sample, State, Suspended, Wait}
 
   # The most workers of a stand, in all and of each rank.
@@ -34,6 +36,8 @@ defmodule OOM.Throttle.Stand do
   @spec run(State.t()) :: {:ok, State.t()} | :ok
   def run(state) do
     began_ms = now()
+    # Finds them while the known workers come to stand.
+    Newborns.start()
 
     alone =
       for {pid, until} <- state.line.alone,
@@ -61,6 +65,7 @@ defmodule OOM.Throttle.Stand do
       })
 
     with {:ok, state} <- Wait.until(state, began_ms + Turn.settle_ms(), :stood),
+         {:ok, line, state} <- newborns(line, state),
          state = Narrow.stop(state),
          settled = Sample.take(state.watcher),
          look = Look.start(line),
@@ -78,6 +83,24 @@ defmodule OOM.Throttle.Stand do
       # At first no worker is known to need a longer stand.
       with {:ok, state} <- longer(state, standing, began_ms + Turn.stand_ms()),
            do: {:ok, State.due(%{state | stood_ms: max(now() - began_ms, Turn.stand_ms())})}
+    end
+  end
+
+  # The workers that the search has found meanwhile.
+  defp newborns(line, %{line: %{alone: alone}} = state) do
+    found = VictimQueue.line(@line, @of_each_rank, alone)
+
+    case Enum.reject(found, &is_map_key(state.still, &1)) do
+      [] ->
+        {:ok, line, state}
+
+      new ->
+        still = Enum.reduce(new, state.still, &Suspended.suspend/2)
+        since = Stretches.begun(state.since, Map.keys(still), now())
+        state = State.due(%{state | still: still, since: since})
+
+        with {:ok, state} <- Wait.until(state, now() + Turn.born_ms(), :stood),
+             do: {:ok, line ++ new, state}
     end
   end
 
@@ -125,7 +148,8 @@ defmodule OOM.Throttle.Stand do
 
   defp read(pids, state) do
     seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, grown_bytes(pid, row)}
-    %{state | line: Lineup.read(state.line, seen)}
+    newcomers = Newcomers.since(now() - Turn.newcomer_ms())
+    %{state | line: Lineup.read(%{state.line | newcomers: newcomers}, seen)}
   end
 
   defp grown_bytes(pid, row), do: max(Evidence.grown_bytes(row), Charges.grown_bytes(pid, now()))

@@ -92,7 +92,7 @@ defmodule OOM.Throttle.State do
   def late(state, by_ms),
     do: state.since |> Stretches.due(shown(state), by_ms) |> MapSet.new()
 
-  @doc "Returns the workers that may stand for longer: shown to grow, or growing in each run alone so far."
+  @doc "Returns the workers that may stand for longer: shown to grow, growing in each run alone so far, or new."
   @spec shown(t()) :: %{pid() => true}
   def shown(%{line: line, experiment: experiment}),
     do: Map.merge(Lineup.shown(line), Experiment.suspects(experiment))

@@ -21,6 +21,13 @@ defmodule OOM.Limits.Turn do
   def settle_ms, do: 10
 
   @doc """
+  A stand waits at most this time more until the workers that have just come stand too (OOM.Tree.Newborns), in ms.
+  Chosen, not measured.
+  """
+  @spec born_ms() :: pos_integer()
+  def born_ms, do: 3
+
+  @doc """
   More growth than this while the others stand, in bytes, comes from the workers left alone, and ends the
   stand. A worker at full speed takes 5 to 8 MB in one slice.
   """
@@ -30,6 +37,17 @@ defmodule OOM.Limits.Turn do
   @doc "The time between two looks at memory during a stand or a run, in ms. Chosen, not measured."
   @spec watch_ms() :: pos_integer()
   def watch_ms, do: 5
+
+  @doc """
+  A worker that has come in this time, in ms, stands before the others and for as long as there is no room: its client
+  waits for a first answer, as in a queue. Chosen, not measured.
+  """
+  @spec newcomer_ms() :: pos_integer()
+  def newcomer_ms, do: 3_000
+
+  @doc "A newcomer that holds so much, in bytes, is in the middle of its work. Chosen, not measured."
+  @spec begun_bytes() :: pos_integer()
+  def begun_bytes, do: @mib
 
   # -- Who is left alone (OOM.Lineup)
 

@@ -1,0 +1,121 @@
+defmodule OOM.Tree.NewbornsTest do
+  # The workers that have just come are found by the links of their supervisor, before any walk.
+  use ExUnit.Case, async: false
+
+  import OOM.Test.Eventually
+
+  alias OOM.{Newcomers, Tables, Tree, Workers}
+  alias OOM.Tree.{Census, Newborns}
+
+  setup do
+    {:ok, top} =
+      OOM.Supervisor.start_link(
+        [
+          OOM.child_spec({DynamicSupervisor, name: __MODULE__.Dynamic}, priority: :low),
+          {Task.Supervisor, name: __MODULE__.Tasks}
+        ],
+        strategy: :one_for_one
+      )
+
+    Census.walk()
+    on_exit(fn -> OOM.Level.put(:normal) end)
+
+    %{
+      top: top,
+      dynamic: Process.whereis(__MODULE__.Dynamic),
+      tasks: Process.whereis(__MODULE__.Tasks)
+    }
+  end
+
+  defp start(supervisor, spec) do
+    {:ok, pid} = DynamicSupervisor.start_child(supervisor, spec)
+    pid
+  end
+
+  defp agent, do: %{id: :agent, start: {Agent, :start_link, [fn -> nil end]}}
+
+  test "a supervisor of dynamic children is searched, the one above is not", context do
+    supervisors = Newborns.supervisors()
+    assert context.dynamic in supervisors and context.tasks in supervisors
+    refute context.top in supervisors
+  end
+
+  test "new children become workers with the rank of their supervisor", %{dynamic: dynamic} do
+    pids = for _ <- 1..3, do: start(dynamic, agent())
+
+    assert dynamic |> Newborns.children(nil) |> Enum.sort() ==
+             for(pid <- pids, do: {pid, dynamic})
+
+    for pid <- pids,
+        do: assert({^pid, 250, 0, nil, :new, ^dynamic, nil, _, nil} = Workers.lookup(pid))
+
+    # Each is found once.
+    assert Newborns.children(dynamic, nil) == []
+    assert Newborns.check(for pid <- pids, do: {pid, dynamic}) == []
+  end
+
+  test "what a child holds that is younger than the mark was taken since, and the child is a newcomer",
+       %{
+         dynamic: dynamic
+       } do
+    OOM.Level.put(:high)
+    older = start(dynamic, agent())
+    mark = spawn(fn -> :ok end)
+    younger = start(dynamic, agent())
+    assert [_, _] = Newborns.children(dynamic, mark)
+    assert elem(Workers.lookup(older), 8) == nil
+    assert {:born, _, _} = elem(Workers.lookup(younger), 8)
+    newcomers = Newcomers.since(System.monotonic_time(:millisecond) - 1_000)
+    assert is_map_key(newcomers, younger) and not is_map_key(newcomers, older)
+  end
+
+  test "the marks are the last two", %{} do
+    Newborns.put_mark()
+    {_, first} = Tables.marks()
+    Newborns.put_mark()
+    assert {^first, second} = Tables.marks()
+    assert second > first
+  end
+
+  test "a supervisor is no worker, and must not stand", %{dynamic: dynamic} do
+    inner = start(dynamic, {DynamicSupervisor, []})
+    assert Newborns.children(dynamic, nil) == [{inner, dynamic}]
+    assert Newborns.check([{inner, dynamic}]) == [inner]
+    assert Workers.lookup(inner) == nil
+    assert Tree.kind(inner) == :supervisor
+    # The rank holds below, as after a walk.
+    child = start(inner, agent())
+    Census.walk()
+    eventually(fn -> Workers.rank(child) == 250 end)
+  end
+
+  test "a process that is linked with the supervisor and no child is left alone", %{
+    dynamic: dynamic
+  } do
+    {:ok, stranger} = Agent.start(fn -> Process.link(dynamic) end)
+    assert Newborns.children(dynamic, nil) == [{stranger, dynamic}]
+    assert Newborns.check([{stranger, dynamic}]) == [stranger]
+    assert Workers.lookup(stranger) == nil
+    Agent.update(stranger, fn _ -> Process.unlink(dynamic) end)
+    Agent.stop(stranger)
+  end
+
+  test "a task is worth as much as the process that awaits it", %{tasks: tasks} do
+    test = self()
+
+    {:ok, awaits} =
+      Task.start(fn ->
+        OOM.set_priority(:protected)
+        task = Task.Supervisor.async(tasks, fn -> receive(do: (:stop -> :ok)) end)
+        send(test, {:task, task.pid})
+        Task.await(task, :infinity)
+      end)
+
+    assert_receive {:task, task}
+    assert Newborns.children(tasks, nil) == [{task, tasks}]
+    assert Newborns.check([{task, tasks}]) == [task]
+    assert Workers.rank(task) == :protected
+    send(task, :stop)
+    eventually(fn -> not Process.alive?(awaits) end)
+  end
+end
