@@ -8,8 +8,8 @@ defmodule OOM.Kill do
   # before the exit is, so even a busy supervisor neither restarts the child nor counts a crash.
   #
   # Links and calls are made at any time, so OOM.Bonds first asks which processes the exit would take along.
-  # A child that its supervisor is starting just now is spared: whoever asked for the start would get an error, and an
-  # acceptor crashed of it. The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
+  # A child that its supervisor is starting just now is spared while there is time: an acceptor that had asked for the
+  # start got an error, and crashed. The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
   # suspension and the exit all take effect when the victim is scheduled out.
 
   alias OOM.{Bonds, Guard, InitialCall, Leftovers, Owned, Priority, RecentKills, Reporter}
@@ -20,7 +20,7 @@ defmodule OOM.Kill do
   @doc """
   Starts a kill in a process of its own and returns the process. Marks the victim, so that no supervisor
   counts a crash, and takes the victim out of the plan at once: the plan's writers may be late, and a dead
-  worker frees nothing. `urgent?` tells that the node is below its floor.
+  worker frees nothing. `urgent?` tells that there is no time for a grace.
   """
   @spec begin(pid(), pid() | nil, non_neg_integer(), integer(), pos_integer(), boolean()) :: pid()
   def begin(pid, supervisor, bytes, now_ms, grace_ms, urgent? \\ false) do
@@ -57,7 +57,9 @@ defmodule OOM.Kill do
         Reporter.spared(pid, elem(row, 6), bond)
         spare(row, bond, still?)
 
-      Tree.Start.under_way?(pid, supervisor) ->
+      # Near the end the child goes all the same.
+      not urgent? and Tree.Start.under_way?(pid, supervisor) ->
+        Reporter.starting(pid)
         spare(row, bond, still?)
 
       true ->

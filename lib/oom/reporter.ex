@@ -42,6 +42,10 @@ defmodule OOM.Reporter do
   @spec spared(pid(), term(), Priority.rank()) :: :ok
   def spared(pid, id, rank), do: tell({:spared, pid, id, rank})
 
+  @doc "Reports a victim spared because it is being started just now."
+  @spec starting(pid()) :: :ok
+  def starting(pid), do: tell({:starting, pid})
+
   @doc "Reports processes that were ended because they outlived the victims that had started them."
   @spec leftovers(pos_integer(), pos_integer()) :: :ok
   def leftovers(count, victims), do: tell({:leftovers, count, victims})
@@ -101,6 +105,9 @@ defmodule OOM.Reporter do
     named = if count < @named, do: [{pid, id, rank} | named], else: named
     {:noreply, not_killed(pid, %{state | spared: {count + 1, named}})}
   end
+
+  # Whoever asked for the start hears nothing of it, and the choice comes again.
+  def handle_cast({:starting, pid}, state), do: {:noreply, not_killed(pid, state)}
 
   def handle_cast({:leftovers, count, victims}, state) do
     Log.warning(

@@ -36,8 +36,7 @@ defmodule OOM.Tables do
     # {{supervisor, id}, %OOM.Hold{}}; see OOM.Holds.Store
     {OOM.Holds, [:ordered_set]},
     # {:watcher, reference}, {:config, %OOM.Config{}}, {:held, counter}, {:stopping, true},
-    # {{:killed, rank}, killed_ms}, {{:bridged, target}, set?}, {:ledger, {ledger, at_ms, until_ms}}, {{:adopted, target}, options},
-    # {:marks, {pid, pid}}
+    # {{:killed, rank}, killed_ms}, {{:bridged, target}, set?}, {:ledger, {ledger, at_ms, until_ms}}, {{:adopted, target}, options}
     {OOM.State, [:set, read_concurrency: true]}
   ]
 
@@ -101,13 +100,6 @@ defmodule OOM.Tables do
 
   @spec put_ledger({OOM.Ledger.t(), integer(), integer()}) :: true
   def put_ledger(ledger), do: :ets.insert(OOM.State, {:ledger, ledger})
-
-  @doc "Returns the last two marks of the order of birth, the older first; see OOM.Tree.Newborns."
-  @spec marks() :: {pid() | nil, pid() | nil}
-  def marks, do: state(:marks) || {nil, nil}
-
-  @spec put_marks({pid() | nil, pid()}) :: true
-  def put_marks(marks), do: :ets.insert(OOM.State, {:marks, marks})
 
   @doc "Notes the time of a kill at this rank. Called by the guard."
   @spec put_killed(0..1000, integer()) :: :ok

@@ -150,8 +150,15 @@ defmodule OOM.Tree do
     ArgumentError -> false
   end
 
+  @doc "Notes a process that is linked with a supervisor and no child of it; see OOM.Tree.Newborns."
+  @spec put_stranger(pid()) :: true
+  def put_stranger(pid), do: :ets.insert(__MODULE__, {{:stranger, pid}})
+
+  @spec stranger?(pid()) :: boolean()
+  def stranger?(pid), do: :ets.member(__MODULE__, {:stranger, pid})
+
   @doc """
-  Returns the supervisors whose children come and go; none where more than `most` supervisors are known.
+  Returns the supervisors whose children come and go; none where the table has more than `most` rows.
   """
   @spec dynamic(pos_integer()) :: [pid()]
   def dynamic(most) do
@@ -226,6 +233,7 @@ defmodule OOM.Tree do
     {:"$1", :_, :_, :_, :_},
     {{:starting, :"$1"}, :_, :_},
     {{:no_supervisor, :"$1"}},
+    {{:stranger, :"$1"}},
     {{:pool, :"$1", :_}, :_},
     {{:busy, :"$1"}, :_}
   ]

@@ -76,16 +76,19 @@ defmodule OOM.Workers do
   end
 
   @doc """
-  Registers a worker found below a supervisor, without a declared priority; `born?` tells that the worker has
-  started just now.
+  Registers a worker found below a supervisor, without a declared priority: `:born` just now, a `:newcomer` of the last
+  seconds, or of unknown age.
   """
-  @spec found(pid(), OOM.Priority.rank(), pid(), boolean()) :: :ok
-  def found(pid, rank, supervisor, born? \\ false) do
-    work = if born?, do: born()
+  @spec found(pid(), OOM.Priority.rank(), pid(), :born | :newcomer | :unknown) :: :ok
+  def found(pid, rank, supervisor, age \\ :unknown) do
+    work = if age == :born, do: born()
 
-    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, work}),
-      do: if(born?, do: appeared_new(pid, rank), else: appeared(pid, rank)),
-      else: :ok
+    if :ets.insert_new(__MODULE__, {pid, rank, 0, nil, :new, supervisor, nil, @found, work}) do
+      if age != :unknown, do: Newcomers.note(pid, age)
+      appeared(pid, rank)
+    else
+      :ok
+    end
   end
 
   @doc "Registers a child just started, with its supervisor, id and options."

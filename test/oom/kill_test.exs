@@ -92,7 +92,9 @@ defmodule OOM.KillTest do
     spec = %{id: :slow, start: {Agent, :start_link, [init, [timeout: :infinity]]}}
     start = Task.async(fn -> DynamicSupervisor.start_child(dynamic, spec) end)
     assert_receive {:starting, pid}
-    eventually(fn -> Tree.Start.under_way?(pid, dynamic) end)
+    # A walk has registered no child of it yet.
+    eventually(fn -> Process.info(pid, :status) == {:status, :waiting} end)
+    assert Tree.Start.under_way?(pid, dynamic)
     :ok = Workers.found(pid, 250, dynamic)
     Kill.begin(pid, dynamic, 1, System.monotonic_time(:millisecond), 10_000)
     eventually(fn -> Workers.rank(pid) == 250 and not Victims.marked?(pid) end)

@@ -18,7 +18,6 @@ defmodule OOM.HeapCaps do
 
   alias OOM.{Heap, HeapReports, Native, Priority, Snapshot, Stillness, Tables, Units, Workers}
   alias OOM.HeapCaps.{Limits, Recap, Scan, Setting}
-  alias OOM.Tree.Newborns
 
   @typedoc "`:default` of `config :oom`, or `:own`: declared for this worker or by it."
   @type origin :: :default | :own
@@ -199,8 +198,6 @@ defmodule OOM.HeapCaps do
 
   defp look(state) do
     HeapReports.check_role()
-    # This look is the one that comes about once a second whatever memory does.
-    Newborns.put_mark()
 
     with watcher when watcher != nil <- Tables.watcher(),
          %{limit_bytes: bytes} = report when is_integer(bytes) <- Native.watcher_report(watcher) do

@@ -19,7 +19,7 @@ defmodule OOM.Lineup do
             suspects: %{},
             # the workers that have come in the last moments
             newcomers: %{},
-            # the memory of the workers that stand for the first time, after the first turn
+            # the memory of the newcomers that stand for the first time, after the first turn
             fresh_bytes: 0,
             # the workers left alone, and until when
             alone: %{},
@@ -54,8 +54,8 @@ defmodule OOM.Lineup do
     # Only the first look counts: a suspended worker cannot grow, so later looks say nothing.
     suspects = for row <- fresh, into: line.suspects, do: {elem(row, 0), Evidence.suspect?(row)}
 
-    fresh_bytes =
-      if line.suspects == %{}, do: 0, else: fresh |> Enum.map(&elem(&1, 2)) |> Enum.sum()
+    came = for row <- fresh, is_map_key(line.newcomers, elem(row, 0)), do: elem(row, 2)
+    fresh_bytes = if line.suspects == %{}, do: 0, else: Enum.sum(came)
 
     %{
       line

@@ -103,6 +103,7 @@ defmodule OOM.Policy do
       recent_bytes: recent_bytes(policy, report, need_bytes),
       ended: EndedGrowth.at(policy.ended, now_ms),
       crowd_bytes: EndedGrowth.at(policy.crowd, now_ms).total_bytes,
+      used_bytes: report.working_set_bytes,
       count: Limits.batch(),
       min_bytes: min_bytes,
       grows?: grows?,

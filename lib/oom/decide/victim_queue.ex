@@ -7,8 +7,9 @@ defmodule OOM.VictimQueue do
   # | never | protected workers, supervisors, workers that would take either along            |
   # | never | workers whose figure is not known, or so small that a kill frees nothing        |
   # | 1     | workers shown to grow: dynamic children before static ones, the largest first   |
-  # | 2     | newcomers, where they are a cause together (OOM.Crowd), or hold what is needed  |
-  # |       | while no cause is known: the newest first                                       |
+  # | 2     | newcomers, where they are a cause together: the newest first (OOM.Crowd)        |
+  # | 2     | workers that have come lately, where no cause is known and they hold a part of  |
+  # |       | all that is used: the newest first                                              |
   # | 3     | steady workers below `:normal`, where they cover the need                       |
   # | 4     | other steady workers, once an episode: for the growth of a higher rank, where   |
   # |       | they cover the need and a second of growth; or where nothing grows, near the    |
@@ -53,10 +54,10 @@ defmodule OOM.VictimQueue do
         }
 
   @typedoc """
-  Why these victims: they grow; they have just come; they are steady and cover the need. Or why none: figures
+  Why these victims: they grow; they have just come; they have come lately and hold much; they are steady and cover the need. Or why none: figures
   are late; there is no candidate.
   """
-  @type verdict :: :growing | :crowd | :steady | :late | :none
+  @type verdict :: :growing | :crowd | :came | :steady | :late | :none
 
   @typedoc """
   The bounds of a choice:
@@ -67,6 +68,7 @@ defmodule OOM.VictimQueue do
     * `:recent_bytes` - the growth of memory in the time in which growth is remembered
     * `:ended` - the growth that the last victims were shown to have
     * `:crowd_bytes` - the memory of the last victims that were newcomers
+    * `:used_bytes` - the memory in use, where workers that have come lately may go
     * `:count` - the most victims, besides newcomers
     * `:min_bytes` - smaller workers are left alone
     * `:grows?` - memory grows, so no worker is chosen before two looks show the growers
@@ -82,6 +84,7 @@ defmodule OOM.VictimQueue do
           recent_bytes: pos_integer(),
           ended: EndedGrowth.t(),
           crowd_bytes: non_neg_integer(),
+          used_bytes: non_neg_integer() | nil,
           count: pos_integer(),
           min_bytes: pos_integer(),
           grows?: boolean(),
@@ -103,6 +106,7 @@ defmodule OOM.VictimQueue do
       recent_bytes: Limits.recent_bytes(),
       ended: %EndedGrowth{},
       crowd_bytes: 0,
+      used_bytes: nil,
       count: count,
       min_bytes: OOM.Tables.config().min_victim_bytes,
       grows?: false,
@@ -162,11 +166,14 @@ defmodule OOM.VictimQueue do
 
       [] ->
         cond do
-          victims = newcomers(row.rank, all, limits) || came(row.rank, limits) ->
+          victims = newcomers(row.rank, all, limits) ->
             {victims, :crowd}
 
           row.late? and limits.late == :wait ->
             {[], :late}
+
+          victims = came(row.rank, higher, all, limits) ->
+            {victims, :came}
 
           victims = steady(known, pays(row.rank, higher, all, limits), limits) ->
             {victims, :steady}
@@ -205,11 +212,14 @@ defmodule OOM.VictimQueue do
   end
 
   # Eighty requests grew for seconds, each too slowly to be a grower, until nothing was left. Where memory grows and no
-  # cause is known, what has come while memory was not at rest goes, the newest first, if together it may be the cause
-  # and holds what is needed.
-  defp came(rank, %{grows?: true, need_bytes: need} = limits) do
+  # cause is known, workers that have come while memory was not at rest go, the newest first, if together they hold a
+  # part of all that is used, and what is needed. Less may be there by chance beside the growth of another.
+  defp came(rank, higher, all, %{grows?: true, need_bytes: need, used_bytes: used} = limits)
+       when is_integer(used) do
     since_ms = limits.now_ms - Limits.came_ms()
-    newest = if Newcomers.since?(since_ms), do: Newcomers.latest(rank, Limits.came()), else: []
+    known? = Enum.any?(higher, &cause?(&1, all, limits))
+    come? = not known? and Newcomers.since?(since_ms)
+    newest = if come?, do: Newcomers.latest(rank, Limits.came()), else: []
 
     victims =
       for {at_ms, row} <- newest,
@@ -219,11 +229,11 @@ defmodule OOM.VictimQueue do
 
     bytes = sum(victims)
 
-    if bytes >= need and Evidence.cause?(bytes, bytes, recent_bytes(limits)),
+    if bytes >= need and Evidence.cause?(bytes, bytes, used),
       do: take(victims, need, length(victims))
   end
 
-  defp came(_rank, _at_rest), do: nil
+  defp came(_rank, _higher, _all, _at_rest), do: nil
 
   defp came?({pid, _, bytes, _, state, supervisor, _, _, _}, limits),
     do: state != :new and bytes >= limits.min_bytes and not Units.spared?(supervisor, pid)

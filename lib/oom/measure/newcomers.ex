@@ -11,11 +11,16 @@ defmodule OOM.Newcomers do
   # The table keeps so many rows, the newest. At 16 KiB each (`min_victim_bytes`) they hold 64 MiB.
   @most 4_096
 
-  @doc "Notes a worker that has just appeared."
-  @spec note(pid()) :: :ok
-  def note(pid) do
+  # A newcomer whose birth nobody saw may be so old, in ms: a walk would have found an older one.
+  @unseen_ms 1_000
+
+  @doc "Notes a worker that has just appeared; a `:newcomer` may have come some time ago."
+  @spec note(pid(), :born | :newcomer) :: :ok
+  def note(pid, age \\ :born) do
     if Level.get() != :normal do
-      :ets.insert(__MODULE__, {{System.monotonic_time(:millisecond), pid}})
+      now_ms = System.monotonic_time(:millisecond)
+      at_ms = if age == :born, do: now_ms, else: now_ms - @unseen_ms
+      :ets.insert(__MODULE__, {{at_ms, pid}})
       if :ets.info(__MODULE__, :size) > @most, do: :ets.delete(__MODULE__, :ets.first(__MODULE__))
     end
 

@@ -7,11 +7,13 @@ defmodule OOM.Tree.Newborns do
   # took 1.5 GB/s; a walk that began in the first tenth of a second knew none of them 200 ms later. A supervisor waits
   # for a message most of the time, so its links are read without a signal, and nothing is asked of the child.
   #
+  # A supervisor with rules of priority (OOM.adopt/2) is left to the walks: a rule may protect the child.
+  #
   # The new process may be no worker after all. The throttle has suspended it then, and a process that stands answers at
   # once: what is no worker goes on after a moment.
 
   alias OOM.{Bonds, Tables, Tree, Units, Victims, Workers}
-  alias OOM.Tree.Role
+  alias OOM.Tree.{Role, Start}
 
   # Among more processes, or supervisors, reading all links takes longer than a stand. The walks find the workers then.
   @most_processes 30_000
@@ -19,20 +21,24 @@ defmodule OOM.Tree.Newborns do
   # Readers at a time. A supervisor that is starting a child holds up its reader; the others go on.
   @readers 4
 
-  @doc "Begins a search; the caller is sent `{:release, pids}` for processes that turn out to be no workers."
-  @spec start() :: pid()
-  def start do
+  @doc """
+  Begins a search; the caller is sent `{:release, pids}` for processes that must not stand. With `recent?` the last
+  search was just now, so what a new worker holds was taken since.
+  """
+  @spec start(boolean()) :: pid()
+  def start(recent?) do
     throttle = self()
-    :erlang.spawn_opt(fn -> Tables.while_there(fn -> read(throttle) end) end, priority: :max)
+
+    :erlang.spawn_opt(fn -> Tables.while_there(fn -> read(throttle, recent?) end) end,
+      priority: :max
+    )
   end
 
-  defp read(throttle) do
-    mark = mark()
+  defp read(throttle, recent?) do
     supervisors = List.to_tuple(supervisors())
     next = :atomics.new(1, signed: false)
-
     # The throttle needs the workers at once, and the second look may take longer.
-    look = fn -> supervisors |> find(next, mark) |> release(throttle) end
+    look = fn -> supervisors |> find(next, recent?) |> release(throttle) end
     reader = fn -> Tables.while_there(look) end
 
     for _ <- 1..min(@readers, tuple_size(supervisors))//1,
@@ -46,19 +52,6 @@ defmodule OOM.Tree.Newborns do
     if others != [], do: send(throttle, {:release, others})
   end
 
-  @doc """
-  Marks this moment by a process that ends at once: processes are numbered in the order of their birth. Called about
-  once a second, also at rest.
-  """
-  @spec put_mark() :: true
-  def put_mark do
-    {_before, last} = Tables.marks()
-    Tables.put_marks({last, spawn(fn -> :ok end)})
-  end
-
-  # The mark before the last is one or two seconds old.
-  defp mark, do: elem(Tables.marks(), 0)
-
   @doc "Returns the supervisors whose new children are workers: none where there are too many to look at."
   @spec supervisors() :: [pid()]
   def supervisors do
@@ -67,29 +60,35 @@ defmodule OOM.Tree.Newborns do
       else: Tree.dynamic(@most_supervisors)
   end
 
-  defp find(supervisors, next, mark) do
+  defp find(supervisors, next, recent?) do
     case :atomics.add_get(next, 1, 1) do
       n when n > tuple_size(supervisors) -> []
-      n -> children(elem(supervisors, n - 1), mark) ++ find(supervisors, next, mark)
+      n -> children(elem(supervisors, n - 1), recent?) ++ find(supervisors, next, recent?)
     end
   end
 
-  @doc """
-  Registers the new processes linked with a supervisor of dynamic children as workers; returns them. What a process
-  holds that was born after the `mark` was taken since.
-  """
-  @spec children(pid(), pid() | nil) :: [{pid(), supervisor :: pid()}]
-  def children(supervisor, mark) do
-    options = Tree.options(supervisor)
-    rank = Tree.rank(options)
+  @doc "Registers the new processes linked with a supervisor of dynamic children as workers; returns them."
+  @spec children(pid(), boolean()) :: [{pid(), supervisor :: pid()}]
+  def children(supervisor, recent?) do
+    case Tree.lookup(supervisor) do
+      {_, _, parent, options, _} ->
+        rank = Tree.rank(options)
 
-    if rank == :protected or options[:inside_unit] == true do
-      []
-    else
-      for pid <- linked(supervisor), new?(pid) do
-        Workers.found(pid, rank, supervisor, mark != nil and pid > mark)
-        {pid, supervisor}
-      end
+        ours? =
+          rank != :protected and options[:inside_unit] != true and
+            options[:priorities] in [nil, []]
+
+        if ours?, do: children(supervisor, parent, rank, recent?), else: []
+
+      nil ->
+        []
+    end
+  end
+
+  defp children(supervisor, parent, rank, recent?) do
+    for pid <- linked(supervisor), pid != parent and new?(pid) do
+      Workers.found(pid, rank, supervisor, if(recent?, do: :born, else: :newcomer))
+      {pid, supervisor}
     end
   end
 
@@ -100,12 +99,15 @@ defmodule OOM.Tree.Newborns do
     end
   end
 
-  defp new?(pid),
-    do: not Workers.member?(pid) and Tree.kind(pid) == nil and not Victims.marked?(pid)
+  defp new?(pid) do
+    not (Workers.member?(pid) or Victims.marked?(pid)) and Tree.kind(pid) == nil and
+      not Tree.stranger?(pid)
+  end
 
   @doc """
-  Looks at the processes found, now that they stand: a supervisor gets a row in the tree, a worker the rank of the
-  supervisor's rules and bonds. Returns those that must not stand.
+  Looks at the processes found, now that they stand: a supervisor gets a row in the tree, a task the rank of the process
+  that awaits it. Returns those that must not stand: supervisors, children in their start (their supervisor waits for
+  them), and what is linked with the supervisor and no child.
   """
   @spec check([{pid(), supervisor :: pid()}]) :: [pid()]
   def check(found),
@@ -115,30 +117,38 @@ defmodule OOM.Tree.Newborns do
   defp worker?(_pid, nil), do: true
 
   defp worker?(pid, {supervisor, _, _, options, facts}) do
-    # Anything may be linked with a supervisor.
-    if Tree.parent(pid) == supervisor do
-      options = Role.ruled(options, pid, facts)
+    cond do
+      Tree.parent(pid) != supervisor ->
+        Tree.put_stranger(pid)
+        forget(pid)
 
-      case Role.of(pid, nil) do
-        role when role in [:supervisor, :special] ->
-          Tree.put_new(pid, role, supervisor, options)
-          Workers.delete(pid)
-          false
+      # The next search finds the child again.
+      Start.under_way?(pid, supervisor) ->
+        forget(pid)
 
-        role ->
-          ranked(pid, Role.rank(role, Tree.rank(options)), facts)
-      end
-    else
-      Workers.delete(pid)
-      false
+      true ->
+        placed?(pid, Role.of(pid, nil), {supervisor, options, facts})
     end
   end
 
-  defp ranked(pid, rank, facts) do
+  defp placed?(pid, role, {supervisor, options, _facts}) when role in [:supervisor, :special] do
+    Tree.put_new(pid, role, supervisor, options)
+    forget(pid)
+  end
+
+  defp placed?(pid, role, {_supervisor, options, facts}) do
     # The worker may have registered itself meanwhile.
-    if Workers.declared(pid) == nil, do: Workers.rerank(pid, rank)
+    if Workers.declared(pid) == nil,
+      do: Workers.rerank(pid, Role.rank(role, Tree.rank(options)))
+
     # A process that awaits a task ends with the task.
     if facts == :tasks, do: Units.bind(pid, Bonds.rank(pid))
     Workers.rank(pid) != :protected
+  end
+
+  # A declaration of its own stays.
+  defp forget(pid) do
+    if Workers.declared(pid) == nil, do: Workers.delete(pid)
+    false
   end
 end

@@ -52,22 +52,15 @@ defmodule OOM.Tree.Start do
 
   defp others(_worker), do: []
 
-  # Where a supervisor of OTP or Elixir waits for the start of a child.
-  @starts [:sync_start, :sync_start_link]
-
   @doc """
-  Tells whether a supervisor other than an OOM.Supervisor is starting this child just now: it waits for a start, and has
-  no younger child. An OOM.Supervisor holds a child that is ended in its start.
+  Tells whether a child is in its start, while a supervisor other than an OOM.Supervisor waits for it. For a child that
+  is suspended or waits. An OOM.Supervisor holds a child that is ended in its start.
   """
   @spec under_way?(pid(), pid() | nil) :: boolean()
-  def under_way?(_pid, nil), do: false
-
   def under_way?(pid, supervisor) do
-    with kind when kind != :oom <- Tree.kind(supervisor),
-         {_, {:proc_lib, function, _}} when function in @starts <-
-           :erlang.process_info(supervisor, :current_function),
-         {_, links} <- :erlang.process_info(supervisor, :links) do
-      pid == links |> Enum.filter(&is_pid/1) |> Enum.max()
+    with kind when kind not in [nil, :oom] <- supervisor && Tree.kind(supervisor),
+         {_, stack} <- :erlang.process_info(pid, :current_stacktrace) do
+      Enum.any?(stack, &match?({_module, :init_it, _arity, _place}, &1))
     else
       _ -> false
     end

@@ -60,7 +60,12 @@ defmodule OOM.LineupTest do
     line =
       %Lineup{}
       |> Lineup.read([seen(:ran, {0, 0}, false)])
-      |> Lineup.read([seen(:ran, {4_000, 0}, false), seen(:came, {4_000, 5 * @mib}, false)])
+      |> Map.put(:newcomers, %{came: true})
+      |> Lineup.read([
+        seen(:old, {0, 9 * @mib}, true),
+        seen(:ran, {4_000, 0}, false),
+        seen(:came, {4_000, 5 * @mib}, false)
+      ])
 
     assert Lineup.besides_bytes(line, [:ran], 6 * @mib) == @mib
     assert Lineup.charge(line, [:ran], [], {6 * @mib, 1}).costs.ran == {@mib, 1}

@@ -42,10 +42,20 @@ defmodule OOM.VictimQueueTest do
       {pids, _} = crowd(500, 200)
       # They come no more, and none of them grows; 200 of 0.1 MiB.
       later = [now_ms: System.monotonic_time(:millisecond) + 5_000]
-      assert {victims, :crowd} = pids(choose(5, later))
+      assert {victims, :came} = pids(choose(5, [late: :pass, fresh_ms: 10_000] ++ later))
       assert length(victims) == 50 and victims -- pids == []
-      assert {[], _why} = choose(21, later)
-      assert {[], _why} = choose(5, [recent_bytes: 200 * @mib] ++ later)
+      # Figures that are late come first, as with all others.
+      assert {[], :late} = choose(5, later)
+      later = [late: :pass, fresh_ms: 10_000] ++ later
+      assert {[], :none} = choose(21, later)
+      # A small part of what is used may be there by chance.
+      assert {[], :none} = choose(5, [used_bytes: 100 * @mib] ++ later)
+      # The cause is known, and worth more.
+      culprit = worker(750, 50, grown: 40, at_ms: later[:now_ms], looked_ms: later[:now_ms])
+      assert {victims, verdict} = pids(choose(5, later))
+      assert verdict != :came
+      assert culprit in victims or victims == []
+      Workers.delete(culprit)
       assert {[], _why} = choose(5, now_ms: later[:now_ms] + Limits.came_ms())
     end
 
@@ -519,6 +529,7 @@ defmodule OOM.VictimQueueTest do
           recent_bytes: Limits.recent_bytes(),
           ended: %EndedGrowth{},
           crowd_bytes: 0,
+          used_bytes: 60 * @mib,
           count: 64,
           min_bytes: 1,
           grows?: true,

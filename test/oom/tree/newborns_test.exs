@@ -4,27 +4,20 @@ defmodule OOM.Tree.NewbornsTest do
 
   import OOM.Test.Eventually
 
-  alias OOM.{Newcomers, Tables, Tree, Workers}
+  alias OOM.{Newcomers, Tree, Workers}
   alias OOM.Tree.{Census, Newborns}
 
   setup do
     {:ok, top} =
       OOM.Supervisor.start_link(
-        [
-          OOM.child_spec({DynamicSupervisor, name: __MODULE__.Dynamic}, priority: :low),
-          {Task.Supervisor, name: __MODULE__.Tasks}
-        ],
+        [OOM.child_spec(DynamicSupervisor, priority: :low), Task.Supervisor],
         strategy: :one_for_one
       )
 
     Census.walk()
     on_exit(fn -> OOM.Level.put(:normal) end)
-
-    %{
-      top: top,
-      dynamic: Process.whereis(__MODULE__.Dynamic),
-      tasks: Process.whereis(__MODULE__.Tasks)
-    }
+    pids = Map.new(Supervisor.which_children(top), fn {id, pid, _, _} -> {id, pid} end)
+    %{top: top, dynamic: pids[DynamicSupervisor], tasks: pids[Task.Supervisor]}
   end
 
   defp start(supervisor, spec) do
@@ -43,43 +36,66 @@ defmodule OOM.Tree.NewbornsTest do
   test "new children become workers with the rank of their supervisor", %{dynamic: dynamic} do
     pids = for _ <- 1..3, do: start(dynamic, agent())
 
-    assert dynamic |> Newborns.children(nil) |> Enum.sort() ==
+    assert dynamic |> Newborns.children(false) |> Enum.sort() ==
              for(pid <- pids, do: {pid, dynamic})
 
     for pid <- pids,
         do: assert({^pid, 250, 0, nil, :new, ^dynamic, nil, _, nil} = Workers.lookup(pid))
 
     # Each is found once.
-    assert Newborns.children(dynamic, nil) == []
+    assert Newborns.children(dynamic, false) == []
     assert Newborns.check(for pid <- pids, do: {pid, dynamic}) == []
   end
 
-  test "what a child holds that is younger than the mark was taken since, and the child is a newcomer",
+  test "what a child holds that is found soon after the last search was taken since; each is a newcomer",
        %{
          dynamic: dynamic
        } do
     OOM.Level.put(:high)
     older = start(dynamic, agent())
-    mark = spawn(fn -> :ok end)
+    [_] = Newborns.children(dynamic, false)
     younger = start(dynamic, agent())
-    assert [_, _] = Newborns.children(dynamic, mark)
+    [_] = Newborns.children(dynamic, true)
     assert elem(Workers.lookup(older), 8) == nil
     assert {:born, _, _} = elem(Workers.lookup(younger), 8)
-    newcomers = Newcomers.since(System.monotonic_time(:millisecond) - 1_000)
-    assert is_map_key(newcomers, younger) and not is_map_key(newcomers, older)
+    newcomers = Newcomers.since(System.monotonic_time(:millisecond) - 3_000)
+    assert is_map_key(newcomers, younger) and is_map_key(newcomers, older)
+    # Nobody saw the birth of the older one.
+    refute is_map_key(Newcomers.since(System.monotonic_time(:millisecond) - 900), older)
   end
 
-  test "the marks are the last two", %{} do
-    Newborns.put_mark()
-    {_, first} = Tables.marks()
-    Newborns.put_mark()
-    assert {^first, second} = Tables.marks()
-    assert second > first
+  test "a child in its start is let go, and found again", %{dynamic: dynamic} do
+    test = self()
+
+    init = fn ->
+      send(test, {:starting, self()})
+      receive(do: (:go_on -> :ok))
+    end
+
+    spec = %{id: :slow, start: {Agent, :start_link, [init, [timeout: :infinity]]}}
+    start = Task.async(fn -> DynamicSupervisor.start_child(dynamic, spec) end)
+    assert_receive {:starting, pid}
+    eventually(fn -> Process.info(pid, :status) == {:status, :waiting} end)
+    assert Newborns.children(dynamic, true) == [{pid, dynamic}]
+    assert Newborns.check([{pid, dynamic}]) == [pid]
+    assert Workers.lookup(pid) == nil
+    send(pid, :go_on)
+    assert {:ok, ^pid} = Task.await(start)
+    assert Newborns.children(dynamic, true) == [{pid, dynamic}]
+    assert Newborns.check([{pid, dynamic}]) == []
+  end
+
+  test "below an adopted supervisor with rules the walk decides" do
+    {:ok, plain} = DynamicSupervisor.start_link([])
+    :ok = OOM.adopt(plain, priorities: [{Agent, :protected}])
+    Census.walk()
+    start(plain, agent())
+    assert Newborns.children(plain, true) == []
   end
 
   test "a supervisor is no worker, and must not stand", %{dynamic: dynamic} do
     inner = start(dynamic, {DynamicSupervisor, []})
-    assert Newborns.children(dynamic, nil) == [{inner, dynamic}]
+    assert Newborns.children(dynamic, false) == [{inner, dynamic}]
     assert Newborns.check([{inner, dynamic}]) == [inner]
     assert Workers.lookup(inner) == nil
     assert Tree.kind(inner) == :supervisor
@@ -93,9 +109,11 @@ defmodule OOM.Tree.NewbornsTest do
     dynamic: dynamic
   } do
     {:ok, stranger} = Agent.start(fn -> Process.link(dynamic) end)
-    assert Newborns.children(dynamic, nil) == [{stranger, dynamic}]
+    assert Newborns.children(dynamic, false) == [{stranger, dynamic}]
     assert Newborns.check([{stranger, dynamic}]) == [stranger]
     assert Workers.lookup(stranger) == nil
+    # It is known from now on.
+    assert Newborns.children(dynamic, false) == []
     Agent.update(stranger, fn _ -> Process.unlink(dynamic) end)
     Agent.stop(stranger)
   end
@@ -112,7 +130,7 @@ defmodule OOM.Tree.NewbornsTest do
       end)
 
     assert_receive {:task, task}
-    assert Newborns.children(tasks, nil) == [{task, tasks}]
+    assert Newborns.children(tasks, false) == [{task, tasks}]
     assert Newborns.check([{task, tasks}]) == [task]
     assert Workers.rank(task) == :protected
     send(task, :stop)

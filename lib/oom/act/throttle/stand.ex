@@ -24,7 +24,7 @@ defmodule OOM.Throttle.Stand do
 
   alias OOM.{VictimQueue, Workers}
   alias OOM.Limits.Turn
-  alias OOM.Newcomers
+  alias OOM.{Newcomers, Tree}
   alias OOM.Tree.Newborns
   alias OOM.Throttle.{Look, Narrow, Sample, State, Suspended, Wait}
 
@@ -37,7 +37,8 @@ defmodule OOM.Throttle.Stand do
   def run(state) do
     began_ms = now()
     # Finds them while the known workers come to stand.
-    Newborns.start()
+    Newborns.start(state.turn > 0)
+    known = Workers.count()
 
     alone =
       for {pid, until} <- state.line.alone,
@@ -65,7 +66,7 @@ defmodule OOM.Throttle.Stand do
       })
 
     with {:ok, state} <- Wait.until(state, began_ms + Turn.settle_ms(), :stood),
-         {:ok, line, state} <- newborns(line, state),
+         {:ok, line, state} <- newborns(line, known, state),
          state = Narrow.stop(state),
          settled = Sample.take(state.watcher),
          look = Look.start(line),
@@ -87,10 +88,12 @@ defmodule OOM.Throttle.Stand do
   end
 
   # The workers that the search has found meanwhile.
-  defp newborns(line, %{line: %{alone: alone}} = state) do
-    found = VictimQueue.line(@line, @of_each_rank, alone)
+  defp newborns(line, known, %{line: %{alone: alone}} = state) do
+    more = if Workers.count() > known, do: VictimQueue.line(@line, @of_each_rank, alone), else: []
+    # A worker that was let go meanwhile is not stopped again.
+    had = Map.new(line, &{&1, true})
 
-    case Enum.reject(found, &is_map_key(state.still, &1)) do
+    case Enum.reject(more, &(is_map_key(had, &1) or is_map_key(state.still, &1))) do
       [] ->
         {:ok, line, state}
 
@@ -148,8 +151,20 @@ defmodule OOM.Throttle.Stand do
 
   defp read(pids, state) do
     seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, grown_bytes(pid, row)}
-    newcomers = Newcomers.since(now() - Turn.newcomer_ms())
+    newcomers = newcomers(seen)
     %{state | line: Lineup.read(%{state.line | newcomers: newcomers}, seen)}
+  end
+
+  # Work that comes and goes. A static child that has been started again is waited for by others.
+  defp newcomers(seen) do
+    came = Newcomers.since(now() - Turn.newcomer_ms())
+
+    for {pid, row, _} <- seen,
+        is_map_key(came, pid),
+        supervisor = elem(row, 5),
+        Tree.dynamic?(supervisor),
+        into: %{},
+        do: {pid, true}
   end
 
   defp grown_bytes(pid, row), do: max(Evidence.grown_bytes(row), Charges.grown_bytes(pid, now()))
