@@ -21,29 +21,41 @@ defmodule OOM.Tree.Newborns do
   # Readers at a time. A supervisor that is starting a child holds up its reader; the others go on.
   @readers 4
 
+  @typedoc "How many readers are at work."
+  @type searches :: :atomics.atomics_ref()
+
+  @spec searches() :: searches()
+  def searches, do: :atomics.new(1, signed: true)
+
   @doc """
-  Begins a search; the caller is sent `{:release, pids}` for processes that must not stand. With `recent?` the last
-  search was just now, so what a new worker holds was taken since.
+  Begins a search, unless the readers of earlier searches are still held up; the caller is sent `{:release, pids}` for
+  processes that must not stand. With `recent?` the last search was just now, so what a new worker holds was taken since.
   """
-  @spec start(boolean()) :: pid()
-  def start(recent?) do
+  @spec start(searches(), boolean()) :: :ok
+  def start(searches, recent?) do
     throttle = self()
 
-    :erlang.spawn_opt(fn -> Tables.while_there(fn -> read(throttle, recent?) end) end,
-      priority: :max
-    )
+    _ =
+      if :atomics.get(searches, 1) <= @readers do
+        :atomics.add(searches, 1, @readers)
+        read = fn -> Tables.while_there(fn -> read(throttle, searches, recent?) end) end
+        :erlang.spawn_opt(read, priority: :max)
+      end
+
+    :ok
   end
 
-  defp read(throttle, recent?) do
+  defp read(throttle, searches, recent?) do
     supervisors = List.to_tuple(supervisors())
     next = :atomics.new(1, signed: false)
-    # The throttle needs the workers at once, and the second look may take longer.
-    look = fn -> supervisors |> find(next, recent?) |> release(throttle) end
-    reader = fn -> Tables.while_there(look) end
 
-    for _ <- 1..min(@readers, tuple_size(supervisors))//1,
-        do: :erlang.spawn_opt(reader, priority: :max)
+    reader = fn ->
+      # The throttle needs the workers at once, and the second look may take longer.
+      Tables.while_there(fn -> supervisors |> find(next, recent?) |> release(throttle) end)
+      :atomics.sub(searches, 1, 1)
+    end
 
+    _pids = for _ <- 1..@readers, do: :erlang.spawn_opt(reader, priority: :max)
     :ok
   end
 

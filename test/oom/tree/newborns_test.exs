@@ -93,6 +93,25 @@ defmodule OOM.Tree.NewbornsTest do
     assert Newborns.children(plain, true) == []
   end
 
+  test "a search finds the children of all supervisors, and tells the caller of those that must not stand",
+       %{
+         dynamic: dynamic
+       } do
+    worker = start(dynamic, agent())
+    inner = start(dynamic, {DynamicSupervisor, []})
+    searches = Newborns.searches()
+    Newborns.start(searches, true)
+    assert_receive {:release, [^inner]}, 5_000
+    assert Workers.rank(worker) == 250
+    eventually(fn -> :atomics.get(searches, 1) == 0 end)
+    # While readers are held up no further search begins.
+    held_up = start(dynamic, agent())
+    :atomics.put(searches, 1, 100)
+    Newborns.start(searches, true)
+    assert :atomics.get(searches, 1) == 100
+    assert Newborns.children(dynamic, true) == [{held_up, dynamic}]
+  end
+
   test "a supervisor is no worker, and must not stand", %{dynamic: dynamic} do
     inner = start(dynamic, {DynamicSupervisor, []})
     assert Newborns.children(dynamic, false) == [{inner, dynamic}]

@@ -37,7 +37,7 @@ defmodule OOM.Throttle.Stand do
   def run(state) do
     began_ms = now()
     # Finds them while the known workers come to stand.
-    Newborns.start(state.turn > 0)
+    Newborns.start(state.searches, state.turn > 0)
     known = Workers.count()
 
     alone =

@@ -4,6 +4,7 @@ defmodule OOM.Throttle.State do
 
   alias OOM.{Experiment, Limits, Lineup, Native, Stretches}
   alias OOM.Throttle.{Sample, Suspended}
+  alias OOM.Tree.Newborns
 
   @enforce_keys [:guard, :watcher]
   defstruct guard: nil,
@@ -33,6 +34,8 @@ defmodule OOM.Throttle.State do
             ran_turn: %{},
             # the search for growth that no figure shows
             experiment: %Experiment{},
+            # the searches for new workers under way
+            searches: nil,
             # so many turns in a row without growth towards the floor
             calm: 0,
             # growth was seen among the workers left alone
@@ -56,6 +59,7 @@ defmodule OOM.Throttle.State do
           ran: {Sample.t(), [pid()], pos_integer()} | nil,
           ran_turn: %{pid() => non_neg_integer()},
           experiment: Experiment.t(),
+          searches: Newborns.searches() | nil,
           calm: non_neg_integer(),
           alert?: boolean()
         }
@@ -66,6 +70,7 @@ defmodule OOM.Throttle.State do
       guard: guard,
       watcher: watcher,
       trim?: trim?,
+      searches: Newborns.searches(),
       stood_ms: Limits.Turn.stand_ms()
     }
   end
