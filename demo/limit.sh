@@ -31,6 +31,11 @@ limit_run() {
   return "$status"
 }
 
+# The kernel's OOM kills in the cgroup; of cgroup v1 or v2, whose files have other names.
+limit_kills() {
+  { cat "$limit_path/memory.oom_control" || cat "$limit_path/memory.events"; } 2>/dev/null | sed -n 's/^oom_kill //p'
+}
+
 limit_close() {
   [ -n "$limit_path" ] && [ -d "$limit_path" ] || return 0
   local pid _

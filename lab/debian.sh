@@ -117,6 +117,16 @@ lab_make_tree() {
   lab_in "$tree" apt-get clean
 }
 
+# lab_checkout OWNER/NAME[@TAG] DIRECTORY: a checkout there, cloned from github.com where it is missing. A checkout that
+# cannot be had is named.
+lab_checkout() {
+  local from=$1 to=$2 tag=()
+  [ ! -d "$to" ] || return 0
+  [[ $from != *@* ]] || tag=(--branch "${from#*@}")
+  GIT_TERMINAL_PROMPT=0 timeout 60 git clone -q --depth 1 "${tag[@]}" "https://github.com/${from%@*}" "$to" 2>/dev/null ||
+    { echo "lab: missing: ${to##*/} (a checkout of github.com/$from in $to)"; return 1; }
+}
+
 # lab_source TREE: a copy of the repository in /root/oom there; what the last run built stays.
 lab_source() {
   local to=$1/root/oom

@@ -16,21 +16,6 @@ defmodule OOM.InitialCall do
   def special?({module, _, _}), do: module in @special
   def special?(_call), do: false
 
-  # Where OTP processes stand while they wait for the next message.
-  @loops [gen_server: :loop, gen_statem: :loop_receive, gen_event: :fetch_msg, erlang: :hibernate]
-
-  @doc """
-  Tells whether a process stands in the loop of OTP, and reads its next message at once. For a process that is
-  suspended or waits.
-  """
-  @spec in_loop?(pid()) :: boolean()
-  def in_loop?(pid) do
-    case :erlang.process_info(pid, :current_function) do
-      {_, {module, function, _}} -> {module, function} in @loops
-      _ -> false
-    end
-  end
-
   @doc "Returns the initial call of a process. Asks the process, and waits for the end of its present step."
   @spec of(pid()) :: t()
   def of(pid), do: call(word(pid, :"$initial_call"))

@@ -7,13 +7,15 @@ defmodule OOM.Kill do
   # A supervisor that does not know OOM is told first (OOM.Visit). The message is in the supervisor's mailbox
   # before the exit is, so even a busy supervisor neither restarts the child nor counts a crash.
   #
-  # Links and calls are made at any time, so OOM.Bonds first asks which processes the exit would take along.
-  # A child that its supervisor is starting just now is spared while there is time: an acceptor that had asked for the
-  # start got an error, and crashed. The victim is suspended meanwhile. The suspension costs neither time nor memory: the question, the
-  # suspension and the exit all take effect when the victim is scheduled out.
+  # Links and calls are made at any time, so OOM.Bonds first asks which processes the exit would take along. The victim
+  # is suspended meanwhile. The suspension costs neither time nor memory: the question, the suspension and the exit all
+  # take effect when the victim is scheduled out.
+  #
+  # A child that its supervisor is starting just now is spared while there is time: an acceptor that had asked for such
+  # a start got an error, and crashed.
 
-  alias OOM.{Bonds, Guard, InitialCall, Leftovers, Owned, Priority, RecentKills, Reporter}
-  alias OOM.{Steps, Tree, Units, Victims, Visit, Workers}
+  alias OOM.{Bonds, Guard, Leftovers, Owned, Priority, RecentKills, Reporter}
+  alias OOM.{Steps, Tree, Units, Victims, Visit, Waiting, Workers}
 
   @reason {:shutdown, :memory_pressure}
 
@@ -50,7 +52,7 @@ defmodule OOM.Kill do
     bond = Bonds.at_kill(pid, supervisor)
     # A victim that traps exits works on until it reads the order, and takes more than is left.
     works_on? =
-      (step > 0 and not Steps.fits?(step)) or (urgent? and not InitialCall.in_loop?(pid))
+      (step > 0 and not Steps.fits?(step)) or (urgent? and not Waiting.loop?(Waiting.place(pid)))
 
     cond do
       Units.highest(rank, bond) != rank ->

@@ -8,7 +8,7 @@ defmodule OOM.Probe do
   # the current worker in a word of its own.
 
   alias OOM.{Evidence, Heap, HeapStep, HeldBinaries, Level, Limits, OffHeap, Owned}
-  alias OOM.{Steps, Tables, WorkerName, Workers}
+  alias OOM.{Steps, Tables, Waiting, WorkerName, Workers}
 
   @type chunk :: {pids :: tuple(), cursor :: :atomics.atomics_ref()}
   @type probe :: {pid(), place :: {pids :: tuple(), :atomics.atomics_ref()}}
@@ -25,20 +25,6 @@ defmodule OOM.Probe do
   @shown_ms Limits.shown_ms()
   # Less growth than this, in bytes, is the growth of a worker that works.
   @grown Limits.grown_bytes()
-  # Where processes of OTP and Elixir stand while they wait for a message: in their loop, for an answer, or for a
-  # socket. A hundred acceptors that wait were taken for workers that had no turn yet, and each for as dear as the
-  # dearest request.
-  @waits [
-    gen_server: :loop,
-    gen_statem: :loop_receive,
-    gen_event: :fetch_msg,
-    erlang: :hibernate,
-    timer: :sleep,
-    gen: :do_call,
-    prim_inet: :accept0,
-    prim_inet: :recv0
-  ]
-
   # A smaller heap is copied in no time; see OOM.Steps.
   @large_heap 1_048_576
 
@@ -68,8 +54,7 @@ defmodule OOM.Probe do
 
         state = if bytes < min_bytes and busy?(hard_ms, now_ms), do: :busy, else: :fresh
         children = children_step(Owned.children(pid), found(last, :children), now_ms)
-        at = standing_at(pid, status)
-        idle? = waits?(at, status, queue)
+        idle? = waits?(pid, status, queue)
         # A worker whose child grows waits for nothing.
         waits? = idle? and elem(children, 1) == 0
         free? = idle? or had_turn?(reductions, now_ms, last)
@@ -138,24 +123,9 @@ defmodule OOM.Probe do
     end
   end
 
-  # The function in which a suspended worker stands: its status does not tell whether the worker waits.
-  defp standing_at(pid, :suspended) do
-    case :erlang.process_info(pid, :current_function) do
-      {_, {module, function, _}} -> {module, function}
-      _ -> nil
-    end
-  end
-
-  defp standing_at(_pid, _status), do: nil
-
-  # Whether the worker waits for a message: where it stands, with an empty mailbox.
-  defp waits?(at, :suspended, 0), do: at in @waits or in_elixir?(at)
-  defp waits?(_at, status, _queue), do: status == :waiting
-
-  # Task.await stands in a function of its own from Elixir 1.18 on.
-  defp in_elixir?({Process, :sleep}), do: true
-  defp in_elixir?({Task, function}), do: function in [:await, :await_receive, :await_many]
-  defp in_elixir?(_at), do: false
+  # The status of a suspended worker does not tell; where the worker stands, with an empty mailbox, does.
+  defp waits?(pid, :suspended, 0), do: pid |> Waiting.place() |> Waiting.waits?()
+  defp waits?(_pid, status, _queue), do: status == :waiting
 
   defp ran?(_reductions, nil), do: true
   defp ran?(reductions, {before, _, _}), do: reductions - before > @worked

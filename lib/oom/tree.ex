@@ -28,6 +28,9 @@ defmodule OOM.Tree do
   @inherited [:priority, :backoff, :max_kills, :max_heap_size, :shed, :inside_unit] ++
                [:priorities, :exit_reason]
 
+  # The facts of supervisors whose children come and go; a `:special` supervisor has no facts.
+  @dynamic [:dynamic, :tasks]
+
   @spec put(pid(), kind(), pid() | nil, options()) :: true
   def put(pid, kind, parent, options),
     do: :ets.insert(__MODULE__, row(pid, kind, parent, options))
@@ -142,7 +145,7 @@ defmodule OOM.Tree do
   @spec dynamic?(pid()) :: boolean()
   def dynamic?(pid) do
     # Copies no facts, which may cover a thousand children.
-    dynamic = for facts <- [:dynamic, :tasks], do: {:"=:=", :"$2", facts}
+    dynamic = for facts <- @dynamic, do: {:"=:=", :"$2", facts}
     condition = List.to_tuple([:orelse, {:"=:=", :"$1", :special} | dynamic])
     :ets.select(__MODULE__, [{{pid, :"$1", :_, :_, :"$2"}, [condition], [true]}]) == [true]
   rescue
@@ -162,7 +165,7 @@ defmodule OOM.Tree do
   """
   @spec dynamic(pos_integer()) :: [pid()]
   def dynamic(most) do
-    kinds = [{:special, :_} | for(facts <- [:dynamic, :tasks], do: {:supervisor, facts})]
+    kinds = [{:special, :_} | for(facts <- @dynamic, do: {:supervisor, facts})]
     rows = for {kind, facts} <- kinds, do: {{:"$1", kind, :_, :_, facts}, [], [:"$1"]}
     if :ets.info(__MODULE__, :size) <= most, do: :ets.select(__MODULE__, rows), else: []
   end

@@ -5,7 +5,7 @@ defmodule OOM.KillTest do
   import OOM.Test.{Eventually, HeldTree}
 
   alias OOM.{Kill, Tree, Victims, Workers}
-  alias OOM.Test.UsedUp
+  alias OOM.Test.{SlowStart, UsedUp}
   alias OOM.Tree.Census
 
   defmodule Strict do
@@ -79,27 +79,17 @@ defmodule OOM.KillTest do
   end
 
   test "a child that a plain supervisor is starting just now is spared, and the start succeeds" do
-    test = self()
     {:ok, top} = OOM.Supervisor.start_link([DynamicSupervisor], strategy: :one_for_one)
     [{_, dynamic, _, _}] = Supervisor.which_children(top)
     Census.walk()
 
-    init = fn ->
-      send(test, {:starting, self()})
-      receive(do: (:go_on -> :ok))
-    end
-
-    spec = %{id: :slow, start: {Agent, :start_link, [init, [timeout: :infinity]]}}
-    start = Task.async(fn -> DynamicSupervisor.start_child(dynamic, spec) end)
-    assert_receive {:starting, pid}
+    {pid, _} = start = SlowStart.begin(dynamic)
     # A walk has registered no child of it yet.
-    eventually(fn -> Process.info(pid, :status) == {:status, :waiting} end)
     assert Tree.Start.under_way?(pid, dynamic)
     :ok = Workers.found(pid, 250, dynamic)
     Kill.begin(pid, dynamic, 1, System.monotonic_time(:millisecond), 10_000)
     eventually(fn -> Workers.rank(pid) == 250 and not Victims.marked?(pid) end)
-    send(pid, :go_on)
-    assert {:ok, ^pid} = Task.await(start)
+    assert SlowStart.go_on(start) == {:ok, pid}
     refute Tree.Start.under_way?(pid, dynamic)
   end
 

@@ -17,7 +17,7 @@ defmodule OOM.Lineup do
             ranks: %{},
             # whether each worker may have grown when the throttle first stopped the worker
             suspects: %{},
-            # the workers that have come in the last moments
+            # the workers that have come in the last moments, and when each appeared
             newcomers: %{},
             # the memory of the newcomers that stand for the first time, after the first turn
             fresh_bytes: 0,
@@ -206,7 +206,7 @@ defmodule OOM.Lineup do
   Returns the workers that may stand for longer, because they are shown to grow, or have just come: new work waits
   before work let in earlier does.
   """
-  @spec shown(t()) :: %{pid() => true}
+  @spec shown(t()) :: %{pid() => term()}
   def shown(%{growers: growers, kept: kept, newcomers: newcomers}),
     do: growers |> Map.merge(kept) |> Map.merge(newcomers)
 

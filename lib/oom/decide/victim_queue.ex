@@ -54,8 +54,8 @@ defmodule OOM.VictimQueue do
         }
 
   @typedoc """
-  Why these victims: they grow; they have just come; they have come lately and hold much; they are steady and cover the need. Or why none: figures
-  are late; there is no candidate.
+  Why these victims: they grow; they have just come; they have come lately and hold much; they are steady and
+  cover the need. Or why none: figures are late; there is no candidate.
   """
   @type verdict :: :growing | :crowd | :came | :steady | :late | :none
 
@@ -213,7 +213,8 @@ defmodule OOM.VictimQueue do
 
   # Eighty requests grew for seconds, each too slowly to be a grower, until nothing was left. Where memory grows and no
   # cause is known, workers that have come while memory was not at rest go, the newest first, if together they hold a
-  # part of all that is used, and what is needed. Less may be there by chance beside the growth of another.
+  # part of the used memory, and as much as is needed. Workers that hold less may have come by chance while another
+  # process grows.
   defp came(rank, higher, all, %{grows?: true, need_bytes: need, used_bytes: used} = limits)
        when is_integer(used) do
     since_ms = limits.now_ms - Limits.came_ms()

@@ -15,7 +15,7 @@ defmodule OOM.Bonds do
   # only afterwards. So only throw-away processes ask: in the background started by OOM.Bonds.Rounds, and
   # before a kill by OOM.Kill.
 
-  alias OOM.{Accountant, Guard, InitialCall, Priority, Tree, Units, Victims, Workers}
+  alias OOM.{Accountant, Guard, InitialCall, Priority, Tree, Units, Victims, Waiting, Workers}
 
   # A walk looks at so many processes at most, and so many steps away from the first.
   @most 256
@@ -24,9 +24,6 @@ defmodule OOM.Bonds do
   @generations 16
   # The walk looks at so many monitors of a process for a waiting call.
   @most_monitors 64
-  # Where a process waits and fails when the process awaited ends; Task.yield does not fail. In
-  # Elixir 1.18 and later Task.await stands in a function of its own.
-  @awaits [{:gen, :do_call}, {Task, :await}, {Task, :await_receive}, {Task, :await_many}]
   # How long a kill waits for answers from processes besides the victim.
   @kill_ms 20
 
@@ -162,8 +159,7 @@ defmodule OOM.Bonds do
   # A waiting process unknown to OOM counts as rank 0: any process may call any worker at any time.
   defp waiting(pid) do
     with {_, status} when status in [:waiting, :suspended] <- :erlang.process_info(pid, :status),
-         {_, {module, function, _arity}} when {module, function} in @awaits <-
-           :erlang.process_info(pid, :current_function) do
+         true <- pid |> Waiting.place() |> Waiting.answer?() do
       Units.worth(pid) || 0
     else
       _ -> nil

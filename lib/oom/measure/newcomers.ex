@@ -31,11 +31,11 @@ defmodule OOM.Newcomers do
   @spec since?(integer()) :: boolean()
   def since?(ms), do: match?({at_ms, _pid} when at_ms >= ms, :ets.last(__MODULE__))
 
-  @doc "Returns the workers that have appeared since this time."
-  @spec since(integer()) :: %{pid() => true}
+  @doc "Returns the workers that have appeared since this time, and when each did."
+  @spec since(integer()) :: %{pid() => appeared_ms :: integer()}
   def since(ms) do
-    row = {{{:"$1", :"$2"}}, [{:>=, :"$1", ms}], [:"$2"]}
-    for pid <- :ets.select(__MODULE__, [row]), into: %{}, do: {pid, true}
+    row = {{{:"$1", :"$2"}}, [{:>=, :"$1", ms}], [{{:"$2", :"$1"}}]}
+    __MODULE__ |> :ets.select([row]) |> Map.new()
   end
 
   @doc """

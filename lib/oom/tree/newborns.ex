@@ -3,14 +3,14 @@ defmodule OOM.Tree.Newborns do
   # Finds the workers that have just come below supervisors of dynamic children, for the throttle: by the links of the
   # supervisors.
   #
-  # A walk (OOM.Tree.Walk) reads from each new process, and waits for those that run. Eighty requests came at once and
-  # took 1.5 GB/s; a walk that began in the first tenth of a second knew none of them 200 ms later. A supervisor waits
-  # for a message most of the time, so its links are read without a signal, and nothing is asked of the child.
+  # A walk (OOM.Tree.Walk) reads from each new process, and waits for the new processes that run. Eighty requests came at
+  # once and took 1.5 GB/s; a walk that began in the first tenth of a second knew none of the eighty 200 ms later. A
+  # supervisor waits for a message most of the time, so the VM reads its links without a signal, and asks no child.
   #
   # A supervisor with rules of priority (OOM.adopt/2) is left to the walks: a rule may protect the child.
   #
-  # The new process may be no worker after all. The throttle has suspended it then, and a process that stands answers at
-  # once: what is no worker goes on after a moment.
+  # A new process may be no worker after all. The throttle suspends the process all the same, and the second look
+  # (`check/1`), at suspended processes, tells the throttle to let such a process go on.
 
   alias OOM.{Bonds, Tables, Tree, Units, Victims, Workers}
   alias OOM.Tree.{Role, Start}
@@ -50,7 +50,7 @@ defmodule OOM.Tree.Newborns do
     next = :atomics.new(1, signed: false)
 
     reader = fn ->
-      # The throttle needs the workers at once, and the second look may take longer.
+      # The workers are registered before the second look, because the second look may wait.
       Tables.while_there(fn -> supervisors |> find(next, recent?) |> release(throttle) end)
       :atomics.sub(searches, 1, 1)
     end
@@ -117,15 +117,15 @@ defmodule OOM.Tree.Newborns do
   end
 
   @doc """
-  Looks at the processes found, now that they stand: a supervisor gets a row in the tree, a task the rank of the process
-  that awaits it. Returns those that must not stand: supervisors, children in their start (their supervisor waits for
-  them), and what is linked with the supervisor and no child.
+  Looks at the processes found, once the throttle has suspended the processes: a supervisor gets a row in the tree, a
+  task the rank of the process that awaits the task. Returns the processes that must not stand: supervisors, children in
+  their start (the supervisor waits for such a child), and processes that are linked with the supervisor and no child.
   """
   @spec check([{pid(), supervisor :: pid()}]) :: [pid()]
   def check(found),
     do: for({pid, supervisor} <- found, not worker?(pid, Tree.lookup(supervisor)), do: pid)
 
-  # The supervisor has ended, and its children with it.
+  # The supervisor has ended, and the children end with the supervisor.
   defp worker?(_pid, nil), do: true
 
   defp worker?(pid, {supervisor, _, _, options, facts}) do
@@ -158,7 +158,7 @@ defmodule OOM.Tree.Newborns do
     Workers.rank(pid) != :protected
   end
 
-  # A declaration of its own stays.
+  # A priority that the process has declared stays.
   defp forget(pid) do
     if Workers.declared(pid) == nil, do: Workers.delete(pid)
     false

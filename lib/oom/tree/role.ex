@@ -1,8 +1,8 @@
 defmodule OOM.Tree.Role do
   @moduledoc false
-  # Tells what a process below a supervisor is, and what it is worth by the supervisor's rules. Reading from a
-  # process needs no signal unless the process is running (0.6 us here). The dictionary is read only of the few
-  # processes that trap exits, as every supervisor does.
+  # The role of a process below a supervisor, and its rank by the supervisor's rules. Reading from a process needs no
+  # signal unless the process runs (0.6 us here). Only processes that trap exits, as every supervisor does, are asked
+  # for their dictionary.
 
   alias OOM.{InitialCall, Priority, Tree}
 
@@ -10,7 +10,7 @@ defmodule OOM.Tree.Role do
   @linked [Registry.Partition]
 
   @typedoc """
-  A supervisor, one with a loop of its own (`:special`), a process linked with all its users, or a worker.
+  A supervisor, a supervisor with a loop of its own (`:special`), a process linked with all its users, or a worker.
   """
   @type t :: :supervisor | :special | :linked | :worker
 

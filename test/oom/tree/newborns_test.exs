@@ -5,6 +5,7 @@ defmodule OOM.Tree.NewbornsTest do
   import OOM.Test.Eventually
 
   alias OOM.{Newcomers, Tree, Workers}
+  alias OOM.Test.SlowStart
   alias OOM.Tree.{Census, Newborns}
 
   setup do
@@ -65,22 +66,11 @@ defmodule OOM.Tree.NewbornsTest do
   end
 
   test "a child in its start is let go, and found again", %{dynamic: dynamic} do
-    test = self()
-
-    init = fn ->
-      send(test, {:starting, self()})
-      receive(do: (:go_on -> :ok))
-    end
-
-    spec = %{id: :slow, start: {Agent, :start_link, [init, [timeout: :infinity]]}}
-    start = Task.async(fn -> DynamicSupervisor.start_child(dynamic, spec) end)
-    assert_receive {:starting, pid}
-    eventually(fn -> Process.info(pid, :status) == {:status, :waiting} end)
+    {pid, _} = start = SlowStart.begin(dynamic)
     assert Newborns.children(dynamic, true) == [{pid, dynamic}]
     assert Newborns.check([{pid, dynamic}]) == [pid]
     assert Workers.lookup(pid) == nil
-    send(pid, :go_on)
-    assert {:ok, ^pid} = Task.await(start)
+    assert SlowStart.go_on(start) == {:ok, pid}
     assert Newborns.children(dynamic, true) == [{pid, dynamic}]
     assert Newborns.check([{pid, dynamic}]) == []
   end

@@ -1,16 +1,15 @@
 defmodule Example.Census do
   @moduledoc """
-  Which processes of the app's own tree have ended since it started.
+  Counts the processes of the app's supervision tree, and names the processes that have ended since the start.
 
-  The supervisors, listeners, acceptors, Presence, PubSub and their helpers should live as long as the app,
-  whatever its connections do.
+  Supervisors, listeners, acceptors, Presence and PubSub live as long as the app; connections come and go.
   """
 
   @doc "Remembers the processes below a supervisor."
   @spec take(pid) :: :ok
   def take(supervisor), do: :persistent_term.put(__MODULE__, Enum.uniq(below(supervisor, "app")))
 
-  @doc "How many there are, and the names of those that have ended."
+  @doc "Returns the number of processes remembered, and the names of the ended ones."
   @spec ended() :: {non_neg_integer, [String.t()]}
   def ended do
     all = :persistent_term.get(__MODULE__, [])
@@ -18,7 +17,7 @@ defmodule Example.Census do
   end
 
   defp below(supervisor, path) do
-    # A child without an id is a connection, or other work that comes and goes; ranch's connections have one.
+    # A child without an id comes and goes. The connections of ranch have an id, too.
     for {id, pid, type, _} when is_pid(pid) and id not in [:undefined, :cowboy_clear] <-
           Supervisor.which_children(supervisor),
         name = path <> "/" <> inspect(id),

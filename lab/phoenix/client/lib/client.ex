@@ -1,5 +1,5 @@
 defmodule Client do
-  # The clients of script/lab phoenix: they run outside of the server's cgroup, and print one line of facts.
+  # The clients of script/lab phoenix. The clients run outside of the server's cgroup, and print a line of facts.
   #
   #     Client.main([SCENARIO, PORT, NAME=VALUE...])
 
@@ -15,13 +15,13 @@ defmodule Client do
       )
 
     facts = @scenarios[scenario].run(String.to_integer(port), options)
-    # By a port of its own that is closed, and so written; without waiting for sockets whose peer does not read.
+    # The file is closed, and so the line is written. The halt does not wait for sockets with a peer that does not read.
     line = "facts: " <> Enum.map_join(facts, " ", fn {name, value} -> "#{name}=#{value}" end) <> "\n"
     File.write!("/dev/stdout", line)
     :erlang.halt(0, flush: false)
   end
 
-  # What has ended of the app's own processes; nil where the app does not answer any more.
+  # The census of the app's own processes, or no answer.
   def census(port) do
     with {:ok, 200, body} <- Client.Request.get(port, "/api/census", 10_000),
          {:ok, %{"count" => count, "ended" => ended}} <- Jason.decode(body) do

@@ -84,7 +84,10 @@ defmodule OOM.Throttle.Run do
   # The worker that has stood longest comes first. Newcomers come after the others, the oldest first: eighty requests
   # that were let run in turns held parts of eighty bodies at once, and none was through.
   defp place(pid, %{line: %{newcomers: newcomers}} = state) do
-    if is_map_key(newcomers, pid), do: {1, pid}, else: {0, Map.get(state.ran_turn, pid, -1)}
+    case newcomers do
+      %{^pid => appeared_ms} -> {1, appeared_ms}
+      _ -> {0, Map.get(state.ran_turn, pid, -1)}
+    end
   end
 
   # A worker that would have stood too long after the next stand runs now, whatever the run costs.

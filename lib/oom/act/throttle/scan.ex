@@ -5,7 +5,7 @@ defmodule OOM.Throttle.Scan do
   # stand again.
 
   alias OOM.{Charges, Experiment, Limits, Lineup, Slices, Steps, Stretches}
-  alias OOM.Throttle.{Sample, State, Suspended, Wait}
+  alias OOM.Throttle.{Sample, State, Wait}
 
   @doc "Runs the workers in turn; `:ok` where the guard has ended."
   @spec run(State.t()) :: {:ok, State.t()} | :ok
@@ -109,11 +109,8 @@ defmodule OOM.Throttle.Scan do
     end
   end
 
-  defp stand(pids, state) do
-    still = Enum.reduce(pids, state.still, &Suspended.suspend/2)
-    since = Map.drop(state.since, pids)
-    State.due(%{state | still: still, since: Stretches.begun(since, Map.keys(still), now())})
-  end
+  # They have run, so their stretch begins anew.
+  defp stand(pids, state), do: State.suspend(%{state | since: Map.drop(state.since, pids)}, pids)
 
   defp lasted(from, to), do: max(to.at_ms - from.at_ms, 1)
   defp figures(pids, state), do: Map.new(pids, &{&1, Lineup.figure_bytes(state.line, &1)})

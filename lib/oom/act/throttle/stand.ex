@@ -98,11 +98,8 @@ defmodule OOM.Throttle.Stand do
         {:ok, line, state}
 
       new ->
-        still = Enum.reduce(new, state.still, &Suspended.suspend/2)
-        since = Stretches.begun(state.since, Map.keys(still), now())
-        state = State.due(%{state | still: still, since: since})
-
-        with {:ok, state} <- Wait.until(state, now() + Turn.born_ms(), :stood),
+        with {:ok, state} <-
+               state |> State.suspend(new) |> Wait.until(now() + Turn.born_ms(), :stood),
              do: {:ok, line ++ new, state}
     end
   end
@@ -151,20 +148,29 @@ defmodule OOM.Throttle.Stand do
 
   defp read(pids, state) do
     seen = for pid <- pids, row = Workers.lookup(pid), do: {pid, row, grown_bytes(pid, row)}
-    newcomers = newcomers(seen)
-    %{state | line: Lineup.read(%{state.line | newcomers: newcomers}, seen)}
+    %{state | line: Lineup.read(%{state.line | newcomers: newcomers(seen)}, seen)}
   end
 
   # Work that comes and goes. A static child that has been started again is waited for by others.
   defp newcomers(seen) do
     came = Newcomers.since(now() - Turn.newcomer_ms())
 
-    for {pid, row, _} <- seen,
-        is_map_key(came, pid),
-        supervisor = elem(row, 5),
-        Tree.dynamic?(supervisor),
+    below =
+      for {pid, {_, _, _, _, _, supervisor, _, _, _}, _} <- seen,
+          is_map_key(came, pid) and supervisor != nil,
+          do: {pid, supervisor}
+
+    # Siblings have the same answer.
+    supervisors =
+      for supervisor <- below |> Enum.map(&elem(&1, 1)) |> Enum.uniq(),
+          Tree.dynamic?(supervisor),
+          into: %{},
+          do: {supervisor, true}
+
+    for {pid, supervisor} <- below,
+        is_map_key(supervisors, supervisor),
         into: %{},
-        do: {pid, true}
+        do: {pid, came[pid]}
   end
 
   defp grown_bytes(pid, row), do: max(Evidence.grown_bytes(row), Charges.grown_bytes(pid, now()))

@@ -79,6 +79,14 @@ defmodule OOM.Throttle.State do
   @spec busy(t()) :: [pid()]
   def busy(%{still: still}), do: Suspended.busy(still)
 
+  @doc "Suspends these workers, besides those that stand already."
+  @spec suspend(t(), [pid()]) :: t()
+  def suspend(state, pids) do
+    still = Enum.reduce(pids, state.still, &Suspended.suspend/2)
+    since = Stretches.begun(state.since, Map.keys(still), System.monotonic_time(:millisecond))
+    due(%{state | still: still, since: since})
+  end
+
   @doc "Lets these workers run on, until the next stand."
   @spec resume(t(), [pid()]) :: t()
   def resume(state, pids) do
@@ -98,7 +106,7 @@ defmodule OOM.Throttle.State do
     do: state.since |> Stretches.due(shown(state), by_ms) |> MapSet.new()
 
   @doc "Returns the workers that may stand for longer: shown to grow, growing in each run alone so far, or new."
-  @spec shown(t()) :: %{pid() => true}
+  @spec shown(t()) :: %{pid() => term()}
   def shown(%{line: line, experiment: experiment}),
     do: Map.merge(Lineup.shown(line), Experiment.suspects(experiment))
 end

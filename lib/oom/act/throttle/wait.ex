@@ -92,9 +92,7 @@ defmodule OOM.Throttle.Wait do
   # Only workers that did not wait for a message at their last look.
   defp recall(state) do
     pids = for pid <- state.loose, Workers.rank(pid) not in [nil, :protected], do: pid
-    still = Enum.reduce(pids, state.still, &Suspended.suspend/2)
-    since = Stretches.begun(state.since, Map.keys(state.since) ++ pids, now())
-    State.due(%{state | still: still, since: since, loose: [], watch_ms: :infinity})
+    State.suspend(%{state | loose: [], watch_ms: :infinity}, pids)
   end
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -1,5 +1,5 @@
 defmodule Client.Request do
-  # One HTTP request on a connection of its own: {:ok, status, body}, or why not.
+  # An HTTP request on a new connection: {:ok, status, body} or {:error, reason}.
 
   def get(port, path, timeout_ms), do: request(port, "GET", path, nil, timeout_ms)
   def post(port, path, body, timeout_ms), do: request(port, "POST", path, body, timeout_ms)

@@ -1,6 +1,5 @@
 defmodule Client.Socket do
-  # One client of a Phoenix socket, with one channel: joins, asks each second, and comes back with the waits of
-  # phoenix.js. tell.(what) is told :joined, :channel_errors, :refused, :closed, :unanswered and {:answered, ms}.
+  # A client of a Phoenix socket, with a channel: joins, asks each second, and comes back with the waits of phoenix.js. tell.(what) is told :joined, :channel_errors, :refused, :closed, :unanswered and {:answered, ms}.
 
   @reconnect_ms [10, 50, 100, 150, 200, 250, 500, 1_000, 2_000]
   @rejoin_ms [1_000, 2_000, 5_000]
